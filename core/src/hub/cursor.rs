@@ -1,0 +1,336 @@
+//! What a subscription takes next: the rules, written once for both forms of the hub.
+
+use core::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A place in one hub's order, as clients keep it to resume: `<epoch in hex>:<revision>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The life of the hub that numbered `rev`.
+    pub epoch: u64,
+    /// The last revision taken.
+    pub rev: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}:{}", self.epoch, self.rev)
+    }
+}
+
+/// The text is not `<epoch in lower-case hex>:<revision>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cursor is <epoch in hex>:<revision>")]
+pub struct CursorError;
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let (epoch, rev) = text.split_once(':').ok_or(CursorError)?;
+        let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if !epoch.bytes().all(hex) || !rev.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(CursorError);
+        }
+        Ok(Self {
+            epoch: u64::from_str_radix(epoch, 16).map_err(|_| CursorError)?,
+            rev: rev.parse().map_err(|_| CursorError)?,
+        })
+    }
+}
+
+/// How a subscription that falls behind catches up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mode {
+    /// State is conflated: of a topic that changed several times, the newest kept values come.
+    #[default]
+    Latest,
+    /// Each publish comes while it is in the recent ring; behind it, state is conflated.
+    Every,
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With every kept value that matches.
+    Snapshot,
+    /// With what came after this cursor; with a reset and a snapshot when that is not known any more.
+    Resume(Cursor),
+    /// With what comes from now on.
+    Live,
+}
+
+/// What a subscription takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<E> {
+    /// Forget what this subscription has delivered: a full walk follows.
+    Reset,
+    /// Publishes were lost to this subscription.
+    Gap {
+        /// How many events. Exact for what came after the subscription began; for the time
+        /// before that (a resume) it counts every publish of the hub that may have matched.
+        missed: u64,
+    },
+    /// A value, an event or a clear.
+    Entry {
+        /// The publish.
+        entry: E,
+        /// Whether it belongs to a snapshot: it was kept before the subscription began.
+        retained: bool,
+    },
+    /// The walk has passed the place where the subscription began; what follows is live.
+    Synced {
+        /// Where the subscription began: what a client names to resume.
+        cursor: Cursor,
+    },
+}
+
+/// What happened to the publishes that matched a subscription since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries that it took.
+    pub taken: u64,
+    /// Values and clears that a newer one of their topic replaced before they were taken. Up to
+    /// date whenever the subscription has taken all there is.
+    pub conflated: u64,
+    /// Events that left the recent ring before they were taken.
+    pub skipped: u64,
+}
+
+/// How many publishes matched a filter: a running count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) state: u64,
+    pub(super) events: u64,
+}
+
+/// What one filter sees of a hub.
+pub(super) trait Source {
+    /// Stands for an entry until it is fetched.
+    type Item;
+
+    fn epoch(&self) -> u64;
+    /// The revision of the newest publish of the whole hub.
+    fn revision(&self) -> u64;
+    /// The revision of the oldest publish in the ring; that of the next publish when it is empty.
+    fn recent_from(&self) -> u64;
+    /// The newest tombstone of the whole hub that was forgotten.
+    fn forgotten_ever(&self) -> u64;
+    /// The newest matching tombstone that was forgotten since the filter was first seen.
+    fn forgotten(&self) -> u64;
+    /// The matching publishes since the filter was first seen.
+    fn totals(&self) -> Totals;
+    /// The matching publishes after `rev` in the ring.
+    fn recent_totals(&self, rev: u64) -> Totals;
+    /// The oldest kept value after `rev`.
+    fn value_after(&self, rev: u64) -> Option<Found<Self::Item>>;
+    /// The oldest tombstone after `rev`.
+    fn tombstone_after(&self, rev: u64) -> Option<Found<Self::Item>>;
+    /// The oldest publish (or event) after `rev` in the ring.
+    fn recent_after(&self, rev: u64, events_only: bool) -> Option<Found<Self::Item>>;
+}
+
+/// An entry that a [`Source`] has found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found<I> {
+    pub(super) rev: u64,
+    pub(super) event: bool,
+    pub(super) item: I,
+}
+
+/// A subscription's cursor and what it has to remember beside it.
+#[derive(Debug)]
+pub(super) struct Walk {
+    mode: Mode,
+    /// Up to here everything was taken, conflated or skipped.
+    taken: u64,
+    /// The hub's revision when the walk began.
+    began: u64,
+    /// Clears up to here do not concern this walk.
+    clears_after: u64,
+    /// Events up to here do not concern this walk, or are lost to it.
+    events_after: u64,
+    /// In mode `every`, behind the ring: up to here state comes from the log.
+    catch_up_to: u64,
+    /// Whether entries up to `began` are a snapshot, and not the rest of an earlier subscription.
+    fresh: bool,
+    reset: bool,
+    synced: bool,
+    /// The filter's totals when the walk began.
+    base: Totals,
+    /// Of the publishes since then: those taken, or counted as lost.
+    accounted: Totals,
+    counts: Counts,
+}
+
+impl Walk {
+    pub(super) fn new<S: Source>(mode: Mode, start: Start, source: &S) -> Self {
+        let began = source.revision();
+        let (taken, reset) = match start {
+            Start::Snapshot => (0, false),
+            Start::Live => (began, false),
+            Start::Resume(cursor) => (
+                cursor.rev,
+                cursor.epoch != source.epoch()
+                    || cursor.rev > began
+                    || cursor.rev < source.forgotten_ever(),
+            ),
+        };
+        let fresh = matches!(start, Start::Snapshot);
+        let changes_after = if fresh { began } else { taken };
+        Self {
+            mode,
+            taken,
+            began,
+            clears_after: changes_after,
+            events_after: changes_after,
+            catch_up_to: 0,
+            fresh,
+            reset,
+            synced: false,
+            base: source.totals(),
+            accounted: Totals::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Takes the next step; `None` when the subscription has all there is.
+    pub(super) fn step<S: Source>(&mut self, source: &S) -> Option<Step<S::Item>> {
+        if self.reset || self.has_lost_a_clear(source) {
+            self.restart(source);
+            return Some(Step::Reset);
+        }
+        if let Some(missed) = self.skip_lost(source) {
+            return Some(Step::Gap { missed });
+        }
+        let next = match self.mode {
+            Mode::Latest => self.latest(source),
+            Mode::Every => self.every(source),
+        };
+        if !self.synced && next.as_ref().is_none_or(|found| found.rev > self.began) {
+            self.synced = true;
+            self.taken = self.taken.max(self.began);
+            let (epoch, rev) = (source.epoch(), self.began);
+            return Some(Step::Synced {
+                cursor: Cursor { epoch, rev },
+            });
+        }
+        let Some(Found { rev, event, item }) = next else {
+            self.caught_up(source);
+            return None;
+        };
+        self.taken = rev;
+        self.counts.taken += 1;
+        let live = rev > self.began;
+        if live && event {
+            self.accounted.events += 1;
+        } else if live && rev > self.catch_up_to {
+            self.accounted.state += 1;
+        } else if live {
+            // It was counted as lost when the cursor fell out of the ring; the log still had it.
+            self.counts.conflated = self.counts.conflated.saturating_sub(1);
+        }
+        Some(Step::Entry {
+            entry: item,
+            retained: self.fresh && !live,
+        })
+    }
+
+    /// Everything that changed up to here has been seen or given up.
+    fn changes_done(&self) -> u64 {
+        self.taken.max(self.events_after)
+    }
+
+    fn in_ring<S: Source>(&self, source: &S) -> bool {
+        self.changes_done() + 1 >= source.recent_from()
+    }
+
+    /// A clear that is still in the ring is not lost to a cursor that reads from it.
+    fn has_lost_a_clear<S: Source>(&self, source: &S) -> bool {
+        source.forgotten() > self.taken.max(self.clears_after)
+            && !(self.mode == Mode::Every && self.in_ring(source) && self.taken >= self.catch_up_to)
+    }
+
+    fn restart<S: Source>(&mut self, source: &S) {
+        let counts = self.counts;
+        *self = Self::new(self.mode, Start::Snapshot, source);
+        self.counts = counts;
+    }
+
+    /// Counts what left the ring before it was taken, and says how many events a subscriber is to
+    /// be told of.
+    fn skip_lost<S: Source>(&mut self, source: &S) -> Option<u64> {
+        if self.in_ring(source) {
+            return None;
+        }
+        let done = self.changes_done();
+        let ring_end = source.recent_from() - 1;
+        let totals = source.totals();
+        let waiting = source.recent_totals(self.began.max(done));
+        let lost_events = totals.events - self.base.events - self.accounted.events - waiting.events;
+        self.accounted.events += lost_events;
+        self.counts.skipped += lost_events;
+        self.events_after = ring_end;
+        if self.mode == Mode::Latest {
+            return (lost_events > 0).then_some(lost_events);
+        }
+        let lost_state = totals.state - self.base.state - self.accounted.state - waiting.state;
+        self.accounted.state += lost_state;
+        self.counts.conflated += lost_state;
+        self.catch_up_to = ring_end;
+        let unknown = ring_end.min(self.began).saturating_sub(done);
+        (lost_events + lost_state + unknown > 0).then_some(lost_events + unknown)
+    }
+
+    fn latest<S: Source>(&self, source: &S) -> Option<Found<S::Item>> {
+        let event = source.recent_after(self.changes_done(), true);
+        older(self.logged(source), event)
+    }
+
+    fn every<S: Source>(&mut self, source: &S) -> Option<Found<S::Item>> {
+        let log_to = if self.fresh {
+            self.began.max(self.catch_up_to)
+        } else {
+            self.catch_up_to
+        };
+        if self.taken < log_to {
+            let logged = self.logged(source).filter(|found| found.rev <= log_to);
+            if logged.is_some() {
+                return logged;
+            }
+            // The log has nothing more that is older than the ring.
+            self.taken = log_to;
+        }
+        source.recent_after(self.taken, false)
+    }
+
+    /// The oldest value or clear behind the cursor.
+    fn logged<S: Source>(&self, source: &S) -> Option<Found<S::Item>> {
+        let value = source.value_after(self.taken);
+        older(
+            value,
+            source.tombstone_after(self.taken.max(self.clears_after)),
+        )
+    }
+
+    fn caught_up<S: Source>(&mut self, source: &S) {
+        self.taken = source.revision();
+        if self.mode == Mode::Latest {
+            let seen = source.totals().state - self.base.state;
+            self.counts.conflated += seen - self.accounted.state;
+            self.accounted.state = seen;
+        }
+    }
+}
+
+fn older<I>(a: Option<Found<I>>, b: Option<Found<I>>) -> Option<Found<I>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a.rev < b.rev { a } else { b }),
+        (a, b) => a.or(b),
+    }
+}

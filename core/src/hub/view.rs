@@ -1,0 +1,174 @@
+//! What all subscriptions with one filter share.
+
+use alloc::{collections::VecDeque, sync::Arc};
+
+use super::cursor::{Found, Source, Totals};
+use super::rev_log::RevLog;
+use super::{Kind, SharedEntry};
+use crate::topic::TopicFilter;
+
+/// The view that all subscriptions with the same filter share. A view id may be given to another
+/// filter after the last of its subscriptions has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewId(pub(super) u32);
+
+impl ViewId {
+    /// A small number, for tables that stand beside the hub's.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The matching part of the log and of the ring, in revision order.
+#[derive(Debug)]
+pub(super) struct View<P> {
+    pub(super) filter: TopicFilter<Arc<str>>,
+    pub(super) subscriptions: usize,
+    pub(super) values: RevLog<SharedEntry<P>>,
+    pub(super) tombstones: RevLog<SharedEntry<P>>,
+    pub(super) forgotten: u64,
+    /// Revisions of the matching publishes in the ring, and of the events among them. Those that have
+    /// left the ring are dropped at the next chance.
+    recent: VecDeque<u64>,
+    recent_events: VecDeque<u64>,
+    /// The revision from which on `recent` is complete.
+    recent_since: u64,
+    totals: Totals,
+}
+
+impl<P> View<P> {
+    pub(super) fn new(filter: TopicFilter<Arc<str>>, revision: u64) -> Self {
+        Self {
+            filter,
+            subscriptions: 0,
+            values: RevLog::new(),
+            tombstones: RevLog::new(),
+            forgotten: 0,
+            recent: VecDeque::new(),
+            recent_events: VecDeque::new(),
+            recent_since: revision + 1,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Takes note of a matching publish. `recent_from` is the oldest revision in the ring.
+    pub(super) fn note(&mut self, rev: u64, kind: Kind, recent_from: u64) {
+        drop_before(&mut self.recent, recent_from);
+        drop_before(&mut self.recent_events, recent_from);
+        let in_ring = rev >= recent_from;
+        self.recent.extend(in_ring.then_some(rev));
+        if kind == Kind::Event {
+            self.totals.events += 1;
+            self.recent_events.extend(in_ring.then_some(rev));
+        } else {
+            self.totals.state += 1;
+        }
+    }
+
+    /// Makes the view see what was in the ring before the view began: a subscription that resumes
+    /// needs it.
+    pub(super) fn see_ring(&mut self, ring: &VecDeque<SharedEntry<P>>) {
+        let unseen = ring
+            .iter()
+            .take_while(|entry| entry.rev < self.recent_since);
+        let matching = unseen.filter(|entry| self.filter.matches(&entry.topic));
+        let (mut recent, mut events) = (VecDeque::new(), VecDeque::new());
+        for entry in matching {
+            recent.push_back(entry.rev);
+            events.extend((entry.kind == Kind::Event).then_some(entry.rev));
+        }
+        recent.append(&mut self.recent);
+        events.append(&mut self.recent_events);
+        (self.recent, self.recent_events, self.recent_since) = (recent, events, 0);
+    }
+}
+
+fn drop_before(revisions: &mut VecDeque<u64>, recent_from: u64) {
+    while revisions.front().is_some_and(|rev| *rev < recent_from) {
+        revisions.pop_front();
+    }
+}
+
+fn count_from(revisions: &VecDeque<u64>, rev: u64) -> u64 {
+    (revisions.len() - revisions.partition_point(|slot| *slot < rev)) as u64
+}
+
+/// A view together with what it needs of its hub.
+pub(super) struct Seen<'a, P> {
+    pub(super) view: &'a View<P>,
+    pub(super) epoch: u64,
+    pub(super) revision: u64,
+    pub(super) forgotten: u64,
+    pub(super) recent: &'a VecDeque<SharedEntry<P>>,
+}
+
+impl<P> Source for Seen<'_, P> {
+    type Item = SharedEntry<P>;
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn recent_from(&self) -> u64 {
+        self.recent
+            .front()
+            .map_or(self.revision + 1, |entry| entry.rev)
+    }
+
+    fn forgotten_ever(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn forgotten(&self) -> u64 {
+        self.view.forgotten
+    }
+
+    fn totals(&self) -> Totals {
+        self.view.totals
+    }
+
+    fn recent_totals(&self, rev: u64) -> Totals {
+        let from = self.recent_from().max(rev + 1);
+        let events = count_from(&self.view.recent_events, from);
+        Totals {
+            state: count_from(&self.view.recent, from) - events,
+            events,
+        }
+    }
+
+    fn value_after(&self, rev: u64) -> Option<Found<SharedEntry<P>>> {
+        self.view.values.after(rev).map(found)
+    }
+
+    fn tombstone_after(&self, rev: u64) -> Option<Found<SharedEntry<P>>> {
+        self.view.tombstones.after(rev).map(found)
+    }
+
+    fn recent_after(&self, rev: u64, events_only: bool) -> Option<Found<SharedEntry<P>>> {
+        let recent_from = self.recent_from();
+        let revisions = match events_only {
+            true => &self.view.recent_events,
+            false => &self.view.recent,
+        };
+        let from = recent_from.max(rev + 1);
+        let rev = *revisions.get(revisions.partition_point(|slot| *slot < from))?;
+        let entry = self.recent.get((rev - recent_from) as usize)?;
+        Some(Found {
+            rev,
+            event: entry.kind == Kind::Event,
+            item: Arc::clone(entry),
+        })
+    }
+}
+
+fn found<P>((rev, entry): (u64, &SharedEntry<P>)) -> Found<SharedEntry<P>> {
+    Found {
+        rev,
+        event: false,
+        item: Arc::clone(entry),
+    }
+}
