@@ -1,0 +1,348 @@
+use core::fmt;
+
+use thiserror::Error;
+
+use super::incarnation::Incarnation;
+
+/// The longest name of a room or device, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// A topic that the click model gives a meaning. `Display` writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClickTopic<'a> {
+    /// `clicks/<room>/<device>/count/<boot>-<nonce>`: a device's [`Counter`](super::Counter), retained.
+    Count {
+        /// Where the device counts.
+        room: &'a str,
+        /// Whose clicks they are.
+        device: &'a str,
+        /// Which of its runs.
+        incarnation: Incarnation,
+    },
+    /// `clicks/<room>/<device>/floor`: the hub's [`FloorRecord`](super::FloorRecord), retained.
+    Floor {
+        /// Where the device counts.
+        room: &'a str,
+        /// Whose clicks they are.
+        device: &'a str,
+    },
+    /// `clicks/<room>/<device>/press`: a [`Press`](super::Press), an event.
+    Press {
+        /// Where the press counts.
+        room: &'a str,
+        /// On whose behalf.
+        device: &'a str,
+    },
+    /// `clicks/<room>/<device>/pressed`: the hub's count of this device's presses, retained.
+    Pressed {
+        /// Where the presses count.
+        room: &'a str,
+        /// On whose behalf.
+        device: &'a str,
+    },
+    /// `clicks/<room>/<device>/status`: `online` or `offline`, retained.
+    Status {
+        /// Where the device counts.
+        room: &'a str,
+        /// Whose presence it is.
+        device: &'a str,
+    },
+    /// `clicks/<room>/values`: the hub's sum of all devices, retained.
+    Values {
+        /// Whose sum.
+        room: &'a str,
+    },
+    /// `clicks/<room>/share`: the hub's [`Shares`](super::Shares), retained.
+    Share {
+        /// Whose shares.
+        room: &'a str,
+    },
+    /// `clicks/<room>/rate`: the hub's [`PerSecond`](super::PerSecond), retained.
+    Rate {
+        /// Whose rate.
+        room: &'a str,
+    },
+}
+
+impl<'a> ClickTopic<'a> {
+    /// The most bytes of such a topic with valid names.
+    pub const MAX_BYTES: usize = "clicks/".len()
+        + MAX_NAME_BYTES
+        + 1
+        + MAX_NAME_BYTES
+        + "/count/".len()
+        + Incarnation::MAX_BYTES;
+
+    /// Recognises a click topic. `Ok(None)` is an ordinary topic, which the click model leaves alone.
+    ///
+    /// # Errors
+    /// [`MalformedTopic`] for a topic in the place of a count or a press that names no valid room,
+    /// device or incarnation. A publish to it must change nothing: passed on as an ordinary
+    /// topic, its clicks would be lost in silence.
+    pub fn parse(topic: &'a str) -> Result<Option<Self>, MalformedTopic> {
+        let Some((room, rest)) = topic
+            .strip_prefix("clicks/")
+            .and_then(|t| t.split_once('/'))
+        else {
+            return Ok(None);
+        };
+        let Some((device, rest)) = rest.split_once('/') else {
+            return Ok(match rest {
+                _ if !is_name(room) => None,
+                "values" => Some(Self::Values { room }),
+                "share" => Some(Self::Share { room }),
+                "rate" => Some(Self::Rate { room }),
+                _ => None,
+            });
+        };
+        let named = is_name(room) && is_name(device);
+        match rest.split_once('/') {
+            Some(("count", run)) => {
+                let incarnation = run.parse().map_err(|_| MalformedTopic::Incarnation)?;
+                let count = Self::Count {
+                    room,
+                    device,
+                    incarnation,
+                };
+                named.then_some(Some(count)).ok_or(MalformedTopic::Name)
+            }
+            Some(_) => Ok(None),
+            None => match rest {
+                "count" => Err(MalformedTopic::Incarnation),
+                "press" if !named => Err(MalformedTopic::Name),
+                _ if !named => Ok(None),
+                "press" => Ok(Some(Self::Press { room, device })),
+                "pressed" => Ok(Some(Self::Pressed { room, device })),
+                "floor" => Ok(Some(Self::Floor { room, device })),
+                "status" => Ok(Some(Self::Status { room, device })),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// The room of the topic.
+    #[must_use]
+    pub const fn room(self) -> &'a str {
+        match self {
+            Self::Count { room, .. }
+            | Self::Floor { room, .. }
+            | Self::Press { room, .. }
+            | Self::Pressed { room, .. }
+            | Self::Status { room, .. }
+            | Self::Values { room }
+            | Self::Share { room }
+            | Self::Rate { room } => room,
+        }
+    }
+}
+
+impl fmt::Display for ClickTopic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "clicks/{}/", self.room())?;
+        match self {
+            Self::Count {
+                device,
+                incarnation,
+                ..
+            } => write!(f, "{device}/count/{incarnation}"),
+            Self::Floor { device, .. } => write!(f, "{device}/floor"),
+            Self::Press { device, .. } => write!(f, "{device}/press"),
+            Self::Pressed { device, .. } => write!(f, "{device}/pressed"),
+            Self::Status { device, .. } => write!(f, "{device}/status"),
+            Self::Values { .. } => f.write_str("values"),
+            Self::Share { .. } => f.write_str("share"),
+            Self::Rate { .. } => f.write_str("rate"),
+        }
+    }
+}
+
+/// Why a topic in the place of a count or a press is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MalformedTopic {
+    /// The room or the device is not a name: see [`is_name`].
+    #[error("room and device must match [A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")]
+    Name,
+    /// The level behind `count` is not `<boot>-<nonce>`, or there is none.
+    #[error("count must be followed by a boot from 1, a hyphen and eight lower-case hex digits")]
+    Incarnation,
+}
+
+/// Whether this names a room or a device: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    name.len() <= MAX_NAME_BYTES
+        && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Whether only the hub may publish to this topic: `values`, `share` and `rate` of a room, `floor`
+/// and `pressed` of a device, and `$SYS` with everything below it.
+///
+/// The levels of room and device may be anything here, valid names or not, so that a subscriber to
+/// `clicks/+/values` never sees a forged one.
+#[must_use]
+pub fn is_reserved(topic: &str) -> bool {
+    if let Some(below) = topic.strip_prefix("$SYS") {
+        return below.is_empty() || below.starts_with('/');
+    }
+    let Some(levels) = topic.strip_prefix("clicks/") else {
+        return false;
+    };
+    let mut levels = levels.split('/').skip(1);
+    match (levels.next(), levels.next(), levels.next()) {
+        (Some(kind), None, _) => matches!(kind, "values" | "share" | "rate"),
+        (Some(_), Some(kind), None) => matches!(kind, "floor" | "pressed"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn click_topics_are_recognised_and_written() {
+        let (room, device) = ("main", "kiosk-1");
+        let incarnation = Incarnation::new(3, 0x0bad_cafe).unwrap();
+        for (text, topic) in [
+            (
+                "clicks/main/kiosk-1/count/3-0badcafe",
+                ClickTopic::Count {
+                    room,
+                    device,
+                    incarnation,
+                },
+            ),
+            (
+                "clicks/main/kiosk-1/floor",
+                ClickTopic::Floor { room, device },
+            ),
+            (
+                "clicks/main/kiosk-1/press",
+                ClickTopic::Press { room, device },
+            ),
+            (
+                "clicks/main/kiosk-1/pressed",
+                ClickTopic::Pressed { room, device },
+            ),
+            (
+                "clicks/main/kiosk-1/status",
+                ClickTopic::Status { room, device },
+            ),
+            ("clicks/main/values", ClickTopic::Values { room }),
+            ("clicks/main/share", ClickTopic::Share { room }),
+            ("clicks/main/rate", ClickTopic::Rate { room }),
+        ] {
+            assert_eq!(ClickTopic::parse(text), Ok(Some(topic)));
+            assert_eq!(topic.to_string(), text);
+            assert_eq!(topic.room(), room);
+        }
+        let long = "n".repeat(MAX_NAME_BYTES);
+        let longest = std::format!("clicks/{long}/{long}/count/4294967295-ffffffff");
+        assert_eq!(longest.len(), ClickTopic::MAX_BYTES);
+        assert!(matches!(ClickTopic::parse(&longest), Ok(Some(_))));
+    }
+
+    #[test]
+    fn ordinary_topics_pass() {
+        for topic in [
+            "",
+            "/",
+            "lab/temp",
+            "clicks",
+            "clicks/",
+            "clicks/main",
+            "clicks/main/",
+            "clicks/main/count",
+            "clicks/main/kiosk-1",
+            "clicks/main/kiosk-1/",
+            "clicks/main/kiosk-1/counts/1-0badcafe",
+            "clicks/main/kiosk-1/press/red",
+            "clicks/main/kiosk-1/floor/x",
+            "clicks/main/values/x",
+            "clicks/my room/values",
+            "clicks/my room/kiosk-1/status",
+            "/clicks/main/kiosk-1/press",
+            "Clicks/main/kiosk-1/press",
+            "clicks2/main/kiosk-1/count/1-0",
+        ] {
+            assert_eq!(ClickTopic::parse(topic), Ok(None), "{topic}");
+        }
+    }
+
+    #[test]
+    fn counts_and_presses_in_the_wrong_form_are_malformed() {
+        for topic in [
+            "clicks/main/kiosk-1/count",
+            "clicks/main/kiosk-1/count/",
+            "clicks/main/kiosk-1/count/1",
+            "clicks/main/kiosk-1/count/0-0badcafe",
+            "clicks/main/kiosk-1/count/1-0BADCAFE",
+            "clicks/main/kiosk-1/count/1-0badcafe/",
+            "clicks/main/kiosk-1/count/1-0badcafe/x",
+        ] {
+            assert_eq!(
+                ClickTopic::parse(topic),
+                Err(MalformedTopic::Incarnation),
+                "{topic}"
+            );
+        }
+        let long = "n".repeat(MAX_NAME_BYTES + 1);
+        for name in ["", ".", "-a", "_a", "a b", "caf\u{e9}", "a+", "$a", &long] {
+            assert!(!is_name(name), "{name}");
+            for topic in [
+                std::format!("clicks/{name}/kiosk-1/press"),
+                std::format!("clicks/main/{name}/press"),
+                std::format!("clicks/main/{name}/count/1-0badcafe"),
+                std::format!("clicks/{name}/kiosk-1/count/1-0badcafe"),
+            ] {
+                assert_eq!(
+                    ClickTopic::parse(&topic),
+                    Err(MalformedTopic::Name),
+                    "{topic}"
+                );
+            }
+        }
+        for name in ["a", "0", "A.b_c-9", &long[1..]] {
+            assert!(is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_hub_writes_what_it_derives() {
+        for topic in [
+            "clicks/main/values",
+            "clicks/main/share",
+            "clicks/main/rate",
+            "clicks/main/kiosk-1/floor",
+            "clicks/main/kiosk-1/pressed",
+            "clicks//values",
+            "clicks/my room/rate",
+            "clicks/main//floor",
+            "$SYS",
+            "$SYS/",
+            "$SYS/broker/uptime",
+        ] {
+            assert!(is_reserved(topic), "{topic}");
+        }
+        for topic in [
+            "",
+            "$SYSTEM",
+            "$sys/broker",
+            "x/$SYS/y",
+            "clicks/values",
+            "clicks/main/floor",
+            "clicks/main/kiosk-1/values",
+            "clicks/main/values/x",
+            "clicks/main/kiosk-1/floor/x",
+            "clicks/main/kiosk-1/press",
+            "clicks/main/kiosk-1/status",
+            "clicks/main/kiosk-1/count/1-0badcafe",
+        ] {
+            assert!(!is_reserved(topic), "{topic}");
+        }
+    }
+}
