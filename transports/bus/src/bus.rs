@@ -1,0 +1,479 @@
+//! The bus: one hub, its rules, its store, and the handles by which programs and transports use it.
+
+use core::{
+    fmt,
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Poll, ready},
+};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, Weak},
+};
+
+use latchbus_core::clicks::DEFAULT_MAX_LIVE;
+use latchbus_core::hub::{Hub, HubCounts, Limits, Mode, Start};
+use latchbus_core::topic::{TopicFilter, TopicName};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{Access, Peer, ReservedTopics};
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
+use crate::shared::Shared;
+use crate::store::{Loaded, RedbStore, StoreError};
+use crate::subscription::Subscription;
+use crate::wake::{Wake, WeakWake, lock};
+use crate::writer::Writer;
+use crate::{Delivery, Payload, Publish, pipeline, sys};
+
+/// How a bus is set up. The default keeps everything in memory.
+#[derive(Clone)]
+pub struct Options {
+    /// The bounds of the hub.
+    pub limits: Limits,
+    /// Where state survives a restart.
+    pub store: StoreKind,
+    /// Who may do what.
+    pub access: Arc<dyn Access>,
+    /// The bounds of the click model.
+    pub clicks: ClickLimits,
+    /// Rooms that are shown before their first click.
+    pub rooms: Vec<String>,
+    /// The bounds of one session.
+    pub session: SessionLimits,
+    /// Topics that keep more than their last value; the first rule that matches counts.
+    pub history: Vec<HistoryRule>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            store: StoreKind::Memory,
+            access: Arc::new(ReservedTopics),
+            clicks: ClickLimits::default(),
+            rooms: vec!["main".into()],
+            session: SessionLimits::default(),
+            history: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("limits", &self.limits)
+            .field("store", &self.store)
+            .field("clicks", &self.clicks)
+            .field("rooms", &self.rooms)
+            .field("session", &self.session)
+            .field("history", &self.history)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where state survives a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Nowhere. Acknowledgements go out when a message is in the hub.
+    Memory,
+    /// In a directory. Acknowledgements of state go out when it is on disk.
+    Directory(PathBuf),
+}
+
+/// The bounds of the click model. Beyond them a report is refused; nobody is evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClickLimits {
+    /// Rooms.
+    pub rooms: usize,
+    /// Devices in a room.
+    pub devices: usize,
+    /// Live incarnations of a device.
+    pub incarnations: usize,
+}
+
+impl Default for ClickLimits {
+    fn default() -> Self {
+        Self {
+            rooms: 1_000,
+            devices: 10_000,
+            incarnations: DEFAULT_MAX_LIVE,
+        }
+    }
+}
+
+/// The bounds of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Requests that wait for their answers; a session at this bound reads no further.
+    pub in_flight: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            subscriptions: 10_000,
+            in_flight: 256,
+        }
+    }
+}
+
+/// State that matches `filter` keeps its last `keep` values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRule {
+    /// Which topics.
+    pub filter: TopicFilter<String>,
+    /// How many values, from 1.
+    pub keep: u16,
+}
+
+/// Why a bus could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The store.
+    #[error("cannot open the store in {}", directory.display())]
+    Store {
+        /// The directory that was named.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The thread that writes to the store could not be started.
+    #[error("cannot start the writer")]
+    Writer(#[source] io::Error),
+}
+
+/// The hub as everybody shares it. Clones are handles to one bus.
+#[derive(Debug, Clone)]
+pub struct Bus(Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    shared: Arc<Shared>,
+    pipeline: Arc<Mutex<Pipeline>>,
+    /// None where nothing is stored: then the pipeline runs where the publish is made.
+    writer: Option<Writer>,
+    access: DynAccess,
+    session: SessionLimits,
+    metrics: Arc<Metrics>,
+    closing: CancellationToken,
+    /// Streams that end when the bus closes.
+    streams: Mutex<Vec<WeakWake>>,
+}
+
+struct DynAccess(Arc<dyn Access>);
+
+impl fmt::Debug for DynAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Access")
+    }
+}
+
+impl Bus {
+    /// Opens a bus. Call it inside a tokio runtime; reading the store blocks.
+    ///
+    /// # Errors
+    /// When the store cannot be opened.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        let metrics = Arc::new(Metrics::default());
+        let (store, loaded) = match &options.store {
+            StoreKind::Memory => (None, Loaded::default()),
+            StoreKind::Directory(directory) => {
+                let (store, loaded) =
+                    RedbStore::open(directory).map_err(|source| OpenError::Store {
+                        directory: directory.clone(),
+                        source,
+                    })?;
+                (Some(store), loaded)
+            }
+        };
+        let epoch = fastrand::u64(1..=u64::from(u32::MAX));
+        let shared = Arc::new(Shared::new(epoch, options.limits));
+        let pipeline = Pipeline::new(Arc::clone(&shared), Arc::clone(&metrics), &options, loaded);
+        let pipeline = Arc::new(Mutex::new(pipeline));
+        let writer = store
+            .map(|store| Writer::start(store, Arc::clone(&pipeline), Arc::clone(&metrics)))
+            .transpose()
+            .map_err(OpenError::Writer)?;
+        let bus = Self(Arc::new(Inner {
+            shared,
+            pipeline,
+            writer,
+            access: DynAccess(options.access),
+            session: options.session,
+            metrics,
+            closing: CancellationToken::new(),
+            streams: Mutex::new(Vec::new()),
+        }));
+        tokio::spawn(sys::run(Arc::downgrade(&bus.0)));
+        Ok(bus)
+    }
+
+    /// Admits a peer: one client for each connection.
+    ///
+    /// # Errors
+    /// When the rules refuse it.
+    pub fn client(&self, peer: Peer) -> Result<Client, ConnectRefused> {
+        if !self.0.access.0.may_connect(&peer) {
+            return Err(ConnectRefused);
+        }
+        Ok(Client(Arc::new(ClientInner {
+            bus: self.clone(),
+            peer,
+            queued: Arc::new(AtomicUsize::new(0)),
+        })))
+    }
+
+    /// Publishes from inside the process, and waits until the message is accepted and, where it is to be
+    /// durable, on disk.
+    ///
+    /// # Errors
+    /// When rules or bounds refuse it.
+    pub async fn publish(&self, publish: Publish) -> Result<Accepted, PublishRefused> {
+        let client = self
+            .client(Peer::in_process())
+            .map_err(|_| PublishRefused::NotAllowed(publish.topic.as_str().into()))?;
+        client.publish(publish).await.await
+    }
+
+    /// Subscribes from inside the process.
+    ///
+    /// # Errors
+    /// When rules or bounds refuse it.
+    pub fn subscribe(
+        &self,
+        filter: TopicFilter<&str>,
+        mode: Mode,
+        start: Start,
+    ) -> Result<Subscription, SubscribeRefused> {
+        let peer = Peer::in_process();
+        self.check_subscribe(&peer, filter)?;
+        let id = self.0.shared.subscribe(filter, mode, start)?;
+        Ok(Subscription::new(self.clone(), id))
+    }
+
+    /// The newest kept value of a topic.
+    pub fn last(&self, topic: TopicName<&str>) -> Option<Delivery> {
+        self.0.shared.read(|hub| hub.last(topic))
+    }
+
+    /// Every kept value that matches, by topic.
+    pub fn kept(&self, filter: TopicFilter<&str>) -> Vec<Delivery> {
+        self.0.shared.read(|hub| hub.kept(filter))
+    }
+
+    /// Reads the hub under its lock: keep it short.
+    pub fn read<T>(&self, read: impl FnOnce(&Hub<Payload>) -> T) -> T {
+        self.0.shared.read(read)
+    }
+
+    /// This life of the hub, as cursors name it.
+    pub fn epoch(&self) -> u64 {
+        self.0.shared.epoch
+    }
+
+    /// The bounds of the hub.
+    pub fn limits(&self) -> Limits {
+        self.0.shared.limits
+    }
+
+    /// The bounds of one session.
+    pub fn session_limits(&self) -> SessionLimits {
+        self.0.session
+    }
+
+    /// What was counted so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// What the hub itself counted so far.
+    pub fn hub_counts(&self) -> HubCounts {
+        self.0.shared.hub_counts()
+    }
+
+    /// Whether state can be made durable; if not, why.
+    ///
+    /// # Errors
+    /// With the reason, in words.
+    pub fn health(&self) -> Result<(), String> {
+        self.0.writer.as_ref().map_or(Ok(()), Writer::health)
+    }
+
+    /// Cancelled when the bus begins to close. Transports then end their connections.
+    pub fn closing(&self) -> CancellationToken {
+        self.0.closing.clone()
+    }
+
+    /// Ends the bus: streams end, and what was accepted for the store is written.
+    pub async fn close(&self) {
+        self.0.closing.cancel();
+        for stream in lock(&self.0.streams).drain(..) {
+            stream.wake();
+        }
+        if let Some(writer) = &self.0.writer {
+            writer.close().await;
+        }
+    }
+
+    pub(crate) fn upgrade(inner: &Weak<Inner>) -> Option<Self> {
+        inner.upgrade().map(Self)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closing.is_cancelled()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    /// Does what has to be done every second: where there is a store, in the order of its commits.
+    pub(crate) fn tick(&self) {
+        match &self.0.writer {
+            Some(writer) => writer.tick(),
+            None => lock(&self.0.pipeline).tick(),
+        }
+    }
+
+    /// Wakes a stream when the bus closes.
+    pub(crate) fn on_close(&self, wake: &Wake) {
+        let mut streams = lock(&self.0.streams);
+        // The list is swept whenever it has doubled, so it is bounded by the streams that live.
+        if streams.len() == streams.capacity() {
+            streams.retain(WeakWake::is_alive);
+        }
+        streams.push(wake.downgrade());
+    }
+
+    pub(crate) fn check_subscribe(
+        &self,
+        peer: &Peer,
+        filter: TopicFilter<&str>,
+    ) -> Result<(), SubscribeRefused> {
+        if self.0.access.0.may_subscribe(peer, filter) {
+            Ok(())
+        } else {
+            Err(SubscribeRefused::NotAllowed(filter.as_str().into()))
+        }
+    }
+}
+
+/// One peer of the bus. Clones are handles to one peer.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<ClientInner>);
+
+#[derive(Debug)]
+struct ClientInner {
+    bus: Bus,
+    peer: Peer,
+    /// Messages of this client that wait for the store. While there are any, its events queue behind
+    /// them, so that a client's messages keep their order.
+    queued: Arc<AtomicUsize>,
+}
+
+/// A message was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its revision, or that of the value that it left unchanged.
+    pub rev: u64,
+}
+
+impl Client {
+    /// Who this is.
+    pub fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    /// The bus.
+    pub fn bus(&self) -> &Bus {
+        &self.0.bus
+    }
+
+    /// Publishes a message. The wait is for room in the store's queue, no more; the receipt then
+    /// resolves when the message is accepted and, where it is to be durable, on disk.
+    pub async fn publish(&self, publish: Publish) -> Receipt {
+        let bus = &self.0.bus.0;
+        bus.metrics.messages_received.add(1);
+        if !bus
+            .access
+            .0
+            .may_publish(&self.0.peer, publish.topic.borrowed())
+        {
+            bus.metrics.publishes_refused.add(1);
+            bus.metrics.publishes_not_allowed.add(1);
+            let topic = publish.topic.into_inner();
+            return Receipt::known(Err(PublishRefused::NotAllowed(topic)));
+        }
+        match &bus.writer {
+            None => Receipt::known(lock(&bus.pipeline).accept(publish)),
+            Some(_) if self.goes_straight(&publish) => {
+                Receipt::known(pipeline::accept_event(&bus.shared, &bus.metrics, publish))
+            }
+            Some(writer) => {
+                self.0.queued.fetch_add(1, Ordering::Relaxed);
+                let queued = Queued(Arc::clone(&self.0.queued));
+                writer.accept(publish, queued).await
+            }
+        }
+    }
+
+    /// An event that is not a click needs no store: it does not wait for one, unless earlier messages of
+    /// the same client do.
+    fn goes_straight(&self, publish: &Publish) -> bool {
+        !publish.retain
+            && !publish.topic.as_str().starts_with("clicks/")
+            && self.0.queued.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Counts a client's message while it waits for the store.
+#[derive(Debug)]
+pub(crate) struct Queued(Arc<AtomicUsize>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What becomes of a publish: a future.
+#[derive(Debug)]
+pub struct Receipt(State);
+
+#[derive(Debug)]
+enum State {
+    Known(Option<Result<Accepted, PublishRefused>>),
+    /// Until the store has written.
+    Queued(oneshot::Receiver<Result<Accepted, PublishRefused>>),
+}
+
+impl Receipt {
+    pub(crate) fn known(result: Result<Accepted, PublishRefused>) -> Self {
+        Self(State::Known(Some(result)))
+    }
+
+    pub(crate) fn queued(answer: oneshot::Receiver<Result<Accepted, PublishRefused>>) -> Self {
+        Self(State::Queued(answer))
+    }
+}
+
+impl Future for Receipt {
+    type Output = Result<Accepted, PublishRefused>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match &mut self.0 {
+            State::Known(result) => result.take().unwrap_or(Err(PublishRefused::Closed)),
+            State::Queued(answer) => {
+                ready!(Pin::new(answer).poll(cx)).unwrap_or(Err(PublishRefused::Closed))
+            }
+        })
+    }
+}

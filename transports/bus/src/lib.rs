@@ -1,0 +1,67 @@
+//! The shared Latchbus hub on tokio, and everything that a transport plugs into.
+//!
+//! A program that embeds the bus publishes and subscribes in process; a transport gives each connection
+//! a [`Client`] and a [`Session`] and lets [`Session::run`] drive its [`LinkReceiver`] and [`LinkSender`].
+//! Either way a publish takes one straight line: may this peer? ([`Access`]), is it a click? (merged,
+//! or refused), is it to be durable? (committed), then the hub, the wake-ups, the writers.
+//!
+//! ```
+//! use futures_util::StreamExt;
+//! use latchbus_bus::{Bus, Options, Publish};
+//! use latchbus_core::hub::{Mode, Start, Step};
+//! use latchbus_core::topic::{TopicFilter, TopicName};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let bus = Bus::open(Options::default())?;
+//! let topic = TopicName::parse("lab/temp".to_owned())?;
+//! bus.publish(Publish::state(topic, "21.5")).await?;
+//!
+//! // Whoever subscribes later gets the last value first.
+//! let mut temperatures = bus.subscribe(TopicFilter::parse("lab/+")?, Mode::Latest, Start::Snapshot)?;
+//! let Some(Step::Entry { entry, retained: true }) = temperatures.next().await else {
+//!     unreachable!("the topic has a value");
+//! };
+//! assert_eq!(entry.payload.bytes(), "21.5");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Invariants
+//! - Nothing reaches the hub but through [`Client::publish`], and no acknowledgement ([`Receipt`]) comes
+//!   before the step that it promises: with a store, before the commit to disk.
+//! - What the hub shows is never ahead of the disk.
+//! - No lock is held over an await. A slow peer costs its cursor and its link's bounded buffer.
+
+mod access;
+mod backoff;
+mod bus;
+mod clock;
+mod link;
+mod message;
+mod metrics;
+mod outbox;
+mod pipeline;
+mod refusal;
+mod rooms;
+mod session;
+mod shared;
+mod store;
+mod subscription;
+mod sys;
+mod wake;
+mod writer;
+
+pub use access::{Access, Peer, ReservedTopics};
+pub use backoff::Backoff;
+pub use bus::{
+    Accepted, Bus, ClickLimits, Client, HistoryRule, OpenError, Options, Receipt, SessionLimits,
+    StoreKind,
+};
+pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
+pub use message::{Delivery, Encoding, Payload, Publish};
+pub use metrics::{Counter, Gauge, Metrics};
+pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
+pub use session::{Ended, Session};
+pub use store::StoreError;
+pub use subscription::Subscription;
+pub use wake::Wake;

@@ -1,0 +1,95 @@
+//! What the bus counts.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use latchbus_core::hub::Counts;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The sum so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// One more.
+    pub fn up(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Where it stands.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts of one bus since its start. Counters of the hub itself are read from the hub.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connections that are open, over all transports.
+    pub connections: Gauge,
+    /// Connections that were accepted.
+    pub connections_accepted: Counter,
+    /// Connections that a bound or a rule refused.
+    pub connections_refused: Counter,
+    /// Messages that peers published.
+    pub messages_received: Counter,
+    /// Messages that were given to links.
+    pub messages_sent: Counter,
+    /// Publishes that rules, bounds or a wrong form refused.
+    pub publishes_refused: Counter,
+    /// Of these, publishes to topics that only the hub writes, or that a rule forbids.
+    pub publishes_not_allowed: Counter,
+    /// Click reports and presses that were malformed.
+    pub clicks_malformed: Counter,
+    /// Click reports of incarnations that were folded already.
+    pub clicks_stale: Counter,
+    /// Presses that had been counted before, by their id.
+    pub presses_repeated: Counter,
+    /// Rooms that are known.
+    pub rooms: Gauge,
+    /// Devices that are known, over all rooms.
+    pub devices: Gauge,
+    /// Values that subscriptions which have ended did not take because a newer one replaced them.
+    pub conflated: Counter,
+    /// Events that subscriptions which have ended did not take before they left the recent ring.
+    pub skipped: Counter,
+    /// Commits to the store.
+    pub commits: Counter,
+    /// Commits that failed and were tried again.
+    pub commits_failed: Counter,
+    /// Microseconds that commits took, in sum.
+    pub commit_micros: Counter,
+    /// Topics and devices that were loaded at the start.
+    pub loaded: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn ended(&self, counts: Counts) {
+        self.conflated.add(counts.conflated);
+        self.skipped.add(counts.skipped);
+    }
+}

@@ -1,0 +1,82 @@
+//! Why the bus refuses something.
+
+use latchbus_core::hub::{PublishError, SubscribeError};
+use latchbus_core::wire::ErrorCode;
+
+/// Why a publish was refused. It has changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishRefused {
+    /// The rules do not allow this peer to publish there.
+    #[error("publishing to `{0}` is not allowed")]
+    NotAllowed(String),
+    /// A click topic whose name or payload is not as it must be.
+    #[error("malformed {kind}: {reason}")]
+    Malformed {
+        /// What it should have been: `count`, `press` and so on.
+        kind: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A bound of the hub.
+    #[error(transparent)]
+    Hub(#[from] PublishError),
+    /// A bound of the click model.
+    #[error("{what} is full: {limit}")]
+    ClicksFull {
+        /// Which bound.
+        what: &'static str,
+        /// Its value.
+        limit: usize,
+    },
+    /// The bus is closing, or its store has ended.
+    #[error("the bus is closed")]
+    Closed,
+}
+
+impl PublishRefused {
+    /// The code that WebSocket clients see.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotAllowed(_) => ErrorCode::NotAllowed,
+            Self::Malformed { .. } => ErrorCode::BadMessage,
+            Self::Hub(PublishError::TopicTooLong { .. }) => ErrorCode::InvalidTopic,
+            Self::Hub(PublishError::PayloadTooLarge { .. }) => ErrorCode::TooLarge,
+            Self::Hub(_) | Self::ClicksFull { .. } | Self::Closed => ErrorCode::Full,
+        }
+    }
+}
+
+/// Why a subscription was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeRefused {
+    /// The rules do not allow this peer to subscribe to that.
+    #[error("subscribing to `{0}` is not allowed")]
+    NotAllowed(String),
+    /// A bound of the hub.
+    #[error(transparent)]
+    Hub(#[from] SubscribeError),
+    /// The session has as many subscriptions as it may.
+    #[error("the session has {limit} subscriptions already")]
+    SessionFull {
+        /// The bound.
+        limit: usize,
+    },
+}
+
+impl SubscribeRefused {
+    /// The code that WebSocket clients see.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotAllowed(_) => ErrorCode::NotAllowed,
+            Self::Hub(SubscribeError::FilterTooLong { .. }) => ErrorCode::InvalidFilter,
+            Self::Hub(_) | Self::SessionFull { .. } => ErrorCode::Full,
+        }
+    }
+}
+
+/// The rules do not allow this peer to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("connecting is not allowed")]
+pub struct ConnectRefused;

@@ -1,0 +1,420 @@
+//! One peer's subscriptions, and the loop that serves them over a link.
+
+use core::{cmp::Reverse, future::pending, time::Duration};
+use std::{
+    collections::{BinaryHeap, HashMap},
+    sync::Mutex,
+};
+
+use futures_util::FutureExt;
+use latchbus_core::hub::{Step, SubscriptionId};
+use tokio::{
+    select,
+    sync::mpsc,
+    task::coop,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::Delivery;
+use crate::bus::Client;
+use crate::link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
+use crate::outbox::{Answer, Outbox, published};
+use crate::refusal::SubscribeRefused;
+use crate::shared::Batch;
+use crate::wake::{Wake, lock};
+
+/// Steps that are taken from the hub under one lock.
+const BATCH: usize = 64;
+
+/// How long a link may take to send its last answers and say goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The subscriptions of one peer. They outlive its links: run the session again over another link, and
+/// each subscription goes on where it was, as far as the hub's ring and log reach.
+///
+/// Dropping a session ends its subscriptions.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    wake: Wake,
+    subscriptions: Mutex<HashMap<u64, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: SubscriptionId,
+    pace: Option<Duration>,
+    /// It stands on the hub's waiting list, and comes back through the mailbox.
+    waiting: bool,
+    /// When its next batch may begin.
+    not_before: Option<Instant>,
+    /// The hub's revision when its batch began: what is newer belongs to the next one.
+    batch_to: Option<u64>,
+    synced: bool,
+}
+
+/// Why a run of a session has ended.
+#[derive(Debug)]
+pub enum Ended<R, S> {
+    /// The peer has left as its protocol provides.
+    Left,
+    /// The receiving half broke.
+    Receiver(R),
+    /// The sending half broke.
+    Sender(S),
+    /// The caller has stopped the run.
+    Stopped,
+    /// The bus closes.
+    Closing,
+}
+
+/// What the write loop has to do next. Both lists are bounded by the number of subscriptions.
+#[derive(Debug, Default)]
+struct Work {
+    /// Subscriptions that may have news.
+    ready: Vec<u64>,
+    /// Subscriptions that have news and are paced.
+    paused: BinaryHeap<Reverse<(Instant, u64)>>,
+}
+
+impl Session {
+    /// A session without subscriptions.
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            wake: Wake::default(),
+            subscriptions: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Makes the loop look again at the link's credit and buffer.
+    pub fn wake(&self) -> Wake {
+        self.wake.clone()
+    }
+
+    /// The peer that it belongs to.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The ids of its subscriptions, in no order.
+    pub fn subscription_ids(&self) -> Vec<u64> {
+        lock(&self.subscriptions).keys().copied().collect()
+    }
+
+    /// Serves a link until one side ends it: see [`Ended`]. Reading and writing run side by side in this
+    /// one task. What can be sent within two seconds is sent, and then [`LinkSender::close`] is
+    /// called, in each case but a failure to send.
+    pub async fn run<R: LinkReceiver, S: LinkSender>(
+        &mut self,
+        mut receiver: R,
+        sender: &mut S,
+        stop: CancellationToken,
+    ) -> Ended<R::Error, S::Error> {
+        let closing = self.client.bus().closing();
+        let in_flight = self.client.bus().session_limits().in_flight;
+        let (answers, mut outbox) = Outbox::new(in_flight);
+        let ended = select! {
+            biased;
+            () = stop.cancelled() => Ended::Stopped,
+            () = closing.cancelled() => Ended::Closing,
+            ended = self.read(&mut receiver, answers) => match ended {
+                Ok(()) => Ended::Left,
+                Err(error) => Ended::Receiver(error),
+            },
+            error = self.write(sender, &mut outbox) => Ended::Sender(error),
+        };
+        let close = match ended {
+            Ended::Sender(_) => return ended,
+            Ended::Left | Ended::Receiver(_) => Close::ReceiverEnded,
+            Ended::Stopped => Close::TakenOver,
+            Ended::Closing => Close::GoingAway,
+        };
+        // A peer that reads too slowly for this hears nothing more.
+        let _too_slow = timeout(CLOSE_TIMEOUT, async {
+            while let Some(event) = outbox.next().await {
+                if sender.push(event).is_err() {
+                    return;
+                }
+            }
+            if sender.flush().await.is_ok() {
+                sender.close(close).await;
+            }
+        })
+        .await;
+        ended
+    }
+
+    async fn read<R: LinkReceiver>(
+        &self,
+        receiver: &mut R,
+        answers: mpsc::Sender<Answer>,
+    ) -> Result<(), R::Error> {
+        while let Some(request) = receiver.recv().await? {
+            let answer = match request {
+                Request::Publish { id, publish } => self.publish(id, publish).await,
+                Request::Subscribe { id, subscriptions } => {
+                    let results: Vec<_> = subscriptions
+                        .into_iter()
+                        .map(|subscribe| (subscribe.id, self.subscribe(subscribe)))
+                        .collect();
+                    let accepted = results.iter().filter(|(_, result)| result.is_ok());
+                    let begun: Vec<_> = accepted.map(|(key, _)| *key).collect();
+                    let event = Event::Subscribed { id, results };
+                    if answers.send(Answer::Event(event)).await.is_err() {
+                        return Ok(());
+                    }
+                    // Only now, so that the answer goes out before the first message.
+                    begun.into_iter().for_each(|key| self.wake.ready(key));
+                    None
+                }
+                Request::Unsubscribe { id, subscriptions } => {
+                    let existed = subscriptions.into_iter().map(|key| self.unsubscribe(key));
+                    let existed = existed.collect();
+                    Some(Answer::Event(Event::Unsubscribed { id, existed }))
+                }
+                Request::Ping { id } => Some(Answer::Event(Event::Pong { id })),
+                Request::Bad { id, code, message } => {
+                    Some(Answer::Event(Event::Bad { id, code, message }))
+                }
+            };
+            if let Some(answer) = answer
+                && answers.send(answer).await.is_err()
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, id: Option<u64>, publish: crate::Publish) -> Option<Answer> {
+        let mut receipt = self.client.publish(publish).await;
+        match (&mut receipt).now_or_never() {
+            Some(result) => published(id, result).map(Answer::Event),
+            None => Some(Answer::Published { id, receipt }),
+        }
+    }
+
+    fn subscribe(&self, subscribe: Subscribe) -> Result<(), SubscribeRefused> {
+        let bus = self.client.bus();
+        let filter = subscribe.filter.borrowed();
+        bus.check_subscribe(self.client.peer(), filter)?;
+        let mut subscriptions = lock(&self.subscriptions);
+        let limit = bus.session_limits().subscriptions;
+        if subscriptions.len() >= limit && !subscriptions.contains_key(&subscribe.id) {
+            return Err(SubscribeRefused::SessionFull { limit });
+        }
+        let id = bus
+            .shared()
+            .subscribe(filter, subscribe.mode, subscribe.start)?;
+        let entry = Entry {
+            id,
+            pace: subscribe.pace,
+            waiting: false,
+            not_before: None,
+            batch_to: None,
+            synced: false,
+        };
+        if let Some(replaced) = subscriptions.insert(subscribe.id, entry) {
+            self.end(&replaced);
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(&self, key: u64) -> bool {
+        let ended = lock(&self.subscriptions).remove(&key);
+        ended.inspect(|entry| self.end(entry)).is_some()
+    }
+
+    fn end(&self, entry: &Entry) {
+        let bus = self.client.bus();
+        bus.metrics().ended(bus.shared().unsubscribe(entry.id));
+    }
+
+    /// Sends answers and messages until the link breaks.
+    async fn write<S: LinkSender>(&self, sender: &mut S, outbox: &mut Outbox) -> S::Error {
+        let mut work = self.unfinished();
+        loop {
+            match self.write_once(sender, outbox, &mut work).await {
+                Ok(()) => coop::consume_budget().await,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Subscriptions that an earlier run has left in the middle.
+    fn unfinished(&self) -> Work {
+        let subscriptions = lock(&self.subscriptions);
+        let running = subscriptions.iter().filter(|(_, entry)| !entry.waiting);
+        Work {
+            ready: running.map(|(key, _)| *key).collect(),
+            ..Work::default()
+        }
+    }
+
+    /// Sends what there is, then waits until there may be more.
+    async fn write_once<S: LinkSender>(
+        &self,
+        sender: &mut S,
+        outbox: &mut Outbox,
+        work: &mut Work,
+    ) -> Result<(), S::Error> {
+        while let Some(event) = outbox.try_next() {
+            sender.push(event)?;
+        }
+        self.collect_ready(work);
+        self.deliver(sender, work)?;
+        sender.flush().await?;
+        if !work.ready.is_empty() && sender.credit() > 0 {
+            return Ok(());
+        }
+        let quiet_until = sender.quiet_limit().map(|limit| Instant::now() + limit);
+        let resume_at = work.paused.peek().map(|Reverse((at, _))| *at);
+        select! {
+            biased;
+            Some(event) = outbox.next() => sender.push(event)?,
+            () = self.wake.woken() => {}
+            () = until(resume_at) => {}
+            () = until(quiet_until) => sender.keep_alive()?,
+        }
+        Ok(())
+    }
+
+    fn collect_ready(&self, work: &mut Work) {
+        let mut fresh = Vec::new();
+        self.wake.take_ready(&mut fresh);
+        let mut subscriptions = lock(&self.subscriptions);
+        for key in fresh {
+            if let Some(entry) = subscriptions.get_mut(&key) {
+                entry.waiting = false;
+                work.ready.push(key);
+            }
+        }
+        let now = Instant::now();
+        while let Some(Reverse((at, key))) = work.paused.peek().copied() {
+            if at > now {
+                break;
+            }
+            work.paused.pop();
+            work.ready.push(key);
+        }
+    }
+
+    /// Gives the link what the ready subscriptions have, in turn, as far as its credit goes.
+    fn deliver<S: LinkSender>(&self, sender: &mut S, work: &mut Work) -> Result<(), S::Error> {
+        let mut steps = Vec::new();
+        let mut unfinished = Vec::new();
+        let mut sent = 0;
+        while let Some(key) = work.ready.pop() {
+            let credit = sender.credit();
+            if credit == 0 {
+                unfinished.push(key);
+                break;
+            }
+            match self.take(key, credit.min(BATCH), &mut steps) {
+                Next::Waits => {}
+                Next::Ready => unfinished.push(key),
+                Next::Paused(until) => work.paused.push(Reverse((until, key))),
+            }
+            for step in steps.drain(..) {
+                sent += u64::from(matches!(step, Step::Entry { .. }));
+                sender.push(event(key, step))?;
+            }
+        }
+        // Those that had their turn go behind those that had none.
+        unfinished.append(&mut work.ready);
+        work.ready = unfinished;
+        self.client.bus().metrics().messages_sent.add(sent);
+        Ok(())
+    }
+
+    /// Takes a batch of one subscription.
+    fn take(&self, key: u64, most: usize, steps: &mut Vec<Step<Delivery>>) -> Next {
+        let mut subscriptions = lock(&self.subscriptions);
+        let Some(entry) = subscriptions.get_mut(&key).filter(|entry| !entry.waiting) else {
+            return Next::Waits;
+        };
+        let now = Instant::now();
+        if let Some(until) = entry.not_before.filter(|until| *until > now) {
+            return Next::Paused(until);
+        }
+        let (mut newest, mut synced) = (0, entry.synced);
+        let (batch, revision) =
+            self.client
+                .bus()
+                .shared()
+                .take(entry.id, most, (&self.wake, key), |step| {
+                    match &step {
+                        Step::Entry { entry, .. } => newest = entry.rev,
+                        Step::Synced { .. } => synced = true,
+                        Step::Reset => synced = false,
+                        Step::Gap { .. } => {}
+                    }
+                    steps.push(step);
+                });
+        entry.synced = synced;
+        let batch_to = *entry.batch_to.get_or_insert(revision);
+        let complete = batch == Batch::Waiting || newest > batch_to;
+        if complete {
+            entry.batch_to = None;
+            // A snapshot is not paced: it has each topic once anyway.
+            entry.not_before = entry
+                .pace
+                .filter(|_| synced && newest > 0)
+                .map(|pace| now + pace);
+        }
+        match (batch, entry.not_before) {
+            (Batch::Ended, _) => Next::Waits,
+            (Batch::Waiting, _) => {
+                entry.waiting = true;
+                Next::Waits
+            }
+            (Batch::More, Some(until)) if complete => Next::Paused(until),
+            (Batch::More, _) => Next::Ready,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for (_, entry) in lock(&self.subscriptions).drain() {
+            let bus = self.client.bus();
+            bus.metrics().ended(bus.shared().unsubscribe(entry.id));
+        }
+    }
+}
+
+/// What a subscription does after its turn.
+enum Next {
+    /// It has no news, or is gone.
+    Waits,
+    Ready,
+    Paused(Instant),
+}
+
+fn event(subscription: u64, step: Step<Delivery>) -> Event {
+    match step {
+        Step::Reset => Event::Reset { subscription },
+        Step::Gap { missed } => Event::Gap {
+            subscription,
+            missed,
+        },
+        Step::Entry { entry, retained } => Event::Message {
+            subscription,
+            delivery: entry,
+            retained,
+        },
+        Step::Synced { cursor } => Event::Synced {
+            subscription,
+            cursor,
+        },
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}

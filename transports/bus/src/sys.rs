@@ -1,0 +1,78 @@
+//! What the bus does by the clock: rates every second, `$SYS` topics every ten.
+
+use core::{fmt::Display, time::Duration};
+use std::{sync::Weak, time::Instant};
+
+use bytes::Bytes;
+use latchbus_core::hub::Retain;
+use latchbus_core::topic::TopicName;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::bus::{Bus, Inner};
+use crate::clock::unix_ms;
+use crate::shared::Changes;
+use crate::{Payload, Publish};
+
+const TICK: Duration = Duration::from_secs(1);
+const TICKS_PER_REPORT: u64 = 10;
+
+/// Runs until the bus closes or its last handle is gone.
+pub(crate) async fn run(bus: Weak<Inner>) {
+    let started = Instant::now();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for tick in 0_u64.. {
+        ticks.tick().await;
+        let Some(bus) = Bus::upgrade(&bus).filter(|bus| !bus.is_closed()) else {
+            return;
+        };
+        bus.tick();
+        if tick % TICKS_PER_REPORT == 0 {
+            report(&bus, started);
+        }
+    }
+}
+
+/// Publishes the `$SYS` topics, in the names that mosquitto uses where it has one.
+fn report(bus: &Bus, started: Instant) {
+    let (metrics, hub) = (bus.metrics(), bus.hub_counts());
+    let (kept, subscriptions) = bus.read(|hub| (hub.places_taken(), hub.subscriptions()));
+    let at = unix_ms();
+    bus.shared().change(|changes| {
+        let mut show = |name: &str, value: &dyn Display| show(changes, name, value, at);
+        show("version", &concat!("latchbus ", env!("CARGO_PKG_VERSION")));
+        show(
+            "uptime",
+            &format_args!("{} seconds", started.elapsed().as_secs()),
+        );
+        show("clients/connected", &metrics.connections.get());
+        show("clients/total", &metrics.connections_accepted.get());
+        show("messages/received", &metrics.messages_received.get());
+        show("messages/sent", &metrics.messages_sent.get());
+        show("publish/messages/accepted", &hub.accepted);
+        show(
+            "publish/messages/dropped",
+            &(hub.dropped + metrics.publishes_refused.get()),
+        );
+        show("publish/messages/conflated", &metrics.conflated.get());
+        show("publish/messages/skipped", &metrics.skipped.get());
+        show("retained messages/count", &kept);
+        show("subscriptions/count", &subscriptions);
+    });
+}
+
+fn show(changes: &mut Changes<'_>, name: &str, value: &dyn Display, at: u64) {
+    let topic = format!("$SYS/broker/{name}");
+    let Ok(topic) = TopicName::parse(topic.as_str()) else {
+        return;
+    };
+    let text = value.to_string();
+    let unchanged = |last: crate::Delivery| *last.payload.bytes() == text.as_bytes();
+    if changes.hub().last(topic).is_some_and(unchanged) {
+        return;
+    }
+    let payload = Payload::new(Bytes::from(text), Publish::STATE_QOS);
+    if let Err(error) = changes.publish(topic, payload, Retain::LAST, at) {
+        tracing::debug!(%error, "no room for $SYS topics");
+    }
+}
