@@ -1,20 +1,15 @@
 //! The hub that grows with its topics and shares its values between subscribers.
 
-use alloc::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    vec::Vec,
-};
-use core::ops::Bound;
-
 use super::cursor::{Counts, Mode, Start, Step, Walk};
 use super::filter_tree::FilterTree;
+use super::topics::Topics;
 use super::view::{Seen, View, ViewId};
 use super::{
     Entry, HubCounts, Kind, PublishError, Retain, SharedEntry, SubscribeError, SubscriptionId,
     UnknownSubscription,
 };
 use crate::topic::{TopicFilter, TopicName};
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 
 /// The bounds of a [`Hub`]. What happens at each is said at [`FixedHub`](super::FixedHub).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +57,7 @@ pub struct Hub<P> {
     forgotten: u64,
     limits: Limits,
     counts: HubCounts,
-    topics: BTreeMap<Arc<str>, Kept<P>>,
-    places_taken: usize,
-    tombstones: VecDeque<(u64, Arc<str>)>,
-    tombstones_live: usize,
+    topics: Topics<P>,
     recent: VecDeque<SharedEntry<P>>,
     recent_bytes: usize,
     filters: FilterTree,
@@ -76,13 +68,6 @@ pub struct Hub<P> {
     subscriptions_live: usize,
     generation: u32,
     matched: Vec<ViewId>,
-}
-
-#[derive(Debug)]
-enum Kept<P> {
-    One(SharedEntry<P>),
-    Several(VecDeque<SharedEntry<P>>),
-    Cleared(SharedEntry<P>),
 }
 
 #[derive(Debug)]
@@ -102,10 +87,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             forgotten: 0,
             limits,
             counts: HubCounts::default(),
-            topics: BTreeMap::new(),
-            places_taken: 0,
-            tombstones: VecDeque::new(),
-            tombstones_live: 0,
+            topics: Topics::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
             filters: FilterTree::new(),
@@ -141,7 +123,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
 
     /// How many values are kept, over all topics.
     pub fn places_taken(&self) -> usize {
-        self.places_taken
+        self.topics.places_taken()
     }
 
     /// How many subscriptions there are.
@@ -151,24 +133,16 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
 
     /// The newest kept value of `topic`.
     pub fn last(&self, topic: TopicName<&str>) -> Option<SharedEntry<P>> {
-        match self.topics.get(topic.as_str())? {
-            Kept::One(entry) => Some(Arc::clone(entry)),
-            Kept::Several(entries) => entries.back().map(Arc::clone),
-            Kept::Cleared(_) => None,
-        }
+        self.topics.last(topic).map(Arc::clone)
     }
 
     /// Every kept value that matches, by topic, and by revision within one.
     pub fn kept(&self, filter: TopicFilter<&str>) -> Vec<SharedEntry<P>> {
-        let mut kept = Vec::new();
-        for (_, of_topic) in self.topics_matching(filter) {
-            match of_topic {
-                Kept::One(entry) => kept.push(Arc::clone(entry)),
-                Kept::Several(entries) => kept.extend(entries.iter().map(Arc::clone)),
-                Kept::Cleared(_) => {}
-            }
-        }
-        kept
+        self.topics
+            .values_of(filter)
+            .into_iter()
+            .map(Arc::clone)
+            .collect()
     }
 
     /// Whether a publish would find room: what `publish` would say, without publishing.
@@ -185,8 +159,8 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         let Retain::Last(n) = retain else {
             return Ok(());
         };
-        let leaving = (self.kept_of(topic) + 1).saturating_sub(usize::from(n.max(1)));
-        if self.places_taken - leaving >= self.limits.places {
+        let leaving = (self.topics.kept(topic) + 1).saturating_sub(usize::from(n.max(1)));
+        if self.topics.places_taken() - leaving >= self.limits.places {
             return Err(PublishError::Full {
                 places: self.limits.places,
             });
@@ -233,30 +207,26 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     ) -> Result<Option<SharedEntry<P>>, PublishError> {
         self.matched.clear();
         self.check_sizes(topic, 0)?;
-        if self.kept_of(topic) == 0 {
+        if self.topics.kept(topic) == 0 {
             return Ok(None);
         }
-        if self.tombstones_live >= self.limits.tombstones {
+        if self.topics.tombstones() >= self.limits.tombstones {
             self.forget_oldest_tombstone();
         }
         let entry = self.accept(topic, P::default(), Kind::Cleared, at);
-        let key = Arc::clone(entry.topic.inner());
-        let cleared = Kept::Cleared(Arc::clone(&entry));
-        if let Some(before) = self.topics.insert(key, cleared) {
-            self.remove_from_views(before);
-        }
-        if self.limits.tombstones == 0 {
-            self.topics.remove(topic.as_str());
-            self.forget(entry.rev);
-        } else {
-            self.tombstones
-                .push_back((entry.rev, Arc::clone(entry.topic.inner())));
-            self.tombstones_live += 1;
-            for_each(&mut self.views, &self.matched, |view| {
-                view.tombstones.push(entry.rev, Arc::clone(&entry));
-            });
-        }
+        let values = self.topics.clear(&entry);
+        for_each(&mut self.views, &self.matched, |view| {
+            for value in &values {
+                view.values.remove(value.rev);
+            }
+            view.tombstones.push(entry.rev, Arc::clone(&entry));
+        });
         self.note(&entry);
+        if self.limits.tombstones == 0 {
+            let matched = core::mem::take(&mut self.matched);
+            self.forget_oldest_tombstone();
+            self.matched = matched;
+        }
         Ok(Some(entry))
     }
 
@@ -409,14 +379,6 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         Ok(())
     }
 
-    fn kept_of(&self, topic: TopicName<&str>) -> usize {
-        match self.topics.get(topic.as_str()) {
-            Some(Kept::One(_)) => 1,
-            Some(Kept::Several(entries)) => entries.len(),
-            Some(Kept::Cleared(_)) | None => 0,
-        }
-    }
-
     /// Gives the next revision, puts the entry into the ring and finds the matching views.
     fn accept(
         &mut self,
@@ -427,13 +389,12 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     ) -> SharedEntry<P> {
         self.revision += 1;
         self.counts.accepted += 1;
-        let known = self.topics.get_key_value(topic.as_str());
+        let known = self.topics.known(topic);
         let entry = Arc::new(Entry {
             rev: self.revision,
             at,
             kind,
-            topic: topic
-                .map(|text| known.map_or_else(|| Arc::from(text), |(key, _)| Arc::clone(key))),
+            topic: topic.map(|text| known.unwrap_or_else(|| Arc::from(text))),
             payload,
         });
         self.recent_bytes += ring_bytes(&entry);
@@ -449,52 +410,17 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         entry
     }
 
-    /// Puts a value at the end of the log, and takes out what its topic has too many of.
+    /// Puts a value at the end of the log, and takes out what it replaces.
     fn keep(&mut self, entry: &SharedEntry<P>, history: usize) {
-        let key = Arc::clone(entry.topic.inner());
-        let mut leaving = VecDeque::new();
-        let kept = match self.topics.remove(&key) {
-            None => Kept::One(Arc::clone(entry)),
-            Some(Kept::Cleared(tombstone)) => {
-                self.tombstones_live -= 1;
-                for_each(&mut self.views, &self.matched, |view| {
-                    view.tombstones.remove(tombstone.rev);
-                });
-                self.compact_tombstones();
-                Kept::One(Arc::clone(entry))
-            }
-            Some(Kept::One(before)) if history == 1 => {
-                leaving.push_back(before);
-                Kept::One(Arc::clone(entry))
-            }
-            Some(Kept::One(before)) => Kept::Several(VecDeque::from([before, Arc::clone(entry)])),
-            Some(Kept::Several(mut entries)) => {
-                entries.push_back(Arc::clone(entry));
-                leaving.extend(entries.drain(..entries.len().saturating_sub(history)));
-                Kept::Several(entries)
-            }
-        };
-        self.topics.insert(key, kept);
-        self.places_taken = self.places_taken + 1 - leaving.len();
+        let replaced = self.topics.keep(entry, history);
         for_each(&mut self.views, &self.matched, |view| {
-            for before in &leaving {
-                view.values.remove(before.rev);
+            if let Some(tombstone) = &replaced.tombstone {
+                view.tombstones.remove(tombstone.rev);
+            }
+            for value in &replaced.values {
+                view.values.remove(value.rev);
             }
             view.values.push(entry.rev, Arc::clone(entry));
-        });
-    }
-
-    fn remove_from_views(&mut self, kept: Kept<P>) {
-        let entries = match kept {
-            Kept::One(entry) => VecDeque::from([entry]),
-            Kept::Several(entries) => entries,
-            Kept::Cleared(_) => return,
-        };
-        self.places_taken -= entries.len();
-        for_each(&mut self.views, &self.matched, |view| {
-            for entry in &entries {
-                view.values.remove(entry.rev);
-            }
         });
     }
 
@@ -508,56 +434,28 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         });
     }
 
-    /// Drops places in the order of tombstones whose topics live again.
-    fn compact_tombstones(&mut self) {
-        if self.tombstones.len() > 2 * self.tombstones_live + 32 {
-            let topics = &self.topics;
-            self.tombstones
-                .retain(|(rev, topic)| is_tombstone(topics, *rev, topic));
-        }
-    }
-
+    /// A subscription behind a forgotten clear must be reset. Leaves no views in `matched`.
     fn forget_oldest_tombstone(&mut self) {
-        while let Some((rev, topic)) = self.tombstones.pop_front() {
-            if is_tombstone(&self.topics, rev, &topic)
-                && let Some((_, Kept::Cleared(tombstone))) = self.topics.remove_entry(&topic)
-            {
-                self.tombstones_live -= 1;
-                self.filters
-                    .matching(tombstone.topic.borrowed(), |view| self.matched.push(view));
-                for_each(&mut self.views, &self.matched, |view| {
-                    view.tombstones.remove(rev);
-                });
-                self.forget(rev);
-                self.matched.clear();
-                return;
-            }
+        if let Some(tombstone) = self.topics.forget_oldest() {
+            self.forgotten = tombstone.rev;
+            self.matched.clear();
+            self.filters
+                .matching(tombstone.topic.borrowed(), |view| self.matched.push(view));
+            for_each(&mut self.views, &self.matched, |view| {
+                view.tombstones.remove(tombstone.rev);
+                view.forgotten = tombstone.rev;
+            });
+            self.matched.clear();
         }
-    }
-
-    /// Marks the matched views: a subscription behind `rev` must be reset.
-    fn forget(&mut self, rev: u64) {
-        self.forgotten = self.forgotten.max(rev);
-        for_each(&mut self.views, &self.matched, |view| {
-            view.forgotten = view.forgotten.max(rev);
-        });
     }
 
     fn add_view(&mut self, filter: TopicFilter<&str>) -> ViewId {
         let mut view = View::new(filter.map(Arc::from), self.revision);
-        let mut found: Vec<&SharedEntry<P>> = Vec::new();
-        for (_, of_topic) in self.topics_matching(filter) {
-            match of_topic {
-                Kept::One(entry) | Kept::Cleared(entry) => found.push(entry),
-                Kept::Several(entries) => found.extend(entries),
-            }
+        for value in in_order(self.topics.values_of(filter)) {
+            view.values.push(value.rev, Arc::clone(value));
         }
-        found.sort_unstable_by_key(|entry| entry.rev);
-        for entry in found {
-            match entry.kind {
-                Kind::Cleared => view.tombstones.push(entry.rev, Arc::clone(entry)),
-                _ => view.values.push(entry.rev, Arc::clone(entry)),
-            }
+        for tombstone in in_order(self.topics.tombstones_of(filter)) {
+            view.tombstones.push(tombstone.rev, Arc::clone(tombstone));
         }
         let id = match self.free_views.pop() {
             Some(id) => id,
@@ -582,36 +480,11 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             recent: &self.recent,
         })
     }
-
-    /// The topics that match: looked up where the filter is exact, else scanned from the text before
-    /// the first wildcard.
-    fn topics_matching<'a>(
-        &'a self,
-        filter: TopicFilter<&'a str>,
-    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Kept<P>)> {
-        let text = filter.into_inner();
-        let wildcard = text.find(['+', '#']);
-        let literal = text.split_at(wildcard.unwrap_or(text.len())).0;
-        // `sport/#` matches `sport` too, so the last `/` does not count.
-        let prefix = literal.strip_suffix('/').unwrap_or(literal);
-        let (prefix, to) = match wildcard {
-            Some(_) => (prefix, Bound::Unbounded),
-            None => (text, Bound::Included(text)),
-        };
-        self.topics
-            .range::<str, _>((Bound::Included(prefix), to))
-            .take_while(move |(topic, _)| topic.starts_with(prefix))
-            .filter(move |(_, kept)| match kept {
-                Kept::One(entry) | Kept::Cleared(entry) => filter.matches(&entry.topic),
-                Kept::Several(entries) => entries
-                    .front()
-                    .is_some_and(|entry| filter.matches(&entry.topic)),
-            })
-    }
 }
 
-fn is_tombstone<P>(topics: &BTreeMap<Arc<str>, Kept<P>>, rev: u64, topic: &str) -> bool {
-    matches!(topics.get(topic), Some(Kept::Cleared(entry)) if entry.rev == rev)
+fn in_order<P>(mut entries: Vec<&SharedEntry<P>>) -> Vec<&SharedEntry<P>> {
+    entries.sort_unstable_by_key(|entry| entry.rev);
+    entries
 }
 
 fn for_each<P>(

@@ -41,6 +41,8 @@ mod growing;
 #[cfg(feature = "alloc")]
 mod rev_log;
 #[cfg(feature = "alloc")]
+mod topics;
+#[cfg(feature = "alloc")]
 mod view;
 
 pub use cursor::{Counts, Cursor, CursorError, Mode, Start, Step};

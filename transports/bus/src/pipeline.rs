@@ -342,7 +342,8 @@ impl Pipeline {
     ) -> Result<Plan, PublishRefused> {
         let press = Press::parse(&publish.payload)
             .map_err(|error| self.malformed("press", publish.topic.as_str(), &error))?;
-        self.check_room(&publish.topic, publish.payload.len(), Retain::LAST)?;
+        let pressed = own_topic(ClickTopic::Pressed { room, device });
+        self.check_room(&pressed, Counter::MAX_JSON_BYTES, Retain::LAST)?;
         let Some(pressed) = self.rooms.press((room, device), press, unix_ms())? else {
             self.metrics.presses_repeated.add(1);
             return Ok(Plan {
