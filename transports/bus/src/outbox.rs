@@ -3,8 +3,9 @@
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
-use crate::bus::Receipt;
+use crate::bus::{Accepted, Receipt};
 use crate::link::Event;
+use crate::refusal::PublishRefused;
 
 /// An answer, or the promise of one.
 #[derive(Debug)]
@@ -58,17 +59,19 @@ impl Outbox {
     }
 }
 
-/// What a peer is told of a publish: nothing where it went well and nobody asked.
+/// What a peer is told of a publish: nothing where it went well and nobody asked, and nothing when the
+/// bus closes, for an answer could be taken for the end of the matter. The link ends instead, and
+/// the peer publishes again.
 pub(crate) fn published(
     id: Option<u64>,
-    result: Result<crate::Accepted, crate::PublishRefused>,
+    result: Result<Accepted, PublishRefused>,
 ) -> Option<Event> {
     match (id, result) {
         (Some(id), Ok(accepted)) => Some(Event::Published {
             id,
             rev: accepted.rev,
         }),
-        (None, Ok(_)) => None,
+        (None, Ok(_)) | (_, Err(PublishRefused::Closed)) => None,
         (id, Err(refused)) => Some(Event::Refused { id, refused }),
     }
 }
