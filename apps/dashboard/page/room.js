@@ -1,0 +1,167 @@
+// @ts-check
+/** One room as it is shown: the hub's values with this tab's own clicks, and the devices behind them. */
+import { Counter } from './clicks.js';
+import { plus, readCount } from './count.js';
+
+/** @typedef {import('./count.js').Count} Count */
+/** @typedef {import('./latchbus.js').Message} Message */
+/**
+ * @typedef {object} Device
+ * @property {string} name
+ * @property {'online' | 'offline' | undefined} presence undefined: it does not say
+ * @property {Count} count
+ */
+/**
+ * What the hub said of a device. Its count is base + pressed + every live incarnation above the floor.
+ * @typedef {object} Parts
+ * @property {Device['presence']} presence
+ * @property {number} floor
+ * @property {Count} base
+ * @property {Count} pressed
+ * @property {Map<string, Count>} live by `<boot>-<nonce>`
+ */
+
+const ROOM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+/** Frames a second and topic: more than the eye follows, less than a busy room makes. */
+const MAX_RATE = 20;
+
+/** @param {string} name */
+export function isRoomName(name) {
+  return ROOM.test(name);
+}
+
+export class Room {
+  /** False until the hub has spoken once: nothing is known, which is not the same as no clicks. */
+  isKnown = false;
+  /** @type {Count | undefined} clicks a second */
+  rate;
+  /** This tab's clicks. @type {Counter} */
+  counter;
+  /** @type {Count} */
+  #values = { red: 0, blue: 0 };
+  /** As many as the hub admits to a room. @type {Map<string, Parts>} */
+  #devices = new Map();
+  #bus;
+  #messages;
+  #prefix;
+  #changed;
+
+  /**
+   * @param {import('./latchbus.js').Bus} bus
+   * @param {string} name
+   * @param {() => void} changed called after every change
+   * @param {import('./tab.js').Environment} [environment] for tests
+   */
+  constructor(bus, name, changed, environment) {
+    this.#prefix = `clicks/${name}/`;
+    this.#changed = changed;
+    this.#bus = bus;
+    const messages = bus.topic(`${this.#prefix}#`, { maxRate: MAX_RATE });
+    this.#messages = messages;
+    this.counter = new Counter(bus, name, messages, changed, environment);
+    bus.state.subscribe(changed);
+    messages.subscribe({
+      next: (message) => {
+        // A snapshot is taken over whole when it is complete, so that nothing half-known is ever shown.
+        if (!messages.synced) return this.counter.observeCleared(message);
+        this.counter.observe(message);
+        this.#observe(message);
+        changed();
+      },
+      synced: () => this.#takeOver(messages.last, bus.state.value?.epoch ?? ''),
+    });
+  }
+
+  /** All that is retained has arrived on the present connection; false: what is shown is the last known state. */
+  get isLive() {
+    return this.#bus.state.value?.phase === 'live' && this.#messages.synced;
+  }
+
+  /** The score: what the hub says and what it can't know yet. */
+  get values() {
+    return plus(this.#values, this.counter.beyond);
+  }
+
+  /** @returns {Device[]} by name, this browser first */
+  get devices() {
+    const own = this.counter.device;
+    return [...this.#devices]
+      .map(([name, parts]) => ({ name, presence: parts.presence, count: countOf(parts) }))
+      .sort((a, b) => Number(b.name === own) - Number(a.name === own) || order.compare(a.name, b.name));
+  }
+
+  /** @param {Map<string, Message>} last @param {string} epoch */
+  #takeOver(last, epoch) {
+    this.#devices.clear();
+    this.#values = { red: 0, blue: 0 };
+    this.rate = undefined;
+    for (const message of last.values()) this.#observe(message);
+    this.isKnown = true;
+    this.counter.synced(last.get(`${this.#prefix}values`), epoch);
+    this.#changed();
+  }
+
+  /** @param {Message} message */
+  #observe({ topic, value, cleared }) {
+    const [first = '', second, third] = topic.slice(this.#prefix.length).split('/');
+    if (second === undefined) {
+      const pair = readPair(value);
+      if (first === 'values') this.#values = readCount(value) ?? this.#values;
+      if (first === 'rate') this.rate = pair ?? this.rate;
+      return;
+    }
+    if (!['count', 'floor', 'pressed', 'status'].includes(second)) return;
+    const device = this.#device(first);
+    switch (second) {
+      case 'count': {
+        const count = readCount(value);
+        // A cleared count is no information, not zero: it is taken away when it was folded, and the floor says so.
+        if (count && third) device.live.set(third, count);
+        return;
+      }
+      case 'floor': {
+        const count = readCount(value);
+        if (!count || !Number.isSafeInteger(value.floor)) return;
+        device.floor = value.floor;
+        device.base = count;
+        for (const name of device.live.keys()) if (!isAbove(name, device.floor)) device.live.delete(name);
+        return;
+      }
+      case 'pressed':
+        device.pressed = readCount(value) ?? device.pressed;
+        return;
+      case 'status':
+        device.presence = !cleared && (value === 'online' || value === 'offline') ? value : undefined;
+    }
+  }
+
+  /** @param {string} name @returns {Parts} */
+  #device(name) {
+    let parts = this.#devices.get(name);
+    if (!parts) {
+      const none = () => ({ red: 0, blue: 0 });
+      parts = { presence: undefined, floor: 0, base: none(), pressed: none(), live: new Map() };
+      this.#devices.set(name, parts);
+    }
+    return parts;
+  }
+}
+
+const order = new Intl.Collator('en', { numeric: true });
+
+/** @param {Parts} parts */
+function countOf({ floor, base, pressed, live }) {
+  let count = plus(base, pressed);
+  for (const [name, part] of live) if (isAbove(name, floor)) count = plus(count, part);
+  return count;
+}
+
+/** @param {string} incarnation @param {number} floor */
+function isAbove(incarnation, floor) {
+  return Number.parseInt(incarnation, 10) > floor;
+}
+
+/** @param {any} value @returns {Count | undefined} */
+function readPair(value) {
+  return Number.isFinite(value?.red) && Number.isFinite(value?.blue) ? value : undefined;
+}

@@ -1,0 +1,231 @@
+/** A server, a browser and the mosquitto tools for the tests; everything started here is stopped by its own handle. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+/** For anything that takes milliseconds when it works. Generous, since the machine may be busy. */
+export const DEADLINE_MS = 15_000;
+const CHROMIUM_ARGUMENTS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+/** The server under test: `LATCHBUS_BIN`, or what cargo built last in this checkout. */
+function serverBinary() {
+  const places = [process.env.LATCHBUS_BIN, 'target/release/latchbus', 'target/debug/latchbus'];
+  const found = places
+    .filter(Boolean)
+    .map((place) => path.resolve(ROOT, place))
+    .find(existsSync);
+  assert.ok(found, 'no server: build it with `cargo build` or name it in LATCHBUS_BIN');
+  return found;
+}
+
+/**
+ * Starts a server and waits for its ready line. Without `dataDir` it keeps nothing.
+ * @param {import('node:test').TestContext} t stops the server at its end
+ */
+export async function startServer(t, { dataDir, http = '127.0.0.1:0', mqtt = '127.0.0.1:0' } = {}) {
+  const store = dataDir ? ['--data-dir', dataDir] : ['--ephemeral'];
+  const child = spawn(serverBinary(), ['--http', http, '--mqtt', mqtt, ...store], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  let log = '';
+  child.stderr.on('data', (chunk) => (log = (log + chunk).slice(-8_000)));
+  const server = {
+    http: '',
+    mqtt: '',
+    url: '',
+    /** Like pulling the plug: the process gets no chance to say goodbye. */
+    async kill() {
+      child.kill('SIGKILL');
+      await ended;
+    },
+  };
+  t.after(server.kill);
+  const ready = new Promise((resolve) => {
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const [, httpAt, mqttAt] = /^ready http=(\S+) mqtt=(\S+)$/.exec(line) ?? [];
+      if (httpAt) resolve({ http: httpAt, mqtt: mqttAt, url: `http://${httpAt}` });
+    });
+  });
+  const failed = ended.then((status) => assert.fail(`the server ended with ${status} before it was ready:\n${log}`));
+  return Object.assign(server, await within(Promise.race([ready, failed]), 'the ready line'));
+}
+
+/** A directory of this test alone. @param {import('node:test').TestContext} t */
+export async function temporaryDirectory(t) {
+  const directory = await mkdtemp(path.join(tmpdir(), 'latchbus-browser-'));
+  t.after(() => rm(directory, { recursive: true, force: true, maxRetries: 3 }));
+  return directory;
+}
+
+/** One Chromium for a file of tests; each test takes contexts (a browser profile each) from it. */
+export function useBrowser() {
+  let browser;
+  before(async () => {
+    const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+    browser = await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS });
+  });
+  after(() => browser?.close());
+  return {
+    /** @param {import('node:test').TestContext} t @param {import('playwright-core').BrowserContextOptions} [options] */
+    async profile(t, options) {
+      const context = await browser.newContext(options);
+      context.setDefaultTimeout(DEADLINE_MS);
+      t.after(() => context.close());
+      return context;
+    },
+  };
+}
+
+/**
+ * Opens the dashboard. `page.complaints` collects what the browser had to say: exceptions, console errors and
+ * warnings, violations of the Content-Security-Policy (Chromium reports them on the console).
+ * @param {import('playwright-core').BrowserContext} profile
+ */
+export async function openPage(profile, url) {
+  const page = await profile.newPage();
+  page.complaints = [];
+  page.on('pageerror', (error) => page.complaints.push(String(error)));
+  page.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type())) page.complaints.push(message.text());
+  });
+  await page.goto(url);
+  return page;
+}
+
+/** What the page shows: the counts, all own unconfirmed clicks, and the state of the connection. */
+export function shown(page) {
+  return page.evaluate(() => {
+    const digits = (id) => Number(document.getElementById(id).textContent.replace(/\D/g, '') || NaN);
+    return {
+      phase: document.body.dataset.phase,
+      red: digits('red-count'),
+      blue: digits('blue-count'),
+      pending: digits('pending'),
+    };
+  });
+}
+
+/** Waits until the page shows what is expected (a part of what `shown` gives). */
+export async function showsSoon(page, expected, deadline_ms = DEADLINE_MS) {
+  let last;
+  const fits = async () => {
+    last = await shown(page);
+    return Object.entries(expected).every(([key, value]) => last[key] === value);
+  };
+  await until(fits, () => `expected ${JSON.stringify(expected)}, the page shows ${JSON.stringify(last)}`, deadline_ms);
+}
+
+/** Asks again every few milliseconds until the answer is yes. */
+export async function until(condition, complaint, deadline_ms = DEADLINE_MS) {
+  const end = Date.now() + deadline_ms;
+  while (!(await condition())) {
+    if (Date.now() > end) assert.fail(complaint());
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+function within(promise, what) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} did not come within ${DEADLINE_MS} ms`)), DEADLINE_MS);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** `mosquitto_sub -v` on a filter: `line(text)` resolves when that line has been printed. */
+export function mosquittoSub(t, server, filter) {
+  const [host, port] = server.mqtt.split(':');
+  const child = spawn('mosquitto_sub', ['-h', host, '-p', port, '-t', filter, '-v'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const ended = new Promise((resolve) => child.once('close', resolve));
+  t.after(async () => {
+    child.kill();
+    await ended;
+  });
+  const lines = [];
+  createInterface({ input: child.stdout }).on('line', (line) => lines.push(line));
+  return {
+    lines,
+    line: (text) =>
+      until(
+        () => lines.includes(text),
+        () => `expected the line ${text}, got\n${lines.join('\n')}`,
+      ),
+  };
+}
+
+/** `mosquitto_pub`: resolves when it has ended well. */
+export function mosquittoPub(server, topic, ...message) {
+  const [host, port] = server.mqtt.split(':');
+  const child = spawn('mosquitto_pub', ['-h', host, '-p', port, '-q', '1', '-t', topic, ...message], {
+    stdio: 'inherit',
+  });
+  const ended = new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (status) =>
+      status === 0 ? resolve() : reject(new Error(`mosquitto_pub ended with ${status}`)),
+    );
+  });
+  return within(ended, 'the end of mosquitto_pub');
+}
+
+/**
+ * A TCP relay in front of the server, for what a cable can do: `freeze` keeps connections open and moves no byte
+ * any more, as a lost network does; `thaw` ends those and lets new connections through again.
+ */
+export async function startRelay(t, target) {
+  const [host, port] = target.split(':');
+  const sockets = new Set();
+  let isFrozen = false;
+  const relay = net.createServer((near) => {
+    const far = net.connect(Number(port), host);
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ]) {
+      sockets.add(from);
+      from.on('data', (chunk) => from.isCut || to.write(chunk));
+      from.on('error', () => {});
+      from.on('close', () => {
+        sockets.delete(from);
+        if (!from.isCut) to.destroy();
+      });
+    }
+    if (isFrozen) near.isCut = far.isCut = true;
+  });
+  await new Promise((resolve) => relay.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    relay.close();
+  });
+  return {
+    url: `http://127.0.0.1:${relay.address().port}`,
+    freeze() {
+      isFrozen = true;
+      for (const socket of sockets) socket.isCut = true;
+    },
+    thaw() {
+      isFrozen = false;
+      for (const socket of sockets) if (socket.isCut) socket.destroy();
+    },
+  };
+}
