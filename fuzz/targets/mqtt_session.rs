@@ -1,0 +1,395 @@
+//! MQTT bytes of a hostile client into the session's state machine, over several connections of one session.
+//!
+//! Input: one byte of choices for the harness, then the bytes of the client; `CUT!` among them ends a connection.
+#![no_main]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use latchbus_bus::{
+    Bus, Delivery, Event, Options, Publish, PublishRefused, Request, SubscribeRefused,
+};
+use latchbus_core::topic::TopicName;
+use latchbus_mqtt::{Bounds, Connection, Opening, Progress, Session, opening, refusal};
+use libfuzzer_sys::fuzz_target;
+
+const CUT: &[u8] = b"CUT!";
+const MAX_CONNECTIONS: usize = 8;
+const CONNACK: u8 = 2;
+const PUBLISH: u8 = 3;
+const PUBACK: u8 = 4;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((choices, stream)) = input.split_first() else {
+        return;
+    };
+    let whole = drive(Choices(*choices), stream, usize::MAX);
+    // However the network cuts the bytes, the bus is asked the same and the client is answered the same.
+    assert_eq!(whole, drive(Choices(*choices), stream, 1));
+    assert_eq!(whole, drive(Choices(*choices), stream, 7));
+});
+
+/// What the bus does, and in which bounds.
+#[derive(Clone, Copy)]
+struct Choices(u8);
+
+impl Choices {
+    /// Every third request is refused.
+    fn refuses(self, request: usize) -> bool {
+        self.0 & 1 != 0 && request % 3 == 2
+    }
+
+    /// How many requests wait for their answers at a time.
+    fn waiting(self) -> usize {
+        usize::from(self.0 >> 1 & 3)
+    }
+
+    /// How many messages each subscription brings after a request.
+    fn messages(self) -> usize {
+        usize::from(self.0 >> 3 & 3)
+    }
+
+    fn bounds(self) -> Bounds {
+        if self.0 & 0x20 == 0 {
+            return Bounds::default();
+        }
+        Bounds {
+            max_packet_bytes: 128,
+            in_flight: 2,
+            receive_maximum: 2,
+            session_expiry: Duration::from_secs(60),
+            write_bytes: 64,
+        }
+    }
+}
+
+/// What was seen of one connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    requests: Vec<String>,
+    /// Sorted: where messages of an earlier connection stand among the answers depends on when there was room.
+    packets: Vec<Vec<u8>>,
+    violated: bool,
+}
+
+fn drive(choices: Choices, stream: &[u8], piece: usize) -> Vec<Seen> {
+    let (mut kept, mut live) = (None, BTreeSet::new());
+    let mut connections = Vec::new();
+    for stream in split_at_cuts(stream).into_iter().take(MAX_CONNECTIONS) {
+        connections.push(connect(choices, stream, piece, &mut kept, &mut live));
+    }
+    connections
+}
+
+fn split_at_cuts(mut stream: &[u8]) -> Vec<&[u8]> {
+    let mut streams = Vec::new();
+    while let Some(at) = stream.windows(CUT.len()).position(|window| window == CUT) {
+        streams.push(&stream[..at]);
+        stream = &stream[at + CUT.len()..];
+    }
+    streams.push(stream);
+    streams
+}
+
+/// One connection from its first byte to its end.
+fn connect(
+    choices: Choices,
+    stream: &[u8],
+    piece: usize,
+    kept: &mut Option<Session>,
+    live: &mut BTreeSet<u64>,
+) -> Seen {
+    let (bounds, now) = (choices.bounds(), Instant::now());
+    let mut bytes = BytesMut::new();
+    let mut pieces = stream.chunks(piece.min(stream.len()).max(1));
+    let connect = loop {
+        let Some(piece) = pieces.next() else {
+            return Seen::default();
+        };
+        bytes.extend_from_slice(piece);
+        match opening(&mut bytes, bounds.max_packet_bytes) {
+            Ok(None) => {}
+            Ok(Some(Opening::Connect(connect))) => break connect,
+            Ok(Some(Opening::Refuse { version, reason })) => {
+                let mut out = BytesMut::new();
+                refusal(version, reason, &mut out);
+                let packets = packets(&out);
+                assert_eq!(packets.len(), 1);
+                assert_eq!(packets[0][0] >> 4, CONNACK);
+                return Seen {
+                    packets,
+                    ..Seen::default()
+                };
+            }
+            Err(_) => {
+                return Seen {
+                    violated: true,
+                    ..Seen::default()
+                };
+            }
+        }
+    };
+    if connect.clean_start {
+        *kept = None;
+        live.clear();
+    }
+    let limit = connect.maximum_packet_bytes;
+    let in_flight = usize::from(bounds.in_flight);
+    let mut peer = Peer {
+        choices,
+        connection: Connection::accept(*connect, kept.take(), false, bounds, now),
+        live,
+        asked: VecDeque::new(),
+        output: Vec::new(),
+        acks_due: 0,
+        seen: Seen::default(),
+    };
+    peer.flush();
+    let mut more = peer.read(&mut bytes, now);
+    for piece in pieces {
+        if !more {
+            break;
+        }
+        bytes.extend_from_slice(piece);
+        more = peer.read(&mut bytes, now);
+    }
+    let (seen, session) = peer.end(limit);
+    assert!(
+        session
+            .as_ref()
+            .is_none_or(|session| session.unacknowledged() <= in_flight)
+    );
+    if session.is_none() {
+        live.clear();
+    }
+    *kept = session;
+    seen
+}
+
+struct Peer<'a> {
+    choices: Choices,
+    connection: Connection,
+    /// The subscriptions that the bus has accepted.
+    live: &'a mut BTreeSet<u64>,
+    /// Requests that the bus has not answered.
+    asked: VecDeque<Request>,
+    output: Vec<u8>,
+    acks_due: usize,
+    seen: Seen,
+}
+
+impl Peer<'_> {
+    /// Whether the connection goes on.
+    fn read(&mut self, bytes: &mut BytesMut, now: Instant) -> bool {
+        loop {
+            match self.connection.poll_request(bytes, now) {
+                Ok(Progress::Request(request)) => {
+                    self.seen.requests.push(format!("{request:?}"));
+                    self.asked.push_back(request);
+                    while self.asked.len() > self.choices.waiting() {
+                        self.answer();
+                    }
+                    self.deliver();
+                }
+                Ok(Progress::NeedsBytes) => {
+                    self.flush();
+                    return true;
+                }
+                Ok(Progress::Left) => return false,
+                Err(_) => {
+                    self.seen.violated = true;
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Answers the oldest request, as the bus does.
+    fn answer(&mut self) {
+        let number = self.seen.requests.len() - self.asked.len();
+        let refuses = self.choices.refuses(number);
+        let Some(request) = self.asked.pop_front() else {
+            return;
+        };
+        let event = match request {
+            Request::Subscribe { id, subscriptions } => {
+                let results = subscriptions.into_iter().map(|subscription| {
+                    if refuses {
+                        return (
+                            subscription.id,
+                            Err(SubscribeRefused::SessionFull { limit: 1 }),
+                        );
+                    }
+                    self.live.insert(subscription.id);
+                    (subscription.id, Ok(()))
+                });
+                Event::Subscribed {
+                    id,
+                    results: results.collect(),
+                }
+            }
+            Request::Unsubscribe { id, subscriptions } => {
+                let existed = subscriptions
+                    .iter()
+                    .map(|subscription| self.live.remove(subscription));
+                Event::Unsubscribed {
+                    id,
+                    existed: existed.collect(),
+                }
+            }
+            Request::Publish { id, publish } => {
+                self.acks_due += usize::from(publish.qos == 1);
+                match id {
+                    id if refuses => Event::Refused {
+                        id,
+                        refused: PublishRefused::Closed,
+                    },
+                    Some(id) => Event::Published { id, rev: 1 },
+                    None => return,
+                }
+            }
+            Request::Ping { id } => Event::Pong { id },
+            Request::Bad { id, code, message } => Event::Bad { id, code, message },
+        };
+        self.connection.handle_event(event);
+        self.flush();
+    }
+
+    /// What the subscriptions bring, as far as the client takes it.
+    fn deliver(&mut self) {
+        for subscription in self.live.clone() {
+            for delivery in deliveries()
+                .iter()
+                .cycle()
+                .skip(self.seen.requests.len())
+                .take(self.choices.messages())
+            {
+                if self.connection.credit() == 0 {
+                    return;
+                }
+                let (delivery, retained) = (
+                    Delivery::clone(delivery),
+                    self.seen.requests.len().is_multiple_of(2),
+                );
+                self.connection.handle_event(Event::Message {
+                    subscription,
+                    delivery,
+                    retained,
+                });
+                self.flush();
+            }
+        }
+    }
+
+    /// Everything that can be written is written.
+    fn flush(&mut self) {
+        let mut bytes = BytesMut::new();
+        for _ in 0..1_000 {
+            if !self.connection.has_output() {
+                return;
+            }
+            bytes.clear();
+            self.connection.take_output(&mut bytes);
+            self.output.extend_from_slice(&bytes);
+        }
+        panic!("the output has no end");
+    }
+
+    fn end(mut self, limit: Option<usize>) -> (Seen, Option<Session>) {
+        while !self.asked.is_empty() {
+            self.answer();
+        }
+        self.connection.close(None);
+        self.flush();
+        let remains = self.connection.end();
+        let mut packets = packets(&self.output);
+        assert_eq!(packets[0][0] >> 4, CONNACK);
+        for packet in &packets {
+            assert!(
+                packet[0] >> 4 != PUBLISH || is_whole_publish(packet, limit),
+                "{packet:x?}"
+            );
+        }
+        let acks = packets
+            .iter()
+            .filter(|packet| packet[0] >> 4 == PUBACK)
+            .count();
+        assert_eq!(acks, self.acks_due);
+        packets.sort();
+        self.seen.packets = packets;
+        (
+            self.seen,
+            (!remains.session_expiry.is_zero()).then_some(remains.session),
+        )
+    }
+}
+
+/// Divides what the server writes by the lengths in the fixed headers (MQTT 3.1.1 §2.2.3).
+fn packets(mut out: &[u8]) -> Vec<Vec<u8>> {
+    let mut packets = Vec::new();
+    while !out.is_empty() {
+        let length_bytes = out[1..]
+            .iter()
+            .position(|byte| byte & 0x80 == 0)
+            .expect("a length")
+            + 1;
+        assert!(length_bytes <= 4);
+        let digits = out[1..=length_bytes].iter().rev();
+        let length = digits.fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
+        let (packet, rest) = out.split_at(1 + length_bytes + length);
+        packets.push(packet.to_vec());
+        out = rest;
+    }
+    packets
+}
+
+fn is_whole_publish(packet: &[u8], limit: Option<usize>) -> bool {
+    let qos = packet[0] >> 1 & 3;
+    let header = 1
+        + packet[1..]
+            .iter()
+            .position(|byte| byte & 0x80 == 0)
+            .expect("a length")
+        + 1;
+    let (topic, rest) = packet[header + 2..]
+        .split_at(usize::from(packet[header]) << 8 | usize::from(packet[header + 1]));
+    let topic = str::from_utf8(topic).expect("a topic");
+    deliveries()
+        .iter()
+        .any(|delivery| delivery.topic.as_str() == topic)
+        && limit.is_none_or(|limit| packet.len() <= limit)
+        && qos < 3
+        && (qos == 0 || rest[..2] != [0, 0])
+}
+
+/// Messages as a bus shares them: each quality of service, short and long.
+fn deliveries() -> &'static [Delivery] {
+    static DELIVERIES: OnceLock<Vec<Delivery>> = OnceLock::new();
+    DELIVERIES.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let bus = Bus::open(Options::default()).expect("a bus in memory");
+            let mut deliveries = Vec::new();
+            for (number, (topic, bytes)) in
+                [("a", 0), ("a/b", 3), ("é/x", 40), ("a", 300), ("b", 2)]
+                    .into_iter()
+                    .enumerate()
+            {
+                let name = TopicName::parse(topic.to_owned()).expect("a topic");
+                let payload = vec![b'x'; bytes + 1];
+                let publish = Publish {
+                    qos: (number % 3) as u8,
+                    ..Publish::state(name, payload)
+                };
+                bus.publish(publish).await.expect("room for a value");
+                deliveries.extend(bus.last(TopicName::parse(topic).expect("a topic")));
+            }
+            deliveries
+        })
+    })
+}
