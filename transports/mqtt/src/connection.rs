@@ -1,0 +1,417 @@
+//! One connection of a session: bytes and events in, requests and bytes out, without I/O.
+
+mod subscribing;
+
+use core::num::NonZeroU16;
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use latchbus_bus::{Event, Publish as BusPublish, PublishRefused, Request};
+use latchbus_core::hub::Kind;
+
+use self::subscribing::{Subscribing, Unsubscribing};
+use crate::decode::Decoder;
+use crate::encode::{self, Ack, Welcome};
+use crate::outgoing::{Message, Wire};
+use crate::packet::{Packet, Publish, Service, Version, Will};
+use crate::session::{Arrival, Release, Session};
+use crate::{Connect, Reason, Violation};
+
+/// The bounds of a connection.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// The largest packet that is read, in bytes. A larger one ends its connection. Default 256 KiB.
+    pub max_packet_bytes: usize,
+    /// QoS 1 and 2 messages that a client may leave unacknowledged before it gets no more; a client of
+    /// MQTT 5 may ask for less. Default 256.
+    pub in_flight: u16,
+    /// QoS 1 and 2 messages that a client of MQTT 5 may have unacknowledged by the server. Default 256.
+    pub receive_maximum: u16,
+    /// The longest that a session outlives its connection; what a client of 3.1.1 gets that asks for a
+    /// persistent session. Default one day.
+    pub session_expiry: Duration,
+    /// Bytes that wait to be written, from which on no more messages are taken, and, at four times as
+    /// many, no more packets read. Default 64 KiB.
+    pub write_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_packet_bytes: 256 << 10,
+            in_flight: 256,
+            receive_maximum: 256,
+            session_expiry: Duration::from_secs(24 * 60 * 60),
+            write_bytes: 64 << 10,
+        }
+    }
+}
+
+/// The state machine of one connection, from CONNACK to its end.
+///
+/// Input: [`poll_request`](Self::poll_request) with the bytes that have come,
+/// [`handle_event`](Self::handle_event) with the bus's answers and messages,
+/// [`handle_timeout`](Self::handle_timeout) at the [`deadline`](Self::deadline). After any of them:
+/// [`take_output`](Self::take_output). At the end: [`close`](Self::close), then [`end`](Self::end).
+#[derive(Debug)]
+pub struct Connection {
+    version: Version,
+    wire: Wire,
+    window: usize,
+    bounds: Bounds,
+    decoder: Decoder,
+    session: Session,
+    session_expiry: Duration,
+    keep_alive: Option<Duration>,
+    heard: Instant,
+    will: Option<Will>,
+    /// QoS 1 publishes of the client that the bus has not answered.
+    unanswered: usize,
+    /// Asked of the bus and not answered; bounded by the requests that the bus takes unanswered.
+    subscribes: VecDeque<Subscribing>,
+    unsubscribes: VecDeque<Unsubscribing>,
+    out: BytesMut,
+    ending: Option<Reason>,
+    too_large: u64,
+}
+
+/// What the bytes so far ask for.
+#[derive(Debug)]
+pub enum Progress {
+    /// A request for the bus.
+    Request(Request),
+    /// Nothing more until more bytes come.
+    NeedsBytes,
+    /// The client has said goodbye.
+    Left,
+}
+
+/// What is left of a connection.
+#[derive(Debug)]
+pub struct Remains {
+    /// What the client and the server remember of each other.
+    pub session: Session,
+    /// How long that is worth keeping; zero: not at all.
+    pub session_expiry: Duration,
+    /// What is to be published.
+    pub will: Option<Will>,
+    /// Messages that were not sent because they are larger than the client accepts.
+    pub too_large: u64,
+}
+
+impl Connection {
+    /// Accepts a client: the first output is its CONNACK, followed by what an earlier connection of the
+    /// session has left unacknowledged. `kept` is the session to go on with; `assigned` says that the
+    /// client's identifier was chosen by the server.
+    pub fn accept(
+        connect: Connect,
+        kept: Option<Session>,
+        assigned: bool,
+        bounds: Bounds,
+        now: Instant,
+    ) -> Self {
+        let bound_secs = u32::try_from(bounds.session_expiry.as_secs()).unwrap_or(u32::MAX);
+        let session_expiry_secs = match connect.session_expiry_secs {
+            Some(asked) => asked.min(bound_secs),
+            None if connect.clean_start => 0,
+            None => bound_secs,
+        };
+        let announced = (connect.session_expiry_secs)
+            .and_then(|asked| (asked != session_expiry_secs).then_some(session_expiry_secs));
+        let mut out = BytesMut::new();
+        let welcome = Welcome {
+            session_present: kept.is_some(),
+            assigned_client_id: assigned,
+            session_expiry_secs: announced,
+            receive_maximum: NonZeroU16::new(bounds.receive_maximum).unwrap_or(NonZeroU16::MAX),
+            max_packet_bytes: u32::try_from(bounds.max_packet_bytes).unwrap_or(u32::MAX),
+        };
+        encode::welcome(&connect, &welcome, &mut out);
+        let mut session = kept.unwrap_or_default();
+        session.outgoing.rewind();
+        // MQTT 3.1.1 §3.1.2.10: one and a half times the interval.
+        let keep_alive = Duration::from_secs(connect.keep_alive_secs.into()) * 3 / 2;
+        Self {
+            version: connect.version,
+            wire: Wire {
+                version: connect.version,
+                limit: connect.maximum_packet_bytes,
+            },
+            window: usize::from(bounds.in_flight.min(connect.receive_maximum).max(1)),
+            decoder: Decoder::new(connect.version, bounds.max_packet_bytes),
+            bounds,
+            session,
+            session_expiry: Duration::from_secs(session_expiry_secs.into()),
+            keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
+            heard: now,
+            will: connect.will,
+            unanswered: 0,
+            subscribes: VecDeque::new(),
+            unsubscribes: VecDeque::new(),
+            out,
+            ending: None,
+            too_large: 0,
+        }
+    }
+
+    /// Takes packets from the front of `bytes` up to the first that needs the bus. Packets that do not
+    /// are answered on the way.
+    ///
+    /// # Errors
+    /// When the client breaks the protocol: the connection is to end.
+    pub fn poll_request(
+        &mut self,
+        bytes: &mut BytesMut,
+        now: Instant,
+    ) -> Result<Progress, Violation> {
+        while let Some(packet) = self.note(|this| this.decoder.next(bytes))? {
+            self.heard = now;
+            match packet {
+                Packet::Disconnect {
+                    reason,
+                    session_expiry_secs,
+                } => {
+                    self.note(|this| this.leave(reason, session_expiry_secs))?;
+                    return Ok(Progress::Left);
+                }
+                packet => {
+                    if let Some(request) = self.note(|this| this.handle(packet))? {
+                        return Ok(Progress::Request(request));
+                    }
+                }
+            }
+        }
+        Ok(Progress::NeedsBytes)
+    }
+
+    /// What the bus answers, and what its subscriptions bring.
+    pub fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Message {
+                subscription,
+                delivery,
+                retained,
+            } => {
+                let Some(options) = self.session.options(subscription) else {
+                    return;
+                };
+                let qos = options.qos.min(delivery.payload.qos());
+                let as_published = options.retain_as_published && delivery.kind != Kind::Event;
+                let message = Message {
+                    retain: retained || as_published,
+                    identifier: options.identifier,
+                    delivery,
+                };
+                let outgoing = &mut self.session.outgoing;
+                let fits = match qos {
+                    0 => message.encode(Service::Zero, false, self.wire, &mut self.out),
+                    qos => outgoing.publish(qos, message, self.wire, &mut self.out),
+                };
+                self.too_large += u64::from(!fits);
+            }
+            Event::Published { id, .. } => self.published(id, None),
+            Event::Refused { id, refused } => {
+                if let Some(id) = id {
+                    self.published(id, Some(&refused));
+                }
+            }
+            Event::Subscribed { results, .. } => self.subscribed(results),
+            Event::Unsubscribed { existed, .. } => self.unsubscribed(&existed),
+            // MQTT has no words for these.
+            Event::Synced { .. } | Event::Gap { .. } | Event::Reset { .. } => {}
+            Event::Pong { .. } | Event::Bad { .. } => {}
+        }
+    }
+
+    /// How many more messages may be handed to [`handle_event`](Self::handle_event) now. At 0 there will
+    /// be room when the output has been taken, or when the client has acknowledged messages.
+    pub fn credit(&self) -> usize {
+        let outgoing = &self.session.outgoing;
+        if !outgoing.caught_up() || self.out.len() >= self.bounds.write_bytes {
+            return 0;
+        }
+        self.window.saturating_sub(outgoing.len())
+    }
+
+    /// Moves what is to be written into `bytes`, which is empty.
+    pub fn take_output(&mut self, bytes: &mut BytesMut) {
+        let room = self.bounds.write_bytes;
+        (self.session.outgoing).resend(self.window, self.wire, room, &mut self.out);
+        core::mem::swap(&mut self.out, bytes);
+    }
+
+    /// Whether there is something to be written.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.session.outgoing.may_resend(self.window)
+    }
+
+    /// Whether the client takes its answers so slowly that no more of its packets should be read.
+    pub fn is_clogged(&self) -> bool {
+        self.out.len() >= self.bounds.write_bytes.saturating_mul(4)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        Some(self.heard + self.keep_alive?)
+    }
+
+    /// Looks whether the client was silent for too long.
+    ///
+    /// # Errors
+    /// When it was: the connection is to end.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Violation> {
+        let silent = self.deadline().is_some_and(|deadline| now >= deadline);
+        self.note(|_| {
+            if silent {
+                Err(Violation::KeepAlive)
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    /// Says goodbye, where the version has words for it. A violation goes before any other `reason`.
+    pub fn close(&mut self, reason: Option<Reason>) {
+        if let Some(reason) = self.ending.take().or(reason) {
+            encode::disconnect(self.version, reason, &mut self.out);
+        }
+    }
+
+    /// Ends the connection. The bus has answered all requests that it is going to answer.
+    pub fn end(mut self) -> Remains {
+        self.session.settle();
+        Remains {
+            session: self.session,
+            session_expiry: self.session_expiry,
+            will: self.will,
+            too_large: self.too_large,
+        }
+    }
+
+    /// Remembers a violation for the goodbye.
+    fn note<T>(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<T, Violation>,
+    ) -> Result<T, Violation> {
+        step(self).inspect_err(|violation| self.ending = Some(violation.reason()))
+    }
+
+    fn handle(&mut self, packet: Packet) -> Result<Option<Request>, Violation> {
+        let outgoing = &mut self.session.outgoing;
+        match packet {
+            Packet::Publish(publish) => return self.publish(publish),
+            Packet::Subscribe { id, filters } => return Ok(self.subscribe(id, filters)),
+            Packet::Unsubscribe { id, filters } => return Ok(self.unsubscribe(id, filters)),
+            Packet::Acknowledged(id) => outgoing.acknowledged(id),
+            Packet::Received { id, refused } => {
+                outgoing.received(id, refused, self.wire, &mut self.out);
+            }
+            Packet::Complete(id) => outgoing.completed(id),
+            Packet::Release(id) => {
+                let reason = match self.session.incoming.release(id) {
+                    Release::Released => Reason::SUCCESS,
+                    Release::Unknown => Reason::PACKET_IDENTIFIER_NOT_FOUND,
+                    Release::TooEarly => return Err(Violation::Protocol("PUBREL before PUBREC")),
+                };
+                encode::ack(Ack::Pubcomp, self.version, id, reason, &mut self.out);
+            }
+            Packet::Ping => encode::pong(&mut self.out),
+            Packet::Disconnect { .. } => {}
+        }
+        Ok(None)
+    }
+
+    fn publish(&mut self, publish: Publish) -> Result<Option<Request>, Violation> {
+        let service = publish.service;
+        if let Service::Two(id) = service {
+            match self.session.incoming.arrive(id) {
+                Arrival::New => {}
+                Arrival::Pending => return Ok(None),
+                Arrival::Repeated => {
+                    encode::ack(
+                        Ack::Pubrec,
+                        self.version,
+                        id,
+                        Reason::SUCCESS,
+                        &mut self.out,
+                    );
+                    return Ok(None);
+                }
+            }
+        }
+        self.unanswered += usize::from(service.qos() == 1);
+        let in_flight = self.unanswered + self.session.incoming.len();
+        if self.version == Version::V5 && in_flight > usize::from(self.bounds.receive_maximum) {
+            return Err(Violation::ReceiveMaximum(self.bounds.receive_maximum));
+        }
+        Ok(Some(Request::Publish {
+            id: request_id(service),
+            publish: BusPublish {
+                topic: publish.topic,
+                payload: publish.payload,
+                retain: publish.retain,
+                qos: service.qos(),
+            },
+        }))
+    }
+
+    /// The bus has answered a publish. A client of 3.1.1 cannot be told of a refusal: the message is
+    /// acknowledged and dropped (MQTT 3.1.1 §3.3.5).
+    fn published(&mut self, id: u64, refused: Option<&PublishRefused>) {
+        let reason = match (self.version, refused) {
+            (Version::V5, Some(refused)) => Reason::from(refused),
+            _ => Reason::SUCCESS,
+        };
+        let ack = match service(id) {
+            Some(Service::One(id)) => {
+                self.unanswered = self.unanswered.saturating_sub(1);
+                (Ack::Puback, id)
+            }
+            Some(Service::Two(id)) => {
+                if reason.is_error() {
+                    self.session.incoming.refused(id);
+                } else {
+                    self.session.incoming.accepted(id);
+                }
+                (Ack::Pubrec, id)
+            }
+            _ => return,
+        };
+        encode::ack(ack.0, self.version, ack.1, reason, &mut self.out);
+    }
+
+    /// DISCONNECT.
+    fn leave(&mut self, reason: Reason, session_expiry_secs: Option<u32>) -> Result<(), Violation> {
+        if reason == Reason::SUCCESS {
+            // MQTT 3.1.1 §3.14.4, MQTT 5 §3.14.4
+            self.will = None;
+        }
+        if let Some(asked) = session_expiry_secs {
+            if self.session_expiry.is_zero() && asked > 0 {
+                // MQTT 5 §3.14.2.2.2
+                return Err(Violation::Protocol(
+                    "a session that was to end may not be kept",
+                ));
+            }
+            let asked = Duration::from_secs(asked.into());
+            self.session_expiry = asked.min(self.bounds.session_expiry);
+        }
+        Ok(())
+    }
+}
+
+/// A publish's packet identifier and quality of service as the id of its request.
+fn request_id(service: Service) -> Option<u64> {
+    Some(u64::from(service.qos()) << 16 | u64::from(service.id()?.get()))
+}
+
+fn service(request_id: u64) -> Option<Service> {
+    let id = NonZeroU16::new((request_id & 0xFFFF) as u16)?;
+    match request_id >> 16 {
+        1 => Some(Service::One(id)),
+        2 => Some(Service::Two(id)),
+        _ => None,
+    }
+}

@@ -1,0 +1,174 @@
+//! SUBSCRIBE and UNSUBSCRIBE: what the bus is asked, and what the client is told.
+
+use core::num::NonZeroU16;
+
+use latchbus_bus::{Request, Subscribe, SubscribeRefused};
+use latchbus_core::hub::{Mode, Start};
+use latchbus_core::topic::TopicFilter;
+
+use super::Connection;
+use crate::Reason;
+use crate::encode::{self, Answers};
+use crate::packet::{Options, Retained, Version};
+
+/// A SUBSCRIBE that the bus has not answered.
+#[derive(Debug)]
+pub(super) struct Subscribing {
+    id: NonZeroU16,
+    filters: Vec<Asked>,
+}
+
+/// A filter of a SUBSCRIBE.
+#[derive(Debug)]
+enum Asked {
+    /// The bus is asked.
+    Bus(String, u64, Options),
+    /// The subscription exists and brings no retained messages again: only its options change.
+    Kept(u64, Options),
+    Refused(Reason),
+}
+
+/// An UNSUBSCRIBE that the bus has not answered.
+#[derive(Debug)]
+pub(super) struct Unsubscribing {
+    id: NonZeroU16,
+    filters: Vec<(String, Option<u64>)>,
+}
+
+impl Connection {
+    pub(super) fn subscribe(
+        &mut self,
+        id: NonZeroU16,
+        filters: Vec<(String, Options)>,
+    ) -> Option<Request> {
+        let mut subscriptions = Vec::new();
+        let mut asked = Vec::with_capacity(filters.len());
+        for (filter, options) in filters {
+            asked.push(self.ask(filter, options, &mut subscriptions));
+        }
+        let subscribing = Subscribing { id, filters: asked };
+        if subscriptions.is_empty() {
+            self.answer_subscribe(subscribing, || Ok(()));
+            return None;
+        }
+        self.subscribes.push_back(subscribing);
+        Some(Request::Subscribe {
+            id: id.get().into(),
+            subscriptions,
+        })
+    }
+
+    fn ask(&mut self, filter: String, options: Options, ask: &mut Vec<Subscribe>) -> Asked {
+        let Ok(parsed) = TopicFilter::parse(filter.clone()) else {
+            return Asked::Refused(Reason::TOPIC_FILTER_INVALID);
+        };
+        if self.version == Version::V5 && filter.starts_with("$share/") {
+            return Asked::Refused(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+        }
+        if options.no_local {
+            return Asked::Refused(Reason::IMPLEMENTATION_SPECIFIC);
+        }
+        let (number, exists) = self.session.reserve(&filter);
+        let start = match (options.retained, exists) {
+            (Retained::Always, _) | (Retained::WhenNew, false) => Start::Snapshot,
+            (Retained::Never, false) => Start::Live,
+            (_, true) => return Asked::Kept(number, options),
+        };
+        ask.push(Subscribe {
+            id: number,
+            filter: parsed,
+            mode: Mode::Every,
+            start,
+            pace: None,
+        });
+        Asked::Bus(filter, number, options)
+    }
+
+    fn answer_subscribe(
+        &mut self,
+        subscribing: Subscribing,
+        mut result: impl FnMut() -> Result<(), Reason>,
+    ) {
+        let mut codes = Vec::with_capacity(subscribing.filters.len());
+        for asked in subscribing.filters {
+            let outcome = match asked {
+                Asked::Bus(filter, number, options) => match result() {
+                    Ok(()) => {
+                        self.session.subscribed(filter, number, options);
+                        Ok(options.qos)
+                    }
+                    Err(reason) => {
+                        self.session.refused(&filter, number);
+                        Err(reason)
+                    }
+                },
+                Asked::Kept(number, options) => {
+                    self.session.change(number, options);
+                    Ok(options.qos)
+                }
+                Asked::Refused(reason) => Err(reason),
+            };
+            codes.push(match (outcome, self.version) {
+                (Ok(qos), _) => qos,
+                (Err(reason), Version::V5) => reason.0,
+                (Err(_), Version::V3) => 0x80,
+            });
+        }
+        let (id, out) = (subscribing.id, &mut self.out);
+        encode::answers(Answers::Suback, self.version, id, &codes, out);
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: NonZeroU16, filters: Vec<String>) -> Option<Request> {
+        let filters: Vec<_> = (filters.into_iter())
+            .map(|filter| {
+                let number = self.session.number(&filter);
+                (filter, number)
+            })
+            .collect();
+        let subscriptions: Vec<u64> = filters.iter().filter_map(|(_, number)| *number).collect();
+        let unsubscribing = Unsubscribing { id, filters };
+        if subscriptions.is_empty() {
+            self.answer_unsubscribe(unsubscribing, &[]);
+            return None;
+        }
+        self.unsubscribes.push_back(unsubscribing);
+        Some(Request::Unsubscribe {
+            id: id.get().into(),
+            subscriptions,
+        })
+    }
+
+    fn answer_unsubscribe(&mut self, unsubscribing: Unsubscribing, existed: &[bool]) {
+        let mut existed = existed.iter();
+        let mut codes = Vec::with_capacity(unsubscribing.filters.len());
+        for (filter, number) in unsubscribing.filters {
+            let existed = number.is_some() && existed.next() == Some(&true);
+            codes.push(match existed {
+                true => Reason::SUCCESS.0,
+                false => Reason::NO_SUBSCRIPTION_EXISTED.0,
+            });
+            self.session.unsubscribed(&filter);
+        }
+        let (id, out) = (unsubscribing.id, &mut self.out);
+        encode::answers(Answers::Unsuback, self.version, id, &codes, out);
+    }
+
+    /// The bus has answered the oldest SUBSCRIBE.
+    pub(super) fn subscribed(&mut self, results: Vec<(u64, Result<(), SubscribeRefused>)>) {
+        if let Some(subscribing) = self.subscribes.pop_front() {
+            let mut results = results.into_iter().map(|(_, result)| result);
+            self.answer_subscribe(subscribing, || match results.next() {
+                Some(Ok(())) => Ok(()),
+                Some(Err(refused)) => Err(Reason::from(&refused)),
+                None => Err(Reason::UNSPECIFIED),
+            });
+        }
+    }
+
+    /// The bus has answered the oldest UNSUBSCRIBE.
+    pub(super) fn unsubscribed(&mut self, existed: &[bool]) {
+        if let Some(unsubscribing) = self.unsubscribes.pop_front() {
+            self.answer_unsubscribe(unsubscribing, existed);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Packets to bytes: what a server sends.
+//!
+//! A PUBLISH goes from the shared delivery into the write buffer in one copy, without the codec, which
+//! would want an owned packet for each subscriber. The acknowledgements are a few fixed bytes.
+
+use core::num::{NonZeroU16, NonZeroU32};
+
+use bytes::{BufMut, BytesMut};
+use rmqtt_codec::v5;
+use tokio_util::codec::Encoder as _;
+
+use crate::packet::Version;
+use crate::{Connect, Reason};
+
+/// The acknowledgements that name a packet identifier alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Ack {
+    Puback = 0x40,
+    Pubrec = 0x50,
+    Pubrel = 0x62,
+    Pubcomp = 0x70,
+}
+
+/// One PUBLISH to a subscriber.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) qos: u8,
+    pub(crate) id: Option<NonZeroU16>,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
+    pub(crate) identifier: Option<NonZeroU32>,
+}
+
+/// The largest remaining length that four bytes can say (MQTT 3.1.1 §2.2.3).
+const MAX_LENGTH: usize = 268_435_455;
+
+impl Outgoing<'_> {
+    fn properties_bytes(&self) -> usize {
+        self.identifier.map_or(0, |id| 1 + varint_bytes(id.get()))
+    }
+
+    fn length(&self, version: Version) -> usize {
+        let properties = match version {
+            Version::V3 => 0,
+            Version::V5 => 1 + self.properties_bytes(),
+        };
+        2 + self.topic.len() + self.id.map_or(0, |_| 2) + properties + self.payload.len()
+    }
+
+    /// Appends the packet to `out`; false, and nothing, when it is larger than the client accepts.
+    pub(crate) fn encode(
+        &self,
+        version: Version,
+        limit: Option<usize>,
+        out: &mut BytesMut,
+    ) -> bool {
+        let length = self.length(version);
+        let (Ok(topic_bytes), Ok(remaining)) =
+            (u16::try_from(self.topic.len()), u32::try_from(length))
+        else {
+            return false;
+        };
+        let size = 1 + varint_bytes(remaining) + length;
+        if length > MAX_LENGTH || limit.is_some_and(|limit| size > limit) {
+            return false;
+        }
+        out.reserve(size);
+        let flags = u8::from(self.dup) << 3 | self.qos << 1 | u8::from(self.retain);
+        out.put_u8(0x30 | flags);
+        put_varint(remaining, out);
+        out.put_u16(topic_bytes);
+        out.put_slice(self.topic.as_bytes());
+        if let Some(id) = self.id {
+            out.put_u16(id.get());
+        }
+        if version == Version::V5 {
+            // At most six bytes: its length takes one.
+            out.put_u8(self.properties_bytes() as u8);
+            if let Some(identifier) = self.identifier {
+                out.put_u8(0x0B);
+                put_varint(identifier.get(), out);
+            }
+        }
+        out.put_slice(self.payload);
+        true
+    }
+}
+
+pub(crate) fn ack(ack: Ack, version: Version, id: NonZeroU16, reason: Reason, out: &mut BytesMut) {
+    let with_reason = version == Version::V5 && reason != Reason::SUCCESS;
+    out.put_slice(&[ack as u8, if with_reason { 3 } else { 2 }]);
+    out.put_u16(id.get());
+    if with_reason {
+        out.put_u8(reason.0);
+    }
+}
+
+/// SUBACK and UNSUBACK: a code for each filter, which an UNSUBACK of 3.1.1 does not carry.
+pub(crate) fn answers(
+    kind: Answers,
+    version: Version,
+    id: NonZeroU16,
+    codes: &[u8],
+    out: &mut BytesMut,
+) {
+    let properties = usize::from(version == Version::V5);
+    let codes = match (kind, version) {
+        (Answers::Unsuback, Version::V3) => &[],
+        _ => codes,
+    };
+    // There are fewer codes than bytes in the request that they answer.
+    let length = u32::try_from(2 + properties + codes.len()).unwrap_or(u32::MAX);
+    out.reserve(5 + codes.len());
+    out.put_u8(kind as u8);
+    put_varint(length, out);
+    out.put_u16(id.get());
+    out.put_bytes(0, properties);
+    out.put_slice(codes);
+}
+
+/// What [`answers`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Answers {
+    Suback = 0x90,
+    Unsuback = 0xB0,
+}
+
+pub(crate) fn pong(out: &mut BytesMut) {
+    out.put_slice(&[0xD0, 0]);
+}
+
+/// Only a server of MQTT 5 says why it ends a connection.
+pub(crate) fn disconnect(version: Version, reason: Reason, out: &mut BytesMut) {
+    if version == Version::V5 {
+        out.put_slice(&[0xE0, 1, reason.0]);
+    }
+}
+
+/// A CONNACK that refuses.
+pub fn refusal(version: Version, reason: Reason, out: &mut BytesMut) {
+    let code = reason.in_connack(version);
+    match version {
+        Version::V3 => out.put_slice(&[0x20, 2, 0, code]),
+        Version::V5 => out.put_slice(&[0x20, 3, 0, code, 0]),
+    }
+}
+
+/// What a server announces when it accepts.
+#[derive(Debug, Clone)]
+pub(crate) struct Welcome {
+    pub(crate) session_present: bool,
+    pub(crate) assigned_client_id: bool,
+    pub(crate) session_expiry_secs: Option<u32>,
+    pub(crate) receive_maximum: NonZeroU16,
+    pub(crate) max_packet_bytes: u32,
+}
+
+pub(crate) fn welcome(connect: &Connect, welcome: &Welcome, out: &mut BytesMut) {
+    if connect.version == Version::V3 {
+        out.put_slice(&[0x20, 2, u8::from(welcome.session_present), 0]);
+        return;
+    }
+    let ack = v5::ConnectAck {
+        session_present: welcome.session_present,
+        session_expiry_interval_secs: welcome.session_expiry_secs,
+        receive_max: welcome.receive_maximum,
+        max_packet_size: Some(welcome.max_packet_bytes),
+        assigned_client_id: (welcome.assigned_client_id).then(|| connect.client_id.as_str().into()),
+        shared_subscription_available: false,
+        ..v5::ConnectAck::default()
+    };
+    let encoded = v5::Codec::default().encode(v5::Packet::ConnectAck(Box::new(ack)), out);
+    debug_assert!(
+        encoded.is_ok(),
+        "an identifier that a packet brought fits a packet"
+    );
+}
+
+const fn varint_bytes(value: u32) -> usize {
+    match value {
+        0..=0x7F => 1,
+        0x80..=0x3FFF => 2,
+        0x4000..=0x1F_FFFF => 3,
+        _ => 4,
+    }
+}
+
+fn put_varint(mut value: u32, out: &mut BytesMut) {
+    loop {
+        let byte = (value & 0x7F) as u8;
+        value >>= 7;
+        out.put_u8(if value == 0 { byte } else { byte | 0x80 });
+        if value == 0 {
+            return;
+        }
+    }
+}

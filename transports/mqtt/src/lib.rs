@@ -1,0 +1,57 @@
+//! MQTT 3.1.1 and 5 for the Latchbus hub: a server in front of it, and a client to this and other servers.
+//!
+//! - [`server`]: [`Server`](server::Server) accepts TCP connections, or serves any stream of bytes, and gives
+//!   each client a session of the bus. The retained messages and the routing are the hub's.
+//! - [`Connection`], over a [`Session`]: the protocol, as a state machine without I/O or a clock. Bytes and
+//!   events in, requests and bytes out. [`opening`] reads the CONNECT before it.
+//! - [`client`]: [`Client`](client::Client) keeps state on a server, through cuts and restarts.
+//!
+//! ```
+//! use latchbus_bus::{Bus, Options};
+//! use latchbus_mqtt::server::{Config, Server};
+//! use tokio::net::TcpListener;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let bus = Bus::open(Options::default())?;
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let server = Server::new(bus.clone(), Config::default());
+//! let serving = tokio::spawn(async move { server.serve(listener).await });
+//! // … until the bus closes:
+//! bus.close().await;
+//! serving.await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Invariants
+//! - PUBACK and PUBREC go out when the bus has accepted the message and, where it has a store, written it.
+//! - A QoS 2 message is handed to the bus once, and taken by a subscriber once, over any number of cuts of
+//!   a persistent session.
+//! - A snapshot of retained messages is never cut short: it waits for the client's acknowledgements in the
+//!   hub, as a cursor.
+//! - What a client sends can end its own connection, and nothing else. Buffers, windows, sessions and
+//!   connections are bounded: see [`Bounds`] and [`server::Config`].
+//! - What is not here is refused, and announced in the CONNACK: shared subscriptions, topic aliases,
+//!   enhanced authentication. A subscription with the option no-local is refused too. The properties of a
+//!   PUBLISH are read and not passed on.
+
+pub mod client;
+pub mod connection;
+mod decode;
+mod encode;
+#[doc(hidden)]
+pub mod fuzz;
+mod opening;
+mod outgoing;
+mod packet;
+mod reason;
+pub mod server;
+mod session;
+
+pub use connection::{Bounds, Connection, Progress, Remains};
+pub use encode::refusal;
+pub use opening::{Opening, opening};
+pub use packet::{Connect, Version, Will};
+pub use reason::{Reason, Violation};
+pub use session::Session;

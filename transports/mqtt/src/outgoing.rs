@@ -1,0 +1,222 @@
+//! The QoS 1 and 2 messages on their way to one client, in order.
+
+use core::num::{NonZeroU16, NonZeroU32};
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use latchbus_bus::Delivery;
+
+use crate::Reason;
+use crate::encode::{self, Ack};
+use crate::packet::{Service, Version};
+
+/// Messages that the client has not acknowledged. They stay while it is away and are sent again, in the
+/// same order and with the same identifiers, when it returns (MQTT 3.1.1 §4.4).
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    flights: VecDeque<Flight>,
+    /// So many from the front were sent over the present connection; the others are sent again.
+    sent: usize,
+    last_id: u16,
+}
+
+#[derive(Debug)]
+struct Flight {
+    service: Service,
+    stage: Stage,
+    repeated: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Waits for PUBACK or PUBREC.
+    Published(Message),
+    /// PUBREL was sent, PUBCOMP is to come.
+    Released,
+}
+
+/// A message as one subscription brings it.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) delivery: Delivery,
+    pub(crate) retain: bool,
+    pub(crate) identifier: Option<NonZeroU32>,
+}
+
+/// How the peer wants its packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wire {
+    pub(crate) version: Version,
+    /// The largest packet that it takes, in bytes.
+    pub(crate) limit: Option<usize>,
+}
+
+impl Message {
+    /// Appends a PUBLISH; false when it is larger than the client accepts.
+    pub(crate) fn encode(
+        &self,
+        service: Service,
+        dup: bool,
+        wire: Wire,
+        out: &mut BytesMut,
+    ) -> bool {
+        encode::Outgoing {
+            topic: self.delivery.topic.as_str(),
+            payload: self.delivery.payload.bytes(),
+            qos: service.qos(),
+            id: service.id(),
+            retain: self.retain,
+            dup,
+            identifier: self.identifier,
+        }
+        .encode(wire.version, wire.limit, out)
+    }
+}
+
+impl Outgoing {
+    /// How many unacknowledged messages there are.
+    pub(crate) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Whether all that there was before this connection has been sent over it.
+    pub(crate) fn caught_up(&self) -> bool {
+        self.sent == self.flights.len()
+    }
+
+    /// Whether something waits to be sent again and the client takes it.
+    pub(crate) fn may_resend(&self, window: usize) -> bool {
+        !self.caught_up() && self.sent < window
+    }
+
+    /// A new connection: everything is to be sent again.
+    pub(crate) fn rewind(&mut self) {
+        self.sent = 0;
+        for flight in &mut self.flights {
+            flight.repeated = true;
+        }
+    }
+
+    /// Sends again what is unacknowledged from earlier connections, as far as `window` and `room` allow.
+    pub(crate) fn resend(&mut self, window: usize, wire: Wire, room: usize, out: &mut BytesMut) {
+        while self.sent < window
+            && out.len() < room
+            && let Some(flight) = self.flights.get(self.sent)
+        {
+            let fits = match (&flight.stage, flight.service.id()) {
+                (Stage::Published(message), _) => {
+                    message.encode(flight.service, flight.repeated, wire, out)
+                }
+                (Stage::Released, Some(id)) => {
+                    encode::ack(Ack::Pubrel, wire.version, id, Reason::SUCCESS, out);
+                    true
+                }
+                (Stage::Released, None) => false,
+            };
+            if fits {
+                self.sent += 1;
+            } else {
+                // MQTT 5 §3.1.2.11.4: as if it had been delivered.
+                self.flights.remove(self.sent);
+            }
+        }
+    }
+
+    /// Sends a new message at QoS 1 or 2; false when it is larger than the client accepts.
+    pub(crate) fn publish(
+        &mut self,
+        qos: u8,
+        message: Message,
+        wire: Wire,
+        out: &mut BytesMut,
+    ) -> bool {
+        let id = self.free_id();
+        let service = match qos {
+            1 => Service::One(id),
+            _ => Service::Two(id),
+        };
+        if self.caught_up() {
+            if !message.encode(service, false, wire, out) {
+                return false;
+            }
+            self.sent += 1;
+        }
+        self.flights.push_back(Flight {
+            service,
+            stage: Stage::Published(message),
+            repeated: false,
+        });
+        true
+    }
+
+    /// PUBACK.
+    pub(crate) fn acknowledged(&mut self, id: NonZeroU16) {
+        if let Some(place) = self.place(Service::One(id)) {
+            self.remove(place);
+        }
+    }
+
+    /// PUBREC. It is answered also when the message is not known: the client is to forget it too.
+    pub(crate) fn received(
+        &mut self,
+        id: NonZeroU16,
+        refused: bool,
+        wire: Wire,
+        out: &mut BytesMut,
+    ) {
+        let mut reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
+        if let Some(place) = self.place(Service::Two(id)) {
+            if refused {
+                self.remove(place);
+                return;
+            }
+            if let Some(flight) = self.flights.get_mut(place) {
+                flight.stage = Stage::Released;
+            }
+            reason = Reason::SUCCESS;
+        } else if refused {
+            return;
+        }
+        encode::ack(Ack::Pubrel, wire.version, id, reason, out);
+    }
+
+    /// PUBCOMP.
+    pub(crate) fn completed(&mut self, id: NonZeroU16) {
+        if let Some(place) = self.place(Service::Two(id))
+            && (self.flights.get(place))
+                .is_some_and(|flight| matches!(flight.stage, Stage::Released))
+        {
+            self.remove(place);
+        }
+    }
+
+    /// Where a message is that was sent over this connection. Clients acknowledge in order, so it is
+    /// found at the front.
+    fn place(&self, service: Service) -> Option<usize> {
+        (self.flights.iter().take(self.sent)).position(|flight| flight.service == service)
+    }
+
+    fn remove(&mut self, place: usize) {
+        self.flights.remove(place);
+        self.sent -= 1;
+        if self.flights.is_empty() {
+            // An idle session keeps no buffer.
+            self.flights = VecDeque::new();
+        }
+    }
+
+    /// The next identifier that is not in use. There is one: the window is smaller than their number.
+    fn free_id(&mut self) -> NonZeroU16 {
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            if let Some(id) = NonZeroU16::new(self.last_id)
+                && !self
+                    .flights
+                    .iter()
+                    .any(|flight| flight.service.id() == Some(id))
+            {
+                return id;
+            }
+        }
+    }
+}

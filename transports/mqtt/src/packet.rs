@@ -1,0 +1,134 @@
+//! What the session understands of the packets of both versions.
+
+use core::num::{NonZeroU16, NonZeroU32};
+use core::time::Duration;
+
+use bytes::Bytes;
+use latchbus_core::topic::TopicName;
+
+use crate::Reason;
+
+/// The version of the protocol that a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1.
+    V3,
+    /// MQTT 5.0.
+    V5,
+}
+
+/// A CONNECT.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    /// Which version the client speaks.
+    pub version: Version,
+    /// Who it is; empty: the server is to choose.
+    pub client_id: String,
+    /// Whether it wants to begin without what an earlier session left.
+    pub clean_start: bool,
+    /// Seconds; 0 is off.
+    pub keep_alive_secs: u16,
+    /// How long the session is to outlive the connection, in seconds; `u32::MAX` is for ever. None in
+    /// MQTT 3.1.1, where `clean_start` alone says it.
+    pub session_expiry_secs: Option<u32>,
+    /// How many QoS 1 and 2 messages the client takes unacknowledged.
+    pub receive_maximum: u16,
+    /// The largest packet that it accepts, in bytes.
+    pub maximum_packet_bytes: Option<usize>,
+    /// What to publish when it does not leave by itself.
+    pub will: Option<Will>,
+}
+
+/// A client's last word.
+#[derive(Debug, Clone)]
+pub struct Will {
+    /// What to publish.
+    pub publish: latchbus_bus::Publish,
+    /// How long after the connection has ended; cancelled by a return of the session (MQTT 5 §3.1.3.2.2).
+    pub delay: Duration,
+}
+
+/// What a client may send after its CONNECT.
+#[derive(Debug)]
+pub(crate) enum Packet {
+    Publish(Publish),
+    /// PUBACK: a QoS 1 message has arrived, or was refused.
+    Acknowledged(NonZeroU16),
+    /// PUBREC: a QoS 2 message has arrived.
+    Received {
+        id: NonZeroU16,
+        refused: bool,
+    },
+    /// PUBREL: the client forgets a QoS 2 message.
+    Release(NonZeroU16),
+    /// PUBCOMP: the client has forgotten that it received a QoS 2 message.
+    Complete(NonZeroU16),
+    Subscribe {
+        id: NonZeroU16,
+        filters: Vec<(String, Options)>,
+    },
+    Unsubscribe {
+        id: NonZeroU16,
+        filters: Vec<String>,
+    },
+    Ping,
+    Disconnect {
+        reason: Reason,
+        session_expiry_secs: Option<u32>,
+    },
+}
+
+/// A PUBLISH from a client.
+#[derive(Debug)]
+pub(crate) struct Publish {
+    pub(crate) topic: TopicName<String>,
+    pub(crate) payload: Bytes,
+    pub(crate) retain: bool,
+    pub(crate) service: Service,
+}
+
+/// The quality of service of a publish, with the packet identifier that goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    Zero,
+    One(NonZeroU16),
+    Two(NonZeroU16),
+}
+
+impl Service {
+    pub(crate) const fn qos(self) -> u8 {
+        match self {
+            Self::Zero => 0,
+            Self::One(_) => 1,
+            Self::Two(_) => 2,
+        }
+    }
+
+    pub(crate) const fn id(self) -> Option<NonZeroU16> {
+        match self {
+            Self::Zero => None,
+            Self::One(id) | Self::Two(id) => Some(id),
+        }
+    }
+}
+
+/// What a client asks of a subscription (MQTT 5 §3.8.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The most it wants, 0 to 2.
+    pub(crate) qos: u8,
+    pub(crate) no_local: bool,
+    /// Whether the retain flag is to be forwarded as it was published.
+    pub(crate) retain_as_published: bool,
+    pub(crate) retained: Retained,
+    /// Given back with each message.
+    pub(crate) identifier: Option<NonZeroU32>,
+}
+
+/// When a subscription brings the retained messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retained {
+    Always,
+    WhenNew,
+    Never,
+}

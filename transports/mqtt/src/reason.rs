@@ -1,0 +1,157 @@
+//! The codes by which a server says how it went.
+
+use core::fmt;
+
+use latchbus_bus::{PublishRefused, SubscribeRefused};
+use latchbus_core::hub::{PublishError, SubscribeError};
+
+use crate::Version;
+
+/// A reason code of MQTT 5 (§2.4). From 0x80 on it says that something went wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Reason(pub u8);
+
+impl Reason {
+    /// Success, or a normal disconnection.
+    pub const SUCCESS: Self = Self(0x00);
+    /// A client leaves and wants its will to be published.
+    pub const DISCONNECT_WITH_WILL: Self = Self(0x04);
+    /// There was no such subscription to end.
+    pub const NO_SUBSCRIPTION_EXISTED: Self = Self(0x11);
+    /// None of the others.
+    pub const UNSPECIFIED: Self = Self(0x80);
+    /// The packet cannot be read.
+    pub const MALFORMED_PACKET: Self = Self(0x81);
+    /// The packet can be read but must not be there.
+    pub const PROTOCOL_ERROR: Self = Self(0x82);
+    /// Valid, but not accepted by this server.
+    pub const IMPLEMENTATION_SPECIFIC: Self = Self(0x83);
+    /// The version of the protocol is not spoken here.
+    pub const UNSUPPORTED_VERSION: Self = Self(0x84);
+    /// The client identifier cannot be used.
+    pub const CLIENT_IDENTIFIER_NOT_VALID: Self = Self(0x85);
+    /// A rule forbids it.
+    pub const NOT_AUTHORIZED: Self = Self(0x87);
+    /// The server cannot serve now.
+    pub const SERVER_UNAVAILABLE: Self = Self(0x88);
+    /// The server stops.
+    pub const SERVER_SHUTTING_DOWN: Self = Self(0x8B);
+    /// There is no enhanced authentication here.
+    pub const BAD_AUTHENTICATION_METHOD: Self = Self(0x8C);
+    /// The client was silent for longer than it had promised.
+    pub const KEEP_ALIVE_TIMEOUT: Self = Self(0x8D);
+    /// Another connection uses the client identifier.
+    pub const SESSION_TAKEN_OVER: Self = Self(0x8E);
+    /// Not a topic filter.
+    pub const TOPIC_FILTER_INVALID: Self = Self(0x8F);
+    /// Not a topic name.
+    pub const TOPIC_NAME_INVALID: Self = Self(0x90);
+    /// No message in flight has this packet identifier.
+    pub const PACKET_IDENTIFIER_NOT_FOUND: Self = Self(0x92);
+    /// More messages in flight than the receiver allows.
+    pub const RECEIVE_MAXIMUM_EXCEEDED: Self = Self(0x93);
+    /// A topic alias that was not allowed.
+    pub const TOPIC_ALIAS_INVALID: Self = Self(0x94);
+    /// The packet is larger than the receiver accepts.
+    pub const PACKET_TOO_LARGE: Self = Self(0x95);
+    /// A bound of the server.
+    pub const QUOTA_EXCEEDED: Self = Self(0x97);
+    /// The payload is not what the topic requires.
+    pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
+    /// No shared subscriptions here.
+    pub const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: Self = Self(0x9E);
+
+    /// Whether it says that something went wrong.
+    pub const fn is_error(self) -> bool {
+        self.0 >= 0x80
+    }
+
+    /// The code of a CONNACK in a version: 3.1.1 has five ways to refuse (§3.2.2.3).
+    pub(crate) const fn in_connack(self, version: Version) -> u8 {
+        match (version, self) {
+            (Version::V5, _) | (_, Self::SUCCESS) => self.0,
+            (_, Self::UNSUPPORTED_VERSION) => 1,
+            (_, Self::CLIENT_IDENTIFIER_NOT_VALID) => 2,
+            (_, Self::NOT_AUTHORIZED) => 5,
+            _ => 3,
+        }
+    }
+}
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reason({:#04x})", self.0)
+    }
+}
+
+impl From<&PublishRefused> for Reason {
+    fn from(refused: &PublishRefused) -> Self {
+        match refused {
+            PublishRefused::NotAllowed(_) => Self::NOT_AUTHORIZED,
+            PublishRefused::Malformed { .. } => Self::PAYLOAD_FORMAT_INVALID,
+            PublishRefused::Hub(PublishError::TopicTooLong { .. }) => Self::TOPIC_NAME_INVALID,
+            PublishRefused::Hub(_) | PublishRefused::ClicksFull { .. } => Self::QUOTA_EXCEEDED,
+            _ => Self::UNSPECIFIED,
+        }
+    }
+}
+
+impl From<&SubscribeRefused> for Reason {
+    fn from(refused: &SubscribeRefused) -> Self {
+        match refused {
+            SubscribeRefused::NotAllowed(_) => Self::NOT_AUTHORIZED,
+            SubscribeRefused::Hub(SubscribeError::FilterTooLong { .. }) => {
+                Self::TOPIC_FILTER_INVALID
+            }
+            SubscribeRefused::Hub(_) | SubscribeRefused::SessionFull { .. } => Self::QUOTA_EXCEEDED,
+            _ => Self::UNSPECIFIED,
+        }
+    }
+}
+
+/// What a peer did wrong. It ends that peer's connection and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A packet that cannot be read.
+    #[error("malformed packet: {0}")]
+    Malformed(&'static str),
+    /// A packet that must not be there.
+    #[error("protocol error: {0}")]
+    Protocol(&'static str),
+    /// A publish or a will to what is not a topic name.
+    #[error("not a topic name")]
+    TopicName,
+    /// A topic alias, though the server had announced that it takes none.
+    #[error("topic alias without permission")]
+    TopicAlias,
+    /// A packet larger than the server accepts.
+    #[error("packet of {bytes} bytes is larger than {limit}")]
+    TooLarge {
+        /// Its size, as its header says.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// More unacknowledged publishes than the server had announced.
+    #[error("more publishes in flight than the receive maximum of {0}")]
+    ReceiveMaximum(u16),
+    /// No packet for one and a half times the keep-alive interval (MQTT 3.1.1 §3.1.2.10).
+    #[error("keep-alive timeout")]
+    KeepAlive,
+}
+
+impl Violation {
+    /// The code for a DISCONNECT.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Malformed(_) => Reason::MALFORMED_PACKET,
+            Self::Protocol(_) => Reason::PROTOCOL_ERROR,
+            Self::TopicName => Reason::TOPIC_NAME_INVALID,
+            Self::TopicAlias => Reason::TOPIC_ALIAS_INVALID,
+            Self::TooLarge { .. } => Reason::PACKET_TOO_LARGE,
+            Self::ReceiveMaximum(_) => Reason::RECEIVE_MAXIMUM_EXCEEDED,
+            Self::KeepAlive => Reason::KEEP_ALIVE_TIMEOUT,
+        }
+    }
+}

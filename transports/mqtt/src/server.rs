@@ -1,0 +1,346 @@
+//! The MQTT server: accepts connections and gives each a session of the bus.
+
+mod link;
+mod registry;
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use latchbus_bus::{Bus, Client, Counter, Ended, Gauge, Peer, Publish};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+
+use self::link::{Input, Receiver, Sender, Shared};
+use self::registry::{Away, Claim, Registry};
+use crate::connection::{Bounds, Connection, Remains};
+use crate::opening::{Opening, opening};
+use crate::{Connect, Reason, encode};
+
+pub use self::link::LinkError;
+
+/// How often sessions that have expired and wills that are due are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// After a failed accept: most often too many open files, which passes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The bounds of a server.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The bounds of each connection.
+    pub bounds: Bounds,
+    /// Connections at a time; one more is closed at once. Default 20,000.
+    pub max_connections: usize,
+    /// Sessions that are kept while their clients are away; one more drops the one that is away longest.
+    /// Default 10,000.
+    pub max_sessions_away: usize,
+    /// How long a client may take from connecting to the end of its CONNECT. Default 10 s.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            bounds: Bounds::default(),
+            max_connections: 20_000,
+            max_sessions_away: 10_000,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the server counts, beside the [bus's counts](latchbus_bus::Metrics).
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Sessions that are kept while their clients are away.
+    pub sessions_away: Gauge,
+    /// Sessions that were dropped because there were too many.
+    pub sessions_dropped: Counter,
+    /// Connections that ended because the client broke the protocol or was silent too long.
+    pub violations: Counter,
+    /// Messages that were not sent because they are larger than the client accepts.
+    pub messages_too_large: Counter,
+}
+
+/// An MQTT server in front of a bus: 3.1.1 and 5, over any byte stream. Clones are handles to one
+/// server.
+///
+/// Its state is the bus's; what it adds is sessions, which it keeps in memory while their clients are
+/// away.
+#[derive(Debug, Clone)]
+pub struct Server(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    bus: Bus,
+    config: Config,
+    registry: Arc<Registry>,
+    connections: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Server {
+    /// A server without connections.
+    pub fn new(bus: Bus, config: Config) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let registry = Registry::new(config.max_sessions_away, Arc::clone(&metrics));
+        let connections = config.max_connections.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Inner {
+            bus,
+            config,
+            registry: Arc::new(registry),
+            connections: Arc::new(Semaphore::new(connections)),
+            metrics,
+        }))
+    }
+
+    /// What the server counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Serves what a listener accepts, until the bus begins to close; ends after the connections have.
+    /// An error of the listener or of a connection ends nothing else.
+    pub async fn serve(&self, listener: TcpListener) {
+        let closing = self.0.bus.closing();
+        let mut connections = JoinSet::new();
+        let mut housekeeping = interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        let server = self.clone();
+                        connections.spawn(async move {
+                            // Acknowledgements are small and somebody waits for them.
+                            if let Err(error) = stream.set_nodelay(true) {
+                                tracing::debug!(%error, "TCP_NODELAY");
+                            }
+                            let (reader, writer) = stream.into_split();
+                            server.admit(reader, writer, Some(address)).await;
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept an MQTT connection");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+                _ = housekeeping.tick() => {
+                    publish_all(self.0.registry.expire(Instant::now())).await;
+                }
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// Serves one connection over any stream of bytes, to its end.
+    pub async fn connection<S>(&self, stream: S, address: Option<SocketAddr>)
+    where
+        S: AsyncRead + AsyncWrite + Send,
+    {
+        let (reader, writer) = tokio::io::split(stream);
+        self.admit(reader, writer, address).await;
+    }
+
+    async fn admit<R, W>(&self, reader: R, writer: W, address: Option<SocketAddr>)
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let metrics = self.0.bus.metrics();
+        let Ok(_permit) = self.0.connections.try_acquire() else {
+            metrics.connections_refused.add(1);
+            return;
+        };
+        metrics.connections_accepted.add(1);
+        metrics.connections.up();
+        let _open = Open(&self.0.bus);
+        match self.run(reader, writer, address).await {
+            Ok(()) => {}
+            Err(error) => {
+                if matches!(error, LinkError::Violation(_)) {
+                    self.0.metrics.violations.add(1);
+                }
+                tracing::debug!(?address, %error, "MQTT connection ended");
+            }
+        }
+    }
+
+    /// From the first byte to the last.
+    async fn run<R, W>(
+        &self,
+        reader: R,
+        mut writer: W,
+        address: Option<SocketAddr>,
+    ) -> Result<(), LinkError>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let mut input = Input::new(reader);
+        let deadline = Instant::now() + self.0.config.connect_timeout;
+        let closing = self.0.bus.closing();
+        let opened = tokio::select! {
+            () = closing.cancelled() => return Ok(()),
+            opened = timeout_at(deadline, self.open(&mut input)) => opened,
+        };
+        let mut connect = match opened {
+            Ok(Ok(Opening::Connect(connect))) => *connect,
+            Ok(Ok(Opening::Refuse { version, reason })) => {
+                return self.refuse(&mut writer, version, reason).await;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        };
+        let version = connect.version;
+        let assigned = connect.client_id.is_empty();
+        if assigned {
+            connect.client_id = format!("latchbus-{:016x}", fastrand::u64(..));
+        }
+        let peer = Peer {
+            transport: "mqtt",
+            name: connect.client_id.clone(),
+            address,
+        };
+        let Ok(client) = self.0.bus.client(peer) else {
+            return self
+                .refuse(&mut writer, version, Reason::NOT_AUTHORIZED)
+                .await;
+        };
+        let claim = timeout_at(deadline, self.0.registry.claim(&connect.client_id)).await;
+        let Ok((claim, away)) = claim else {
+            return self
+                .refuse(&mut writer, version, Reason::SERVER_UNAVAILABLE)
+                .await;
+        };
+        self.serve_client(input, writer, connect, assigned, client, claim, away)
+            .await
+    }
+
+    async fn open<R: AsyncRead + Unpin + Send>(
+        &self,
+        input: &mut Input<R>,
+    ) -> Result<Opening, LinkError> {
+        loop {
+            let max_packet_bytes = self.0.config.bounds.max_packet_bytes;
+            if let Some(opening) = opening(&mut input.bytes, max_packet_bytes)? {
+                return Ok(opening);
+            }
+            input.read().await?;
+        }
+    }
+
+    async fn refuse<W: AsyncWrite + Unpin>(
+        &self,
+        writer: &mut W,
+        version: crate::Version,
+        reason: Reason,
+    ) -> Result<(), LinkError> {
+        self.0.bus.metrics().connections_refused.add(1);
+        let mut bytes = BytesMut::new();
+        encode::refusal(version, reason, &mut bytes);
+        writer.write_all(&bytes).await?;
+        Ok(writer.shutdown().await?)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call, the parts of one connection"
+    )]
+    async fn serve_client<R, W>(
+        &self,
+        input: Input<R>,
+        writer: W,
+        connect: Connect,
+        assigned: bool,
+        client: Client,
+        claim: Claim,
+        away: Option<Away>,
+    ) -> Result<(), LinkError>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let (kept, mut subscriptions) = match away {
+            Some(away) if !connect.clean_start && away.expires > Instant::now() => {
+                (Some(away.session), away.subscriptions)
+            }
+            ended => {
+                publish_all(ended.and_then(Away::last_will)).await;
+                (None, latchbus_bus::Session::new(client))
+            }
+        };
+        let bounds = self.0.config.bounds.clone();
+        let now = Instant::now().into_std();
+        let connection = Connection::accept(connect, kept, assigned, bounds, now);
+        let shared = Shared::new(connection);
+        let mut sender = Sender::new(Arc::clone(&shared), writer);
+        let receiver = Receiver {
+            shared: Arc::clone(&shared),
+            input,
+            wake: subscriptions.wake(),
+        };
+        let ended = subscriptions.run(receiver, &mut sender, claim.stop()).await;
+        drop(sender);
+        let Some(remains) = shared.end() else {
+            return Ok(());
+        };
+        self.0.metrics.messages_too_large.add(remains.too_large);
+        let closing = matches!(ended, Ended::Closing);
+        if !closing {
+            leave(remains, subscriptions, claim).await;
+        }
+        match ended {
+            Ended::Receiver(error) | Ended::Sender(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Counts a connection while it is open.
+struct Open<'a>(&'a Bus);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.metrics().connections.down();
+    }
+}
+
+/// What follows a connection: the will, and the session that is kept. The identifier is free when both
+/// are done, so that a client that comes back speaks after its own will.
+async fn leave(remains: Remains, subscriptions: latchbus_bus::Session, claim: Claim) {
+    let now = Instant::now();
+    let kept = !remains.session_expiry.is_zero();
+    let will = match remains.will {
+        Some(will) if kept && !will.delay.is_zero() => Some((now + will.delay, will.publish)),
+        Some(will) => {
+            publish_all([(subscriptions.client().clone(), will.publish)]).await;
+            None
+        }
+        None => None,
+    };
+    if kept {
+        publish_all(claim.release(Away {
+            session: remains.session,
+            subscriptions,
+            expires: now + remains.session_expiry,
+            will,
+        }))
+        .await;
+    }
+}
+
+/// What is refused here is counted by the bus.
+async fn publish_all(wills: impl IntoIterator<Item = (Client, Publish)>) {
+    for (client, will) in wills {
+        drop(client.publish(will).await);
+    }
+}

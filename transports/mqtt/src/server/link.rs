@@ -1,0 +1,252 @@
+//! The connection's two halves: they move bytes between a stream and the state machine.
+
+use core::time::Duration;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, BytesMut};
+use latchbus_bus::{Close, Event, LinkReceiver, LinkSender, Request, Wake};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::connection::{Connection, Progress, Remains};
+use crate::{Reason, Violation};
+
+/// What a read makes room for at first; it doubles while reads fill it.
+const READ_BYTES: usize = 4 << 10;
+const MOST_READ_BYTES: usize = 64 << 10;
+/// An idle connection keeps no more than this of a write buffer.
+const KEPT_WRITE_BYTES: usize = 4 << 10;
+/// How long a peer may take to accept the goodbye.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The stream broke.
+    #[error("connection lost")]
+    Io(#[from] io::Error),
+    /// The client closed the stream without a DISCONNECT.
+    #[error("closed without DISCONNECT")]
+    Eof,
+    /// The client broke the protocol, or was silent too long.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+}
+
+/// The state machine, and how its halves tell each other.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    connection: Mutex<Connection>,
+    /// The output has been written: whoever holds back reading may look again.
+    drained: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(connection: Connection) -> Arc<Self> {
+        Arc::new(Self {
+            connection: Mutex::new(connection),
+            drained: Notify::new(),
+        })
+    }
+
+    /// Never held over an await.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is left, when both halves are gone.
+    pub(crate) fn end(self: Arc<Self>) -> Option<Remains> {
+        let connection = Arc::into_inner(self)?.connection;
+        Some(
+            connection
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .end(),
+        )
+    }
+}
+
+/// A stream's reading half with the bytes that are not taken yet.
+#[derive(Debug)]
+pub(crate) struct Input<R> {
+    reader: R,
+    pub(crate) bytes: BytesMut,
+    read_bytes: usize,
+}
+
+impl<R: AsyncRead + Unpin + Send> Input<R> {
+    pub(crate) fn new(reader: R) -> Self {
+        Self {
+            reader,
+            bytes: BytesMut::new(),
+            read_bytes: READ_BYTES,
+        }
+    }
+
+    /// Reads more bytes. Cancel-safe.
+    pub(crate) async fn read(&mut self) -> Result<(), LinkError> {
+        self.bytes.reserve(self.read_bytes);
+        let read = self.reader.read_buf(&mut self.bytes).await?;
+        if read == 0 {
+            return Err(LinkError::Eof);
+        }
+        self.read_bytes = if read >= self.read_bytes {
+            MOST_READ_BYTES.min(self.read_bytes * 2)
+        } else {
+            READ_BYTES
+        };
+        Ok(())
+    }
+}
+
+/// The half that receives.
+#[derive(Debug)]
+pub(crate) struct Receiver<R> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) input: Input<R>,
+    pub(crate) wake: Wake,
+}
+
+/// What the receiving half does next.
+enum Next {
+    Request(Request),
+    Left,
+    Read,
+    /// The client does not take its answers: reading on would buffer more of them.
+    WaitForDrain,
+}
+
+impl<R: AsyncRead + Unpin + Send> Receiver<R> {
+    /// Takes from the bytes that are there, and says until when to wait for more.
+    fn take(&mut self) -> Result<(Next, Option<Instant>), Violation> {
+        let now = Instant::now().into_std();
+        let mut connection = self.shared.lock();
+        let deadline = connection.deadline().map(Instant::from_std);
+        if connection.is_clogged() {
+            return Ok((Next::WaitForDrain, deadline));
+        }
+        let credit = connection.credit();
+        let progress = connection.poll_request(&mut self.input.bytes, now);
+        if connection.has_output() || connection.credit() > credit {
+            self.wake.wake();
+        }
+        let next = match progress? {
+            Progress::Request(request) => Next::Request(request),
+            Progress::Left => Next::Left,
+            Progress::NeedsBytes if connection.is_clogged() => Next::WaitForDrain,
+            Progress::NeedsBytes => Next::Read,
+        };
+        Ok((next, connection.deadline().map(Instant::from_std)))
+    }
+}
+
+impl<R: AsyncRead + Unpin + Send> LinkReceiver for Receiver<R> {
+    type Error = LinkError;
+
+    async fn recv(&mut self) -> Result<Option<Request>, LinkError> {
+        loop {
+            let (next, deadline) = self.take()?;
+            let wait = async {
+                match next {
+                    Next::Request(request) => return Ok(Some(Some(request))),
+                    Next::Left => return Ok(Some(None)),
+                    Next::Read => self.input.read().await?,
+                    Next::WaitForDrain => self.shared.drained.notified().await,
+                }
+                Ok::<_, LinkError>(None)
+            };
+            let waited = match deadline {
+                None => wait.await?,
+                Some(deadline) => match timeout_at(deadline, wait).await {
+                    Ok(waited) => waited?,
+                    Err(_) => {
+                        let now = Instant::now().into_std();
+                        self.shared.lock().handle_timeout(now)?;
+                        None
+                    }
+                },
+            };
+            if let Some(request) = waited {
+                return Ok(request);
+            }
+        }
+    }
+}
+
+/// The half that sends.
+#[derive(Debug)]
+pub(crate) struct Sender<W> {
+    pub(crate) shared: Arc<Shared>,
+    writer: W,
+    writing: BytesMut,
+}
+
+impl<W: AsyncWrite + Unpin + Send> Sender<W> {
+    pub(crate) fn new(shared: Arc<Shared>, writer: W) -> Self {
+        Self {
+            shared,
+            writer,
+            writing: BytesMut::new(),
+        }
+    }
+
+    async fn close_within(&mut self, reason: Option<Reason>) {
+        self.shared.lock().close(reason);
+        let goodbye = async {
+            self.flush().await?;
+            self.writer.shutdown().await?;
+            Ok::<_, LinkError>(())
+        };
+        if !matches!(timeout(CLOSE_TIME, goodbye).await, Ok(Ok(()))) {
+            tracing::debug!("the peer did not take the goodbye");
+        }
+    }
+}
+
+impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
+    type Error = LinkError;
+
+    fn credit(&mut self) -> usize {
+        self.shared.lock().credit()
+    }
+
+    fn push(&mut self, event: Event) -> Result<(), LinkError> {
+        self.shared.lock().handle_event(event);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), LinkError> {
+        loop {
+            if self.writing.is_empty() {
+                if self.writing.capacity() > KEPT_WRITE_BYTES {
+                    self.writing = BytesMut::new();
+                }
+                self.shared.lock().take_output(&mut self.writing);
+                self.shared.drained.notify_one();
+            }
+            if self.writing.is_empty() {
+                break;
+            }
+            while self.writing.has_remaining() {
+                if self.writer.write_buf(&mut self.writing).await? == 0 {
+                    return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+                }
+            }
+        }
+        Ok(self.writer.flush().await?)
+    }
+
+    async fn close(&mut self, close: Close) {
+        let reason = match close {
+            Close::GoingAway => Some(Reason::SERVER_SHUTTING_DOWN),
+            Close::TakenOver => Some(Reason::SESSION_TAKEN_OVER),
+            Close::ReceiverEnded => None,
+        };
+        self.close_within(reason).await;
+    }
+}

@@ -1,0 +1,224 @@
+//! Which client is here, and what is kept of those who are away.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use latchbus_bus::{Client, Publish};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Session;
+use crate::server::Metrics;
+
+/// One slot for each client identifier: at most one connection has it, or a session that is kept.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    clients: Mutex<Clients>,
+    max_away: usize,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Clients {
+    slots: HashMap<Arc<str>, Slot>,
+    /// Those who are away, the longest away first.
+    away: BTreeMap<u64, Arc<str>>,
+    turns: u64,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Here {
+        turn: u64,
+        stop: CancellationToken,
+        gone: CancellationToken,
+    },
+    Away {
+        turn: u64,
+        away: Box<Away>,
+    },
+}
+
+/// A session without a connection.
+#[derive(Debug)]
+pub(crate) struct Away {
+    pub(crate) session: Session,
+    pub(crate) subscriptions: latchbus_bus::Session,
+    pub(crate) expires: Instant,
+    /// Published at this time, or when the session ends before.
+    pub(crate) will: Option<(Instant, Publish)>,
+}
+
+/// The last words of sessions that have ended.
+pub(crate) type Wills = Vec<(Client, Publish)>;
+
+/// A connection's hold on its client identifier, until it is dropped or released.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    registry: Arc<Registry>,
+    id: Arc<str>,
+    turn: u64,
+    stop: CancellationToken,
+    gone: CancellationToken,
+}
+
+impl Away {
+    /// The session ends: what it still wanted to say.
+    pub(crate) fn last_will(self) -> Option<(Client, Publish)> {
+        let (_, will) = self.will?;
+        Some((self.subscriptions.client().clone(), will))
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(max_away: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            clients: Mutex::default(),
+            max_away,
+            metrics,
+        }
+    }
+
+    /// Takes the client identifier, from another connection if one has it (MQTT 3.1.1 §3.1.4), with the
+    /// session that is kept for it. That other connection ends first: its will is published, its
+    /// session handed over.
+    pub(crate) async fn claim(self: &Arc<Self>, id: &str) -> (Claim, Option<Away>) {
+        loop {
+            let gone = match self.try_claim(id) {
+                Ok(claimed) => return claimed,
+                Err(gone) => gone,
+            };
+            gone.cancelled().await;
+        }
+    }
+
+    fn try_claim(self: &Arc<Self>, id: &str) -> Result<(Claim, Option<Away>), CancellationToken> {
+        let mut clients = self.lock();
+        if let Some(Slot::Here { stop, gone, .. }) = clients.slots.get(id) {
+            stop.cancel();
+            return Err(gone.clone());
+        }
+        let away = clients.take_away(id);
+        let id: Arc<str> = id.into();
+        let turn = clients.next_turn();
+        let (stop, gone) = (CancellationToken::new(), CancellationToken::new());
+        let slot = Slot::Here {
+            turn,
+            stop: stop.clone(),
+            gone: gone.clone(),
+        };
+        clients.slots.insert(Arc::clone(&id), slot);
+        self.metrics.sessions_away.set(clients.away.len() as u64);
+        let claim = Claim {
+            registry: Arc::clone(self),
+            id,
+            turn,
+            stop,
+            gone,
+        };
+        Ok((claim, away))
+    }
+
+    /// Ends the sessions that have expired, and gives out the wills that are due.
+    pub(crate) fn expire(&self, now: Instant) -> Wills {
+        let mut clients = self.lock();
+        let mut wills = Wills::new();
+        let mut expired = Vec::new();
+        for slot in clients.slots.values_mut() {
+            if let Slot::Away { turn, away } = slot {
+                if away.expires <= now {
+                    expired.push(*turn);
+                }
+                let due =
+                    away.expires <= now || away.will.as_ref().is_some_and(|(at, _)| *at <= now);
+                if due && let Some((_, will)) = away.will.take() {
+                    wills.push((away.subscriptions.client().clone(), will));
+                }
+            }
+        }
+        let mut ended = Vec::with_capacity(expired.len());
+        for turn in expired {
+            if let Some(id) = clients.away.get(&turn).cloned() {
+                ended.extend(clients.take_away(&id));
+            }
+        }
+        self.metrics.sessions_away.set(clients.away.len() as u64);
+        drop(clients);
+        // Their subscriptions end here, without the lock.
+        drop(ended);
+        wills
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clients {
+    fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    fn take_away(&mut self, id: &str) -> Option<Away> {
+        match self.slots.get(id) {
+            Some(Slot::Away { turn, .. }) => self.away.remove(turn),
+            _ => return None,
+        };
+        match self.slots.remove(id) {
+            Some(Slot::Away { away, .. }) => Some(*away),
+            _ => None,
+        }
+    }
+}
+
+impl Claim {
+    /// Cancelled when another connection takes the identifier.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Leaves the session behind. At the bound, the one that was away longest is dropped; what it still
+    /// wanted to say is given back.
+    #[must_use]
+    pub(crate) fn release(self, away: Away) -> Wills {
+        let mut dropped = None;
+        let mut clients = self.registry.lock();
+        if self.registry.max_away == 0 {
+            dropped = Some(away);
+        } else {
+            if clients.away.len() >= self.registry.max_away
+                && let Some((_, oldest)) = clients.away.pop_first()
+                && let Some(Slot::Away { away, .. }) = clients.slots.remove(&oldest)
+            {
+                dropped = Some(*away);
+            }
+            let turn = clients.next_turn();
+            clients.away.insert(turn, Arc::clone(&self.id));
+            let away = Box::new(away);
+            clients
+                .slots
+                .insert(Arc::clone(&self.id), Slot::Away { turn, away });
+        }
+        let count = clients.away.len() as u64;
+        drop(clients);
+        self.registry.metrics.sessions_away.set(count);
+        let Some(dropped) = dropped else {
+            return Wills::new();
+        };
+        self.registry.metrics.sessions_dropped.add(1);
+        dropped.last_will().into_iter().collect()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut clients = self.registry.lock();
+        if matches!(clients.slots.get(&self.id), Some(Slot::Here { turn, .. }) if *turn == self.turn)
+        {
+            clients.slots.remove(&self.id);
+        }
+        drop(clients);
+        self.gone.cancel();
+    }
+}

@@ -1,0 +1,158 @@
+//! What a client and the server remember of each other beyond a connection (MQTT 3.1.1 §4.1).
+
+use core::num::NonZeroU16;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::outgoing::Outgoing;
+use crate::packet::Options;
+
+/// A client's subscriptions and its messages in flight. Together with the bus's
+/// [`Session`](latchbus_bus::Session), which holds the cursors, it outlives the connection.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// The bus knows subscriptions by number; the client by filter.
+    numbers: HashMap<String, u64>,
+    options: HashMap<u64, Options>,
+    last_number: u64,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) incoming: Incoming,
+}
+
+impl Session {
+    /// The number by which the bus knows a filter's subscription, also while the bus is being asked.
+    pub(crate) fn number(&self, filter: &str) -> Option<u64> {
+        self.numbers.get(filter).copied()
+    }
+
+    /// The number of a filter that is about to be subscribed, and whether it already is.
+    pub(crate) fn reserve(&mut self, filter: &str) -> (u64, bool) {
+        if let Some(number) = self.number(filter) {
+            return (number, self.options.contains_key(&number));
+        }
+        self.last_number += 1;
+        self.numbers.insert(filter.to_owned(), self.last_number);
+        (self.last_number, false)
+    }
+
+    pub(crate) fn options(&self, number: u64) -> Option<Options> {
+        self.options.get(&number).copied()
+    }
+
+    /// The bus has accepted a subscription. It bounds their number.
+    pub(crate) fn subscribed(&mut self, filter: String, number: u64, options: Options) {
+        self.numbers.insert(filter, number);
+        self.options.insert(number, options);
+    }
+
+    /// The bus has refused a subscription; one that was there before stays.
+    pub(crate) fn refused(&mut self, filter: &str, number: u64) {
+        if !self.options.contains_key(&number) {
+            self.numbers.remove(filter);
+        }
+    }
+
+    /// Other options for a subscription that exists.
+    pub(crate) fn change(&mut self, number: u64, options: Options) {
+        if let Some(old) = self.options.get_mut(&number) {
+            *old = options;
+        }
+    }
+
+    pub(crate) fn unsubscribed(&mut self, filter: &str) {
+        if let Some(number) = self.numbers.remove(filter) {
+            self.options.remove(&number);
+        }
+    }
+
+    /// Forgets what the bus has not answered when a connection ends.
+    pub(crate) fn settle(&mut self) {
+        let options = &self.options;
+        self.numbers
+            .retain(|_, number| options.contains_key(number));
+        self.incoming.settle();
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscriptions(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// How many QoS 1 and 2 messages the client has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.outgoing.len()
+    }
+}
+
+/// The QoS 2 messages that have come from the client and that it has not released, by packet identifier.
+/// While an identifier is here, a publish with it is a repetition.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming(BTreeMap<NonZeroU16, Stage>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Handed to the bus.
+    Asked,
+    /// Accepted by the bus: PUBREC was sent.
+    Received,
+}
+
+/// What a QoS 2 publish is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    New,
+    /// Repeated while the bus still has it; the answer will come.
+    Pending,
+    /// Repeated because the answer was lost.
+    Repeated,
+}
+
+/// What a PUBREL finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    Released,
+    /// The client releases what it has no PUBREC for.
+    TooEarly,
+    Unknown,
+}
+
+impl Incoming {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn arrive(&mut self, id: NonZeroU16) -> Arrival {
+        match self.0.get(&id) {
+            Some(Stage::Received) => Arrival::Repeated,
+            Some(Stage::Asked) => Arrival::Pending,
+            None => {
+                self.0.insert(id, Stage::Asked);
+                Arrival::New
+            }
+        }
+    }
+
+    pub(crate) fn accepted(&mut self, id: NonZeroU16) {
+        self.0.insert(id, Stage::Received);
+    }
+
+    pub(crate) fn refused(&mut self, id: NonZeroU16) {
+        self.0.remove(&id);
+    }
+
+    pub(crate) fn release(&mut self, id: NonZeroU16) -> Release {
+        match self.0.get(&id) {
+            Some(Stage::Received) => {
+                self.0.remove(&id);
+                Release::Released
+            }
+            Some(Stage::Asked) => Release::TooEarly,
+            None => Release::Unknown,
+        }
+    }
+
+    /// The connection has ended, and the bus has answered all that it is going to answer. What it did
+    /// not answer was never published, and is new when the client repeats it.
+    pub(crate) fn settle(&mut self) {
+        self.0.retain(|_, stage| *stage == Stage::Received);
+    }
+}

@@ -1,0 +1,387 @@
+//! The state machine of a session against a perfect client, over connections that are cut anywhere.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use latchbus_bus::{Bus, Delivery, Event, Options, Publish, Request};
+use latchbus_core::topic::TopicName;
+use latchbus_mqtt::{Bounds, Connect, Connection, Progress, Session, Version};
+use proptest::prelude::*;
+use rmqtt_codec::types::{Publish as PublishPacket, QoS};
+use rmqtt_codec::v3::{Codec, Packet};
+use tokio_util::codec::{Decoder, Encoder};
+
+/// Messages 0, 1, … of QoS 1 and 2 in turn, as the bus hands them out.
+fn deliveries(count: usize) -> Vec<Delivery> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let bus = Bus::open(Options::default()).unwrap();
+        let mut deliveries = Vec::new();
+        for number in 0..count {
+            let topic = TopicName::parse("t".to_owned()).unwrap();
+            let publish = Publish {
+                qos: 1 + (number % 2) as u8,
+                ..Publish::state(topic.clone(), number.to_string())
+            };
+            bus.publish(publish).await.unwrap();
+            deliveries.push(bus.last(topic.borrowed()).unwrap());
+        }
+        deliveries
+    })
+}
+
+fn connect() -> Connect {
+    Connect {
+        version: Version::V3,
+        client_id: "c".into(),
+        clean_start: false,
+        keep_alive_secs: 0,
+        session_expiry_secs: None,
+        receive_maximum: u16::MAX,
+        maximum_packet_bytes: None,
+        will: None,
+    }
+}
+
+/// A client that keeps its side of the session over cuts.
+#[derive(Default)]
+struct Client {
+    /// QoS 2 identifiers that it has received and the server has not released.
+    received: BTreeSet<u16>,
+    taken: Vec<(QoS, usize)>,
+    /// Its own QoS 2 publishes: identifier to (payload, released).
+    sent: BTreeMap<u16, (usize, bool)>,
+    to_publish: VecDeque<usize>,
+    last_id: u16,
+}
+
+impl Client {
+    fn handle(&mut self, packet: Packet, out: &mut BytesMut) {
+        let id_of = |id: core::num::NonZeroU16| id.get();
+        let answer = match packet {
+            Packet::Publish(publish) => {
+                let number = core::str::from_utf8(&publish.payload)
+                    .unwrap()
+                    .parse()
+                    .unwrap();
+                let packet_id = publish.packet_id.unwrap();
+                match publish.qos {
+                    QoS::ExactlyOnce => {
+                        if self.received.insert(packet_id.get()) {
+                            self.taken.push((QoS::ExactlyOnce, number));
+                        }
+                        Packet::PublishReceived { packet_id }
+                    }
+                    qos => {
+                        self.taken.push((qos, number));
+                        Packet::PublishAck { packet_id }
+                    }
+                }
+            }
+            Packet::PublishRelease { packet_id } => {
+                self.received.remove(&id_of(packet_id));
+                Packet::PublishComplete { packet_id }
+            }
+            Packet::PublishReceived { packet_id } => {
+                if let Some(sent) = self.sent.get_mut(&id_of(packet_id)) {
+                    sent.1 = true;
+                }
+                Packet::PublishRelease { packet_id }
+            }
+            Packet::PublishComplete { packet_id } => {
+                self.sent.remove(&id_of(packet_id));
+                return;
+            }
+            _ => return,
+        };
+        encode(answer, out);
+    }
+
+    /// After a reconnect: everything that is open goes out again.
+    fn repeat(&self, out: &mut BytesMut) {
+        for (&id, &(number, released)) in &self.sent {
+            if released {
+                encode(
+                    Packet::PublishRelease {
+                        packet_id: id.try_into().unwrap(),
+                    },
+                    out,
+                );
+            } else {
+                encode(self.publish(id, number, true), out);
+            }
+        }
+    }
+
+    fn publish_next(&mut self, out: &mut BytesMut) {
+        if let Some(number) = self.to_publish.pop_front() {
+            self.last_id += 1;
+            self.sent.insert(self.last_id, (number, false));
+            encode(self.publish(self.last_id, number, false), out);
+        }
+    }
+
+    fn publish(&self, id: u16, number: usize, dup: bool) -> Packet {
+        Packet::Publish(Box::new(PublishPacket {
+            dup,
+            retain: false,
+            qos: QoS::ExactlyOnce,
+            topic: "in".into(),
+            packet_id: id.try_into().ok(),
+            payload: number.to_string().into(),
+            properties: None,
+        }))
+    }
+}
+
+fn encode(packet: Packet, out: &mut BytesMut) {
+    Codec::default().encode(packet, out).unwrap();
+}
+
+/// One step of a schedule.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The bus hands over a message, if the connection takes it.
+    Deliver,
+    ClientPublishes,
+    /// So many bytes reach the server.
+    ToServer(usize),
+    /// So many bytes reach the client.
+    ToClient(usize),
+    /// The bus answers its oldest open request.
+    Answer,
+    /// The client repeats what is not acknowledged, as MQTT 3.1.1 lets it.
+    Repeat,
+    /// What is on the way is lost.
+    Cut,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Deliver),
+        2 => Just(Step::ClientPublishes),
+        4 => (1_usize..40).prop_map(Step::ToServer),
+        4 => (1_usize..40).prop_map(Step::ToClient),
+        2 => Just(Step::Answer),
+        1 => Just(Step::Repeat),
+        1 => Just(Step::Cut),
+    ]
+}
+
+struct World {
+    connection: Option<Connection>,
+    client: Client,
+    /// Bytes that have arrived at the server and are not whole packets yet.
+    server_input: BytesMut,
+    client_input: BytesMut,
+    to_server: BytesMut,
+    to_client: BytesMut,
+    open: VecDeque<u64>,
+    /// What the bus was asked to publish, in order.
+    published: Vec<usize>,
+    waiting: VecDeque<Delivery>,
+}
+
+const WINDOW: u16 = 3;
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            connection: None,
+            client: Client::default(),
+            server_input: BytesMut::new(),
+            client_input: BytesMut::new(),
+            to_server: BytesMut::new(),
+            to_client: BytesMut::new(),
+            open: VecDeque::new(),
+            published: Vec::new(),
+            waiting: VecDeque::new(),
+        };
+        world.connect(None);
+        let subscribe = Packet::Subscribe {
+            packet_id: 1.try_into().unwrap(),
+            topic_filters: vec![("t".into(), QoS::ExactlyOnce)],
+        };
+        encode(subscribe, &mut world.to_server);
+        world.drain();
+        world
+    }
+
+    fn connect(&mut self, kept: Option<Session>) {
+        let bounds = Bounds {
+            in_flight: WINDOW,
+            write_bytes: 64,
+            ..Bounds::default()
+        };
+        let connection = Connection::accept(connect(), kept, false, bounds, Instant::now());
+        self.connection = Some(connection);
+    }
+
+    fn connection(&mut self) -> &mut Connection {
+        self.connection.as_mut().unwrap()
+    }
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::Deliver => {
+                if self.connection().credit() > 0
+                    && let Some(delivery) = self.waiting.pop_front()
+                {
+                    self.connection().handle_event(Event::Message {
+                        subscription: 1,
+                        delivery,
+                        retained: false,
+                    });
+                }
+            }
+            Step::ClientPublishes => self.client.publish_next(&mut self.to_server),
+            Step::ToServer(most) => {
+                let most = most.min(self.to_server.len());
+                let bytes = self.to_server.split_to(most);
+                self.server_input.extend_from_slice(&bytes);
+                self.poll();
+            }
+            Step::ToClient(most) => {
+                self.take_output();
+                let most = most.min(self.to_client.len());
+                let bytes = self.to_client.split_to(most);
+                self.client_input.extend_from_slice(&bytes);
+                // The codec remembers a header, so it starts anew on a copy.
+                loop {
+                    let mut copy = self.client_input.clone();
+                    let Some((packet, _)) = Codec::default().decode(&mut copy).unwrap() else {
+                        break;
+                    };
+                    self.client_input = copy;
+                    self.client.handle(packet, &mut self.to_server);
+                }
+            }
+            Step::Answer => {
+                if let Some(id) = self.open.pop_front() {
+                    self.connection()
+                        .handle_event(Event::Published { id, rev: 1 });
+                }
+            }
+            Step::Repeat => self.client.repeat(&mut self.to_server),
+            Step::Cut => self.cut(),
+        }
+        assert!(self.connection().credit() <= usize::from(WINDOW));
+    }
+
+    fn poll(&mut self) {
+        loop {
+            let connection = self.connection.as_mut().unwrap();
+            match connection
+                .poll_request(&mut self.server_input, Instant::now())
+                .unwrap()
+            {
+                Progress::Request(Request::Publish { id, publish }) => {
+                    let number = core::str::from_utf8(&publish.payload)
+                        .unwrap()
+                        .parse()
+                        .unwrap();
+                    self.published.push(number);
+                    self.open.push_back(id.unwrap());
+                }
+                Progress::Request(Request::Subscribe { id, subscriptions }) => {
+                    let results = subscriptions
+                        .iter()
+                        .map(|asked| (asked.id, Ok(())))
+                        .collect();
+                    connection.handle_event(Event::Subscribed { id, results });
+                }
+                Progress::Request(other) => panic!("{other:?}"),
+                Progress::NeedsBytes => return,
+                Progress::Left => panic!("nobody left"),
+            }
+        }
+    }
+
+    fn take_output(&mut self) {
+        let mut out = BytesMut::new();
+        self.connection().take_output(&mut out);
+        self.to_client.extend_from_slice(&out);
+    }
+
+    fn cut(&mut self) {
+        // What the bus was asked it answers, also when nobody hears of it.
+        while let Some(id) = self.open.pop_front() {
+            self.connection()
+                .handle_event(Event::Published { id, rev: 1 });
+        }
+        let remains = self.connection.take().unwrap().end();
+        assert!(remains.session.unacknowledged() <= usize::from(WINDOW));
+        self.server_input.clear();
+        self.client_input.clear();
+        self.to_server.clear();
+        self.to_client.clear();
+        self.connect(Some(remains.session));
+        self.client.repeat(&mut self.to_server);
+    }
+
+    /// Runs until nothing moves any more.
+    fn drain(&mut self) {
+        for _ in 0..10_000 {
+            let steps = [
+                Step::Deliver,
+                Step::ClientPublishes,
+                Step::ToServer(1_000),
+                Step::Answer,
+                Step::ToClient(1_000),
+            ];
+            for step in steps {
+                self.run(step);
+            }
+            let quiet = self.to_server.is_empty()
+                && self.to_client.is_empty()
+                && self.open.is_empty()
+                && self.client.to_publish.is_empty()
+                && !self.connection().has_output();
+            if quiet && (self.waiting.is_empty() || self.connection().credit() == 0) {
+                return;
+            }
+        }
+        panic!("never quiet");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn qos_1_and_2_over_cuts(steps in proptest::collection::vec(step(), 0..200), count in 1_usize..20) {
+        let deliveries = deliveries(count);
+        let mut world = World::new();
+        world.client.to_publish = (0..count).collect();
+        world.waiting = deliveries.into_iter().collect();
+        for step in steps {
+            world.run(step);
+        }
+        world.drain();
+
+        prop_assert!(world.client.sent.is_empty() && world.client.received.is_empty());
+        prop_assert_eq!(world.connection.take().unwrap().end().session.unacknowledged(), 0);
+        let of = |qos: QoS| -> Vec<usize> {
+            world.client.taken.iter().filter(|taken| taken.0 == qos).map(|taken| taken.1).collect()
+        };
+        let twice: Vec<usize> = (0..count).filter(|number| number % 2 == 1).collect();
+        prop_assert_eq!(of(QoS::ExactlyOnce), twice, "QoS 2 once each and in order");
+        let mut seen = BTreeSet::new();
+        let first: Vec<usize> = of(QoS::AtLeastOnce).into_iter().filter(|number| seen.insert(*number)).collect();
+        let once: Vec<usize> = (0..count).filter(|number| number % 2 == 0).collect();
+        prop_assert_eq!(first, once, "QoS 1 each, first in order");
+        world.published.sort_unstable();
+        prop_assert_eq!(world.published, (0..count).collect::<Vec<_>>(), "each of the client's once");
+    }
+}

@@ -1,0 +1,240 @@
+//! What depends on time, in virtual time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+mod support;
+
+use core::num::NonZeroU16;
+use core::time::Duration;
+
+use bytes::BytesMut;
+use latchbus_bus::{Bus, Options};
+use latchbus_core::topic::TopicName;
+use latchbus_mqtt::Bounds;
+use latchbus_mqtt::server::{Config, Server};
+use rmqtt_codec::types::QoS;
+use rmqtt_codec::v3::{Connect, LastWill, Packet};
+use rmqtt_codec::v5;
+use support::{Raw, client};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::codec::Encoder;
+
+struct World {
+    bus: Bus,
+    server: Server,
+}
+
+impl World {
+    fn new(config: Config) -> Self {
+        let bus = Bus::open(Options::default()).unwrap();
+        let server = Server::new(bus.clone(), config);
+        Self { bus, server }
+    }
+
+    fn open(&self) -> (Raw<DuplexStream>, JoinHandle<()>) {
+        let (near, far) = duplex(64 << 10);
+        let server = self.server.clone();
+        let serving = tokio::spawn(async move { server.connection(far, None).await });
+        (Raw::over(near), serving)
+    }
+
+    fn will(&self) -> Option<bytes::Bytes> {
+        let last = self.bus.last(TopicName::parse("will").unwrap());
+        last.map(|last| last.payload.bytes().clone())
+    }
+}
+
+fn seconds(instant: Instant) -> f64 {
+    instant.elapsed().as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_for_one_and_a_half_intervals_ends_a_connection() {
+    let world = World::new(Config::default());
+    let (mut raw, serving) = world.open();
+    let last_will = Some(LastWill {
+        qos: QoS::AtMostOnce,
+        retain: true,
+        topic: "will".into(),
+        message: "gone".into(),
+    });
+    let connect = Connect {
+        keep_alive: 10,
+        last_will,
+        ..client("silent", true)
+    };
+    raw.shake_hands(connect).await;
+    raw.subscribe("#", QoS::AtMostOnce).await;
+    for _ in 0..5 {
+        sleep(Duration::from_secs(14)).await;
+        raw.send(Packet::PingRequest).await;
+    }
+    // That the server has messages for it does not count: it must speak itself.
+    let heard = Instant::now();
+    serving.await.unwrap();
+    assert!((15.0..15.1).contains(&seconds(heard)), "{}", seconds(heard));
+    assert_eq!(world.will().as_deref(), Some(&b"gone"[..]));
+    assert_eq!(world.server.metrics().violations.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_keep_alive_silence_is_allowed() {
+    let world = World::new(Config::default());
+    let (mut raw, serving) = world.open();
+    let connect = Connect {
+        keep_alive: 0,
+        ..client("quiet", true)
+    };
+    raw.shake_hands(connect).await;
+    sleep(Duration::from_secs(3_600)).await;
+    assert!(!serving.is_finished());
+    raw.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_does_not_come_ends_the_connection() {
+    let world = World::new(Config::default());
+    let began = Instant::now();
+    let (silent, serving) = world.open();
+    serving.await.unwrap();
+    assert_eq!(seconds(began).round(), 10.0);
+    drop(silent);
+
+    let began = Instant::now();
+    let (mut slow, serving) = world.open();
+    for byte in b"\x10\x1d\x00\x04MQTT\x04\x02\x00\x00\x00\x11abcdef" {
+        // Fails once the server has closed.
+        let _closed = slow.stream.write_all(&[*byte]).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    serving.await.unwrap();
+    assert!(seconds(began) < 21.0);
+}
+
+/// A client that never takes what it asks for holds a bounded buffer, and is read no further.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_not_read() {
+    let world = World::new(Config::default());
+    let (mut raw, serving) = world.open();
+    raw.shake_hands(client("deaf", true)).await;
+    let mut pings = BytesMut::new();
+    for _ in 0..1_000_000 {
+        pings.extend_from_slice(&[0xC0, 0]);
+    }
+    let mut sent = 0;
+    let began = Instant::now();
+    while let Some(rest) = pings.get(sent..).filter(|rest| !rest.is_empty()) {
+        match tokio::time::timeout(Duration::from_secs(1), raw.stream.write(rest)).await {
+            Ok(Ok(written)) => sent += written,
+            _ => break,
+        }
+    }
+    assert!(sent < 1 << 20, "{sent} bytes were taken");
+    // It cannot be heard either, so its keep-alive ends it.
+    serving.await.unwrap();
+    assert!(seconds(began) < 95.0);
+}
+
+fn v5_connect(id: &str, will_delay_secs: u32) -> BytesMut {
+    let connect = v5::Connect {
+        session_expiry_interval_secs: 60,
+        last_will: Some(v5::LastWill {
+            qos: QoS::AtMostOnce,
+            retain: true,
+            topic: "will".into(),
+            message: "gone".into(),
+            will_delay_interval_sec: Some(will_delay_secs),
+            correlation_data: None,
+            message_expiry_interval: None,
+            content_type: None,
+            user_properties: Vec::new(),
+            is_utf8_payload: None,
+            response_topic: None,
+        }),
+        ..v5::Connect::default().client_id(id.to_owned())
+    };
+    let mut bytes = BytesMut::new();
+    let packet = v5::Packet::Connect(Box::new(connect));
+    v5::Codec::default().encode(packet, &mut bytes).unwrap();
+    bytes
+}
+
+async fn v5_open(world: &World, delay: u32) -> (DuplexStream, JoinHandle<()>, bool) {
+    let (raw, serving) = world.open();
+    let mut stream = raw.stream;
+    stream.write_all(&v5_connect("v5", delay)).await.unwrap();
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!((head[0], head[3]), (0x20, 0));
+    (stream, serving, head[2] == 1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_will_waits_for_a_return_and_sessions_expire() {
+    let world = World::new(Config::default());
+    // Housekeeping is part of serving.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = world.server.clone();
+    let housekeeping = tokio::spawn(async move { server.serve(listener).await });
+
+    let (stream, serving, _) = v5_open(&world, 5).await;
+    drop(stream);
+    serving.await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    let (stream, serving, present) = v5_open(&world, 5).await;
+    assert!(present);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.will(), None, "the client had come back");
+    drop(stream);
+    serving.await.unwrap();
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(world.will(), None);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.will().as_deref(), Some(&b"gone"[..]));
+    assert_eq!(world.server.metrics().sessions_away.get(), 1);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.server.metrics().sessions_away.get(), 0);
+    let (_stream, _serving, present) = v5_open(&world, 5).await;
+    assert!(!present, "expired");
+    world.bus.close().await;
+    housekeeping.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_of_3_1_1_leaves_expires_too() {
+    let bounds = Bounds {
+        session_expiry: Duration::from_secs(30),
+        ..Bounds::default()
+    };
+    let world = World::new(Config {
+        bounds,
+        ..Config::default()
+    });
+    for (away, kept) in [(29, true), (31, false)] {
+        let (mut raw, serving) = world.open();
+        raw.shake_hands(client("c", false)).await;
+        let packet_id = NonZeroU16::MIN;
+        let topic_filters = vec![("a".into(), QoS::AtLeastOnce)];
+        raw.send(Packet::Subscribe {
+            packet_id,
+            topic_filters,
+        })
+        .await;
+        assert!(matches!(raw.next().await, Packet::SubscribeAck { .. }));
+        drop(raw);
+        serving.await.unwrap();
+        sleep(Duration::from_secs(away)).await;
+        let (mut raw, serving) = world.open();
+        assert_eq!(raw.shake_hands(client("c", false)).await, kept);
+        raw.send(Packet::Disconnect).await;
+        serving.await.unwrap();
+    }
+}
