@@ -33,6 +33,9 @@ enum Operation {
     Unsubscribe {
         which: usize,
     },
+    Rewind {
+        which: usize,
+    },
     /// Ends a subscription and resumes it from the last revision that it took.
     Reconnect {
         which: usize,
@@ -66,6 +69,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(filter, mode, start)| Operation::Subscribe { filter, mode, start }),
         5 => (0..8usize, 0..6usize).prop_map(|(which, steps)| Operation::Take { which, steps }),
         1 => (0..8usize).prop_map(|which| Operation::Unsubscribe { which }),
+        1 => (0..8usize).prop_map(|which| Operation::Rewind { which }),
         1 => (0..8usize).prop_map(|which| Operation::Reconnect { which }),
     ]
 }
@@ -137,6 +141,12 @@ fn check<H: Driver>(mut real: H, limits: Limits, operations: Vec<Operation>) {
                     let pair = pairs.swap_remove(which);
                     real.unsubscribe(pair.real);
                     model.unsubscribe(pair.model);
+                }
+            }
+            Operation::Rewind { which } => {
+                if let Some(pair) = pairs.get(which) {
+                    real.rewind(pair.real);
+                    model.rewind(pair.model);
                 }
             }
             Operation::Reconnect { which } => {
@@ -224,18 +234,22 @@ proptest! {
 
 /// What a subscriber has put together from its steps is what the hub keeps.
 #[derive(Default)]
-struct Mirror(std::collections::BTreeMap<String, Vec<u8>>);
+struct Mirror {
+    values: std::collections::BTreeMap<String, Vec<u8>>,
+    events: u64,
+}
 
 impl Mirror {
     fn take(&mut self, step: Step<support::Taken>) {
         match step {
-            Step::Reset => self.0.clear(),
+            Step::Reset => self.values.clear(),
             Step::Entry { entry, .. } => match entry.kind {
-                Kind::State => drop(self.0.insert(entry.topic, entry.payload)),
-                Kind::Cleared => drop(self.0.remove(&entry.topic)),
-                Kind::Event => {}
+                Kind::State => drop(self.values.insert(entry.topic, entry.payload)),
+                Kind::Cleared => drop(self.values.remove(&entry.topic)),
+                Kind::Event => self.events += 1,
             },
-            Step::Gap { .. } | Step::Synced { .. } => {}
+            Step::Gap { missed } => self.events += missed,
+            Step::Synced { .. } => {}
         }
     }
 }
@@ -247,16 +261,22 @@ proptest! {
     fn a_mirror_ends_equal_and_never_goes_back(
         operations in proptest::collection::vec(operation(), 0..160),
         every in any::<bool>(),
+        stale in any::<bool>(),
     ) {
         let mut hub = Hub::<Vec<u8>>::new(7, limits(5, 2, 6, 4));
         let mode = if every { Mode::Every } else { Mode::Latest };
-        let mut id = hub.subscribe(latchbus_core::topic::TopicFilter::parse("#").unwrap(), mode, Start::Snapshot).unwrap();
+        let of_another_life = Start::Resume(Cursor { epoch: 6, rev: 3 });
+        let start = if stale { of_another_life } else { Start::Snapshot };
+        let mut id = Driver::subscribe(&mut hub, "#", mode, start).unwrap();
         let (mut mirror, mut last) = (Mirror::default(), Cursor { epoch: 7, rev: 0 });
         let mut steps = Vec::new();
+        let (mut events, mut reconnected) = (0, false);
         for operation in operations {
             match operation {
                 Operation::Publish { topic, size, retain } => {
-                    Driver::publish(&mut hub, TOPICS[topic], &vec![1; size], retain, 0);
+                    let accepted = Driver::publish(&mut hub, TOPICS[topic], &vec![1; size], retain, 0);
+                    let seen = accepted.is_some() && !TOPICS[topic].starts_with('$');
+                    events += u64::from(seen && retain == Retain::No);
                 }
                 Operation::Clear { topic } => {
                     Driver::clear(&mut hub, TOPICS[topic], 0);
@@ -264,9 +284,14 @@ proptest! {
                 Operation::Reconnect { .. } => {
                     Driver::unsubscribe(&mut hub, id);
                     id = Driver::subscribe(&mut hub, "#", mode, Start::Resume(last)).unwrap();
+                    reconnected = true;
                 }
                 Operation::Take { steps: n, .. } => {
                     steps.extend((0..n).filter_map(|_| Driver::next(&mut hub, id)));
+                }
+                Operation::Rewind { .. } => {
+                    Driver::rewind(&mut hub, id);
+                    last.rev = 0;
                 }
                 Operation::Subscribe { .. } | Operation::Unsubscribe { .. } => {}
             }
@@ -286,9 +311,13 @@ proptest! {
         while let Some(step) = Driver::next(&mut hub, id) {
             mirror.take(step);
         }
+        if !reconnected {
+            // Each event was delivered or told of.
+            prop_assert_eq!(mirror.events, events);
+        }
         for topic in ["a", "a/x", "a/y", "b"] {
             let kept = Driver::last(&hub, topic).map(|entry| entry.payload);
-            prop_assert_eq!(mirror.0.get(topic), kept.as_ref());
+            prop_assert_eq!(mirror.values.get(topic), kept.as_ref());
         }
     }
 }

@@ -4,6 +4,8 @@ use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::Kind;
+
 /// A place in one hub's order, as clients keep it to resume: `<epoch in hex>:<revision>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cursor {
@@ -135,7 +137,7 @@ pub(super) trait Source {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<I> {
     pub(super) rev: u64,
-    pub(super) event: bool,
+    pub(super) kind: Kind,
     pub(super) item: I,
 }
 
@@ -157,7 +159,9 @@ pub(super) struct Walk {
     fresh: bool,
     reset: bool,
     synced: bool,
-    /// The filter's totals when the walk began.
+    /// The hub's revision when the subscription began, before any reset: its events count from there.
+    events_since: u64,
+    /// The filter's totals: of state when the walk began, of events when the subscription did.
     base: Totals,
     /// Of the publishes since then: those taken, or counted as lost.
     accounted: Totals,
@@ -189,6 +193,7 @@ impl Walk {
             fresh,
             reset,
             synced: false,
+            events_since: began,
             base: source.totals(),
             accounted: Totals::default(),
             counts: Counts::default(),
@@ -197,6 +202,16 @@ impl Walk {
 
     pub(super) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Begins a snapshot again, and goes on with the events and clears that were not taken.
+    pub(super) fn rewind<S: Source>(&mut self, source: &S) {
+        if self.reset {
+            return;
+        }
+        let clears_after = self.clears_done();
+        self.restart(source);
+        self.clears_after = clears_after;
     }
 
     /// Takes the next step; `None` when the subscription has all there is.
@@ -220,15 +235,15 @@ impl Walk {
                 cursor: Cursor { epoch, rev },
             });
         }
-        let Some(Found { rev, event, item }) = next else {
+        let Some(Found { rev, kind, item }) = next else {
             self.caught_up(source);
             return None;
         };
         self.taken = rev;
         self.counts.taken += 1;
         let live = rev > self.began;
-        if live && event {
-            self.accounted.events += 1;
+        if kind == Kind::Event {
+            self.accounted.events += u64::from(rev > self.events_since);
         } else if live && rev > self.catch_up_to {
             self.accounted.state += 1;
         } else if live {
@@ -237,7 +252,7 @@ impl Walk {
         }
         Some(Step::Entry {
             entry: item,
-            retained: self.fresh && !live,
+            retained: self.fresh && !live && kind == Kind::State,
         })
     }
 
@@ -246,20 +261,50 @@ impl Walk {
         self.taken.max(self.events_after)
     }
 
+    fn clears_done(&self) -> u64 {
+        self.taken.max(self.clears_after)
+    }
+
     fn in_ring<S: Source>(&self, source: &S) -> bool {
         self.changes_done() + 1 >= source.recent_from()
     }
 
-    /// A clear that is still in the ring is not lost to a cursor that reads from it.
-    fn has_lost_a_clear<S: Source>(&self, source: &S) -> bool {
-        source.forgotten() > self.taken.max(self.clears_after)
-            && !(self.mode == Mode::Every && self.in_ring(source) && self.taken >= self.catch_up_to)
+    /// Up to here the walk reads from the log: its snapshot, and what it has to catch up with.
+    fn log_to(&self) -> u64 {
+        match self.fresh {
+            true => self.began.max(self.catch_up_to),
+            false => self.catch_up_to,
+        }
     }
 
+    /// A clear that is still in the ring is not lost to a cursor that reads from there.
+    fn has_lost_a_clear<S: Source>(&self, source: &S) -> bool {
+        let reads_ring =
+            self.mode == Mode::Every && self.in_ring(source) && self.clears_done() >= self.log_to();
+        source.forgotten() > self.clears_done() && !reads_ring
+    }
+
+    /// Begins with a snapshot again; events that were not taken still come.
     fn restart<S: Source>(&mut self, source: &S) {
-        let counts = self.counts;
-        *self = Self::new(self.mode, Start::Snapshot, source);
-        self.counts = counts;
+        let events_after = match self.reset {
+            true => self.events_since,
+            false => self.changes_done(),
+        };
+        let walk = Self::new(self.mode, Start::Snapshot, source);
+        *self = Self {
+            events_after,
+            events_since: self.events_since,
+            base: Totals {
+                state: walk.base.state,
+                events: self.base.events,
+            },
+            accounted: Totals {
+                state: 0,
+                events: self.accounted.events,
+            },
+            counts: self.counts,
+            ..walk
+        };
     }
 
     /// Counts what left the ring before it was taken, and says how many events a subscriber is to
@@ -271,19 +316,20 @@ impl Walk {
         let done = self.changes_done();
         let ring_end = source.recent_from() - 1;
         let totals = source.totals();
-        let waiting = source.recent_totals(self.began.max(done));
-        let lost_events = totals.events - self.base.events - self.accounted.events - waiting.events;
+        let waiting = source.recent_totals(self.events_since.max(done)).events;
+        let lost_events = totals.events - self.base.events - self.accounted.events - waiting;
         self.accounted.events += lost_events;
         self.counts.skipped += lost_events;
         self.events_after = ring_end;
         if self.mode == Mode::Latest {
             return (lost_events > 0).then_some(lost_events);
         }
-        let lost_state = totals.state - self.base.state - self.accounted.state - waiting.state;
+        let waiting = source.recent_totals(self.began.max(done)).state;
+        let lost_state = totals.state - self.base.state - self.accounted.state - waiting;
         self.accounted.state += lost_state;
         self.counts.conflated += lost_state;
         self.catch_up_to = ring_end;
-        let unknown = ring_end.min(self.began).saturating_sub(done);
+        let unknown = ring_end.min(self.events_since).saturating_sub(done);
         (lost_events + lost_state + unknown > 0).then_some(lost_events + unknown)
     }
 
@@ -293,15 +339,14 @@ impl Walk {
     }
 
     fn every<S: Source>(&mut self, source: &S) -> Option<Found<S::Item>> {
-        let log_to = if self.fresh {
-            self.began.max(self.catch_up_to)
-        } else {
-            self.catch_up_to
-        };
+        let log_to = self.log_to();
         if self.taken < log_to {
             let logged = self.logged(source).filter(|found| found.rev <= log_to);
-            if logged.is_some() {
-                return logged;
+            // Those that a walk which was begun again has not taken.
+            let event = source.recent_after(self.changes_done(), true);
+            let older = older(logged, event.filter(|found| found.rev <= log_to));
+            if older.is_some() {
+                return older;
             }
             // The log has nothing more that is older than the ring.
             self.taken = log_to;
@@ -312,10 +357,7 @@ impl Walk {
     /// The oldest value or clear behind the cursor.
     fn logged<S: Source>(&self, source: &S) -> Option<Found<S::Item>> {
         let value = source.value_after(self.taken);
-        older(
-            value,
-            source.tombstone_after(self.taken.max(self.clears_after)),
-        )
+        older(value, source.tombstone_after(self.clears_done()))
     }
 
     fn caught_up<S: Source>(&mut self, source: &S) {

@@ -239,6 +239,15 @@ impl<
             .ok_or(UnknownSubscription)
     }
 
+    /// Begins the snapshot of a subscription again, as if it had just begun; events and clears that it has
+    /// not taken still come.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn rewind(&mut self, id: SubscriptionId) -> Result<(), UnknownSubscription> {
+        self.walk(id, |walk, source| walk.rewind(source))
+    }
+
     /// Takes the next step of a subscription; `None` when it has all there is.
     ///
     /// # Errors
@@ -247,24 +256,7 @@ impl<
         &mut self,
         id: SubscriptionId,
     ) -> Result<Option<Step<BorrowedEntry<'_>>>, UnknownSubscription> {
-        // The subscription leaves its place while it reads the tables.
-        let place = self
-            .subscriptions
-            .get_mut(id.slot as usize)
-            .ok_or(UnknownSubscription)?;
-        let mut subscription = place
-            .take_if(|subscription| subscription.generation == id.generation)
-            .ok_or(UnknownSubscription)?;
-        let source = Scan {
-            hub: self,
-            filter: &subscription.filter,
-            totals: subscription.totals,
-            forgotten: subscription.forgotten,
-        };
-        let step = subscription.walk.step(&source);
-        if let Some(place) = self.subscriptions.get_mut(id.slot as usize) {
-            *place = Some(subscription);
-        }
+        let step = self.walk(id, |walk, source| walk.step(source))?;
         Ok(step.and_then(|step| self.fetch(step)))
     }
 
@@ -279,6 +271,32 @@ impl<
             .filter(|subscription| subscription.generation == id.generation)
             .map(|subscription| subscription.walk.counts())
             .ok_or(UnknownSubscription)
+    }
+
+    /// Lets a subscription look at the tables: it leaves its place while it does.
+    fn walk<R>(
+        &mut self,
+        id: SubscriptionId,
+        walk: impl FnOnce(&mut Walk, &Scan<'_, Self, T>) -> R,
+    ) -> Result<R, UnknownSubscription> {
+        let place = self
+            .subscriptions
+            .get_mut(id.slot as usize)
+            .ok_or(UnknownSubscription)?;
+        let mut subscription = place
+            .take_if(|subscription| subscription.generation == id.generation)
+            .ok_or(UnknownSubscription)?;
+        let source = Scan {
+            hub: self,
+            filter: &subscription.filter,
+            totals: subscription.totals,
+            forgotten: subscription.forgotten,
+        };
+        let result = walk(&mut subscription.walk, &source);
+        if let Some(place) = self.subscriptions.get_mut(id.slot as usize) {
+            *place = Some(subscription);
+        }
+        Ok(result)
     }
 
     fn slot(
@@ -457,7 +475,7 @@ impl<
             .find(|(_, slot)| self.filter.matches(&slot.topic))
             .map(|(index, slot)| Found {
                 rev: slot.rev,
-                event: slot.kind == Kind::Event,
+                kind: slot.kind,
                 item: Place::Recent(index),
             })
     }
@@ -476,7 +494,7 @@ impl<H, const T: usize> Scan<'_, H, T> {
             .min_by_key(|(_, slot)| slot.rev)
             .map(|(index, slot)| Found {
                 rev: slot.rev,
-                event: false,
+                kind: slot.kind,
                 item: place(index),
             })
     }

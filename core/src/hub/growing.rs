@@ -324,22 +324,27 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         &mut self,
         id: SubscriptionId,
     ) -> Result<Option<Step<SharedEntry<P>>>, UnknownSubscription> {
-        let Some(Some(subscription)) = self.subscriptions.get_mut(id.slot as usize) else {
-            return Err(UnknownSubscription);
-        };
-        if subscription.generation != id.generation {
-            return Err(UnknownSubscription);
-        }
-        let Some(Some(view)) = self.views.get(subscription.view.index()) else {
-            return Err(UnknownSubscription);
-        };
-        Ok(subscription.walk.step(&Seen {
-            view,
-            epoch: self.epoch,
-            revision: self.revision,
-            forgotten: self.forgotten,
-            recent: &self.recent,
-        }))
+        self.walk(id, |walk, source| walk.step(source))
+    }
+
+    /// Begins the snapshot of a subscription again, as if it had just begun; events and clears that it has
+    /// not taken still come.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn rewind(&mut self, id: SubscriptionId) -> Result<(), UnknownSubscription> {
+        self.walk(id, |walk, source| walk.rewind(source))
+    }
+
+    /// The filter of a subscription.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn filter_of(&self, id: SubscriptionId) -> Result<TopicFilter<&str>, UnknownSubscription> {
+        let view = self.view_of(id)?;
+        let view = self.views.get(view.index()).and_then(Option::as_ref);
+        view.map(|view| view.filter.borrowed())
+            .ok_or(UnknownSubscription)
     }
 
     /// The view that a subscription shares.
@@ -365,6 +370,30 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             .and_then(Option::as_ref)
             .filter(|subscription| subscription.generation == id.generation)
             .ok_or(UnknownSubscription)
+    }
+
+    fn walk<R>(
+        &mut self,
+        id: SubscriptionId,
+        walk: impl FnOnce(&mut Walk, &Seen<'_, P>) -> R,
+    ) -> Result<R, UnknownSubscription> {
+        let place = self.subscriptions.get_mut(id.slot as usize);
+        let subscription = place
+            .and_then(Option::as_mut)
+            .filter(|subscription| subscription.generation == id.generation)
+            .ok_or(UnknownSubscription)?;
+        let view = self
+            .views
+            .get(subscription.view.index())
+            .and_then(Option::as_ref);
+        let source = Seen {
+            view: view.ok_or(UnknownSubscription)?,
+            epoch: self.epoch,
+            revision: self.revision,
+            forgotten: self.forgotten,
+            recent: &self.recent,
+        };
+        Ok(walk(&mut subscription.walk, &source))
     }
 
     fn check_sizes(&self, topic: TopicName<&str>, payload: usize) -> Result<(), PublishError> {

@@ -159,7 +159,7 @@ impl<P> Source for Seen<'_, P> {
         let entry = self.recent.get((rev - recent_from) as usize)?;
         Some(Found {
             rev,
-            event: entry.kind == Kind::Event,
+            kind: entry.kind,
             item: Arc::clone(entry),
         })
     }
@@ -168,7 +168,7 @@ impl<P> Source for Seen<'_, P> {
 fn found<P>((rev, entry): (u64, &SharedEntry<P>)) -> Found<SharedEntry<P>> {
     Found {
         rev,
-        event: false,
+        kind: entry.kind,
         item: Arc::clone(entry),
     }
 }

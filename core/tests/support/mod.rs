@@ -34,6 +34,7 @@ pub(crate) trait Driver {
     fn clear(&mut self, topic: &str, at: u64) -> Option<Option<u64>>;
     fn subscribe(&mut self, filter: &str, mode: Mode, start: Start) -> Option<Self::Id>;
     fn unsubscribe(&mut self, id: Self::Id);
+    fn rewind(&mut self, id: Self::Id);
     fn next(&mut self, id: Self::Id) -> Option<Step<Taken>>;
     fn counts(&self, id: Self::Id) -> Counts;
     fn last(&self, topic: &str) -> Option<Taken>;
@@ -74,6 +75,9 @@ macro_rules! drive {
             }
             fn unsubscribe(&mut self, id: Self::Id) {
                 Self::unsubscribe(self, id).expect("a live subscription");
+            }
+            fn rewind(&mut self, id: Self::Id) {
+                Self::rewind(self, id).expect("a live subscription");
             }
             fn next(&mut self, id: Self::Id) -> Option<Step<Taken>> {
                 Self::next(self, id).expect("a live subscription").map(|step| owned(step, $own))

@@ -32,6 +32,7 @@ struct Subscription {
     state_lost: BTreeSet<u64>,
     counts: Counts,
     conflated_before: u64,
+    events_since: u64,
 }
 
 impl Model {
@@ -105,8 +106,19 @@ impl Model {
             state_taken: BTreeSet::new(),
             state_lost: BTreeSet::new(),
             conflated_before: counts.conflated,
+            events_since: began,
             counts,
         }
+    }
+
+    fn restart(&self, sub: &mut Subscription) {
+        let events = match sub.reset {
+            true => sub.events_since,
+            false => sub.taken.max(sub.given_up),
+        };
+        let events_since = sub.events_since;
+        *sub = self.begin(&sub.filter, sub.mode, Start::Snapshot, sub.counts);
+        (sub.given_up, sub.events_since) = (events, events_since);
     }
 
     fn step(&self, sub: &mut Subscription) -> Option<Step<Taken>> {
@@ -114,22 +126,27 @@ impl Model {
         let matches = |topic: &str| topic_filter.matches(&name(topic));
         let ring_end = self.recent_from() - 1;
         let in_ring = |sub: &Subscription| sub.taken.max(sub.given_up) >= ring_end;
-        let reads_ring = sub.mode == Mode::Every && in_ring(sub) && sub.taken >= sub.catch_up_to;
+        let snapshot_to = if sub.fresh { sub.began } else { 0 };
+        let reads_ring = sub.mode == Mode::Every
+            && in_ring(sub)
+            && sub.taken.max(sub.changes_after) >= snapshot_to.max(sub.catch_up_to);
         let clears_known_to = sub.taken.max(sub.changes_after);
         let mut newly_forgotten = self.forgotten[sub.forgotten_before..].iter();
         let lost_clear = newly_forgotten.any(|(rev, t)| *rev > clears_known_to && matches(t));
         if sub.reset || (lost_clear && !reads_ring) {
-            *sub = self.begin(&sub.filter, sub.mode, Start::Snapshot, sub.counts);
+            self.restart(sub);
             return Some(Step::Reset);
         }
         if !in_ring(sub) {
             let done = sub.taken.max(sub.given_up);
-            let unknown = ring_end.min(sub.began).saturating_sub(done);
-            let gone = (done.max(sub.began) + 1..=ring_end).map(|rev| self.entry(rev));
+            let unknown = ring_end.min(sub.events_since).saturating_sub(done);
+            let gone = (done + 1..=ring_end).map(|rev| self.entry(rev));
             let (events, state): (Vec<_>, Vec<_>) = gone
                 .filter(|entry| matches(&entry.topic))
                 .partition(|entry| entry.kind == Kind::Event);
-            let events = events.len() as u64;
+            let known = |since: u64| move |entry: &&&Taken| entry.rev > since;
+            let events = events.iter().filter(known(sub.events_since)).count() as u64;
+            let state: Vec<_> = state.iter().filter(known(sub.began)).collect();
             sub.counts.skipped += events;
             sub.given_up = ring_end;
             if sub.mode == Mode::Latest {
@@ -170,9 +187,9 @@ impl Model {
             Mode::Every => {
                 let snapshot_to = if sub.fresh { sub.began } else { 0 };
                 let log_to = snapshot_to.max(sub.catch_up_to);
-                logged
-                    .filter(|rev| *rev <= log_to)
-                    .or_else(|| ring(sub.taken.max(log_to), false))
+                let event = ring(sub.taken.max(sub.given_up), true);
+                let behind = logged.into_iter().chain(event).filter(|rev| *rev <= log_to);
+                behind.min().or_else(|| ring(sub.taken.max(log_to), false))
             }
         };
         if !sub.synced && next.is_none_or(|rev| rev > sub.began) {
@@ -205,7 +222,7 @@ impl Model {
             }
         }
         Some(Step::Entry {
-            retained: sub.fresh && rev <= sub.began,
+            retained: sub.fresh && rev <= sub.began && entry.kind == Kind::State,
             entry,
         })
     }
@@ -263,6 +280,19 @@ impl Driver for Model {
 
     fn unsubscribe(&mut self, id: usize) {
         self.subscriptions[id] = None;
+    }
+
+    fn rewind(&mut self, id: usize) {
+        let before = self.subscriptions[id].take().expect("a live subscription");
+        let mut after = before;
+        if !after.reset {
+            let clears = after.taken.max(after.changes_after);
+            let forgotten_before = after.forgotten_before;
+            self.restart(&mut after);
+            after.forgotten_before = forgotten_before;
+            after.changes_after = clears;
+        }
+        self.subscriptions[id] = Some(after);
     }
 
     fn next(&mut self, id: usize) -> Option<Step<Taken>> {

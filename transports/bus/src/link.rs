@@ -10,7 +10,7 @@ use latchbus_core::wire::ErrorCode;
 use crate::{Delivery, Publish, PublishRefused, SubscribeRefused};
 
 /// What a peer asks for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Request {
     /// Begin subscriptions, or replace those with the same ids. Answered by one [`Event::Subscribed`].
     Subscribe {
@@ -68,7 +68,7 @@ pub struct Subscribe {
 }
 
 /// What a peer is told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Event {
     /// The answer to [`Request::Subscribe`]: a result for each subscription, in its order.
     Subscribed {
@@ -174,7 +174,8 @@ pub trait LinkSender: Send {
     /// [`Wake`](crate::Wake) is called.
     fn credit(&mut self) -> usize;
 
-    /// Encodes an event into the link's buffer, without I/O.
+    /// Encodes an event into the link's buffer, without I/O. After a failure to send it may be called
+    /// once more with the answers that are still due, for what the link remembers of its peer.
     ///
     /// # Errors
     /// When the link cannot go on.

@@ -47,7 +47,7 @@ impl Publish {
 pub type Delivery = SharedEntry<Payload>;
 
 /// The bytes of a message, with the encodings that transports made of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Payload {
     bytes: Bytes,
     qos: u8,
@@ -98,6 +98,14 @@ impl Payload {
             Some(slot) => slot.get_or_init(encode).clone(),
             None => encode(),
         }
+    }
+}
+
+impl Default for Payload {
+    /// What the hub makes for a clear: no bytes, and capping nobody's quality of service, so that a clear
+    /// is no more lost than the value that it ends.
+    fn default() -> Self {
+        Self::new(Bytes::new(), Publish::STATE_QOS)
     }
 }
 

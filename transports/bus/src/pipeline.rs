@@ -136,8 +136,10 @@ impl Pipeline {
 
     /// Merges a message into what is known. What it says afterwards must be applied.
     pub(crate) fn plan(&mut self, publish: Publish) -> Result<Plan, PublishRefused> {
+        let planned_places = self.planned_places;
         let plan = self.try_plan(publish);
         if let Err(refused) = &plan {
+            self.planned_places = planned_places;
             self.metrics.publishes_refused.add(1);
             if matches!(refused, PublishRefused::Malformed { .. }) {
                 self.metrics.clicks_malformed.add(1);
@@ -279,16 +281,17 @@ impl Pipeline {
                 .report((room, device), incarnation, reported, unix_ms())?
             {
                 Reported::Raised(raised) => raised,
-                Reported::Unchanged
+                Reported::Unchanged(joined)
                     if self.shared.read(|hub| hub.last(topic.borrowed()).is_none()) =>
                 {
-                    // The topic was cleared, which says nothing of the count: it is shown again.
+                    // The topic was cleared, which says nothing of the count, or the message that raised
+                    // it is of this batch: what is known is shown again.
                     Raised {
-                        joined: reported,
+                        joined,
                         folded: None,
                     }
                 }
-                Reported::Unchanged => {
+                Reported::Unchanged(_) => {
                     return Ok(Plan {
                         unchanged: Some(topic),
                         ..Plan::default()

@@ -72,7 +72,8 @@ struct PressIds {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reported {
     Stale,
-    Unchanged,
+    /// As much was known already: this.
+    Unchanged(Counter),
     Raised(Raised),
 }
 
@@ -166,7 +167,11 @@ impl Rooms {
         Ok(
             match outcome.map_err(|Full| full("incarnations of the device", max_live))? {
                 Outcome::Stale => Reported::Stale,
-                Outcome::Unchanged => Reported::Unchanged,
+                Outcome::Unchanged => {
+                    let mut live = clicks.entries().iter();
+                    let known = live.find(|(run, _)| *run == incarnation);
+                    Reported::Unchanged(known.map_or(counter, |(_, known)| *known))
+                }
                 Outcome::Raised { joined, gained } => {
                     let fallen = clicks.pending_fold().map(|fold| {
                         let fallen = fold.fallen.iter().map(|(incarnation, _)| *incarnation);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use latchbus_core::hub::{Step, SubscriptionId};
+use latchbus_core::hub::{Mode, Start, Step, SubscriptionId};
 use tokio::{
     select,
     sync::mpsc,
@@ -44,6 +44,7 @@ pub struct Session {
 #[derive(Debug)]
 struct Entry {
     id: SubscriptionId,
+    mode: Mode,
     pace: Option<Duration>,
     /// It stands on the hub's waiting list, and comes back through the mailbox.
     waiting: bool,
@@ -126,19 +127,22 @@ impl Session {
             error = self.write(sender, &mut outbox) => Ended::Sender(error),
         };
         let close = match ended {
-            Ended::Sender(_) => return ended,
-            Ended::Left | Ended::Receiver(_) => Close::ReceiverEnded,
-            Ended::Stopped => Close::TakenOver,
-            Ended::Closing => Close::GoingAway,
+            Ended::Sender(_) => None,
+            Ended::Left | Ended::Receiver(_) => Some(Close::ReceiverEnded),
+            Ended::Stopped => Some(Close::TakenOver),
+            Ended::Closing => Some(Close::GoingAway),
         };
         // A peer that reads too slowly for this hears nothing more.
         let _too_slow = timeout(CLOSE_TIMEOUT, async {
+            // A sender that has failed still learns which publishes were answered.
             while let Some(event) = outbox.next().await {
                 if sender.push(event).is_err() {
                     return;
                 }
             }
-            if sender.flush().await.is_ok() {
+            if let Some(close) = close
+                && sender.flush().await.is_ok()
+            {
                 sender.close(close).await;
             }
         })
@@ -152,6 +156,11 @@ impl Session {
         answers: mpsc::Sender<Answer>,
     ) -> Result<(), R::Error> {
         while let Some(request) = receiver.recv().await? {
+            // The place for its answer comes first: a publish that was made is always answered, as far as
+            // the sender's state machine is concerned.
+            let Ok(place) = answers.reserve().await else {
+                return Ok(());
+            };
             let answer = match request {
                 Request::Publish { id, publish } => self.publish(id, publish).await,
                 Request::Subscribe { id, subscriptions } => {
@@ -161,13 +170,10 @@ impl Session {
                         .collect();
                     let accepted = results.iter().filter(|(_, result)| result.is_ok());
                     let begun: Vec<_> = accepted.map(|(key, _)| *key).collect();
-                    let event = Event::Subscribed { id, results };
-                    if answers.send(Answer::Event(event)).await.is_err() {
-                        return Ok(());
-                    }
+                    place.send(Answer::Event(Event::Subscribed { id, results }));
                     // Only now, so that the answer goes out before the first message.
                     begun.into_iter().for_each(|key| self.wake.ready(key));
-                    None
+                    continue;
                 }
                 Request::Unsubscribe { id, subscriptions } => {
                     let existed = subscriptions.into_iter().map(|key| self.unsubscribe(key));
@@ -179,10 +185,8 @@ impl Session {
                     Some(Answer::Event(Event::Bad { id, code, message }))
                 }
             };
-            if let Some(answer) = answer
-                && answers.send(answer).await.is_err()
-            {
-                return Ok(());
+            if let Some(answer) = answer {
+                place.send(answer);
             }
         }
         Ok(())
@@ -205,11 +209,21 @@ impl Session {
         if subscriptions.len() >= limit && !subscriptions.contains_key(&subscribe.id) {
             return Err(SubscribeRefused::SessionFull { limit });
         }
+        if let Some(entry) = subscriptions.get_mut(&subscribe.id)
+            && (entry.mode, Start::Snapshot) == (subscribe.mode, subscribe.start)
+            && bus.shared().rewind(entry.id, filter)
+        {
+            // The same again: the snapshot comes once more, and the flow of events is not
+            // interrupted (MQTT 3.1.1 §3.8.4).
+            (entry.pace, entry.synced) = (subscribe.pace, false);
+            return Ok(());
+        }
         let id = bus
             .shared()
             .subscribe(filter, subscribe.mode, subscribe.start)?;
         let entry = Entry {
             id,
+            mode: subscribe.mode,
             pace: subscribe.pace,
             waiting: false,
             not_before: None,

@@ -97,6 +97,12 @@ impl Shared {
         lock(&self.state).hub.subscribe(filter, mode, start)
     }
 
+    /// Begins the snapshot of a subscription again if it has this filter; false if it has another.
+    pub(crate) fn rewind(&self, id: SubscriptionId, filter: TopicFilter<&str>) -> bool {
+        let hub = &mut lock(&self.state).hub;
+        hub.filter_of(id) == Ok(filter) && hub.rewind(id).is_ok()
+    }
+
     /// Ends a subscription and says what became of its messages.
     pub(crate) fn unsubscribe(&self, id: SubscriptionId) -> Counts {
         let mut state = lock(&self.state);
