@@ -1,0 +1,194 @@
+//! What the server sends.
+
+use std::io::{self, Write};
+
+use latchbus_core::hub::Kind;
+use latchbus_core::wire::ServerFrame;
+
+use super::payload::{write_payload, write_text};
+
+/// The part of a message that is the same for all subscribers: it follows the head
+/// `{"op":"message","id":<id>,`.
+pub(crate) fn message_tail(kind: Kind, topic: &str, payload: &[u8], rev: u64, at: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + topic.len() + payload.len());
+    out.extend_from_slice(b"\"topic\":");
+    write_text(&mut out, topic);
+    out.push(b',');
+    match kind {
+        Kind::Cleared => out.extend_from_slice(b"\"cleared\":true"),
+        Kind::State | Kind::Event => write_payload(&mut out, payload),
+    }
+    // Writing to a vector cannot fail.
+    let _ = write!(out, r#","rev":{rev},"at":{at}}}"#);
+    out
+}
+
+/// What precedes a tail.
+pub(crate) fn message_head(id: u64) -> Vec<u8> {
+    format!(r#"{{"op":"message","id":{id},"#).into_bytes()
+}
+
+/// One frame of the subprotocol `latchbus.v1.json`.
+pub(crate) fn encode(frame: &ServerFrame<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    // Writing to a vector cannot fail.
+    let _ = write_frame(&mut out, frame);
+    out
+}
+
+fn write_frame(out: &mut Vec<u8>, frame: &ServerFrame<'_>) -> io::Result<()> {
+    match *frame {
+        ServerFrame::Welcome {
+            server,
+            epoch,
+            limits,
+        } => {
+            out.extend_from_slice(br#"{"op":"welcome","server":"#);
+            write_text(out, server);
+            write!(
+                out,
+                r#","epoch":"{epoch:x}","limits":{{"payload_bytes":{},"topic_bytes":{},"subscriptions":{},"in_flight":{}}}}}"#,
+                limits.payload_bytes, limits.topic_bytes, limits.subscriptions, limits.in_flight,
+            )
+        }
+        ServerFrame::Message {
+            id,
+            topic,
+            payload,
+            rev,
+            at,
+        } => {
+            out.extend(message_head(id));
+            out.extend(message_tail(Kind::State, topic, payload, rev, at));
+            Ok(())
+        }
+        ServerFrame::Cleared { id, topic, rev, at } => {
+            out.extend(message_head(id));
+            out.extend(message_tail(Kind::Cleared, topic, b"", rev, at));
+            Ok(())
+        }
+        ServerFrame::Synced { id, cursor } => {
+            write!(out, r#"{{"op":"synced","id":{id},"cursor":"{cursor}"}}"#)
+        }
+        ServerFrame::Gap { id, missed } => {
+            write!(out, r#"{{"op":"gap","id":{id},"missed":{missed}}}"#)
+        }
+        ServerFrame::Reset { id } => write!(out, r#"{{"op":"reset","id":{id}}}"#),
+        ServerFrame::Ack { id, rev } => write!(out, r#"{{"op":"ack","id":{id},"rev":{rev}}}"#),
+        ServerFrame::Error { id, code, message } => {
+            out.extend_from_slice(br#"{"op":"error","#);
+            if let Some(id) = id {
+                write!(out, r#""id":{id},"#)?;
+            }
+            write!(out, r#""code":"{code}","message":"#)?;
+            write_text(out, message);
+            out.push(b'}');
+            Ok(())
+        }
+        ServerFrame::Pong { id } => write!(out, r#"{{"op":"pong","id":{id}}}"#),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use latchbus_core::hub::Cursor;
+    use latchbus_core::wire::{ErrorCode, Limits};
+
+    use super::*;
+
+    #[test]
+    fn the_frames_of_the_contract() {
+        let limits = Limits {
+            payload_bytes: 65_536,
+            topic_bytes: 1024,
+            subscriptions: 100,
+            in_flight: 16,
+        };
+        let cursor = Cursor {
+            epoch: 0x9f3c,
+            rev: 1042,
+        };
+        for (frame, text) in [
+            (
+                ServerFrame::Welcome {
+                    server: "latchbus/0.1.0",
+                    epoch: 0x9f3c,
+                    limits,
+                },
+                r#"{"op":"welcome","server":"latchbus/0.1.0","epoch":"9f3c","limits":{"payload_bytes":65536,"topic_bytes":1024,"subscriptions":100,"in_flight":16}}"#,
+            ),
+            (
+                ServerFrame::Message {
+                    id: 1,
+                    topic: "clicks/main/values",
+                    payload: br#"{"red":12,"blue":7}"#,
+                    rev: 1042,
+                    at: 1_732_305_000_123,
+                },
+                r#"{"op":"message","id":1,"topic":"clicks/main/values","payload":{"red":12,"blue":7},"rev":1042,"at":1732305000123}"#,
+            ),
+            (
+                ServerFrame::Message {
+                    id: 1,
+                    topic: "a\"b",
+                    payload: b"red",
+                    rev: 2,
+                    at: 3,
+                },
+                r#"{"op":"message","id":1,"topic":"a\"b","text":"red","rev":2,"at":3}"#,
+            ),
+            (
+                ServerFrame::Message {
+                    id: 1,
+                    topic: "a",
+                    payload: b"\xff",
+                    rev: 2,
+                    at: 3,
+                },
+                r#"{"op":"message","id":1,"topic":"a","base64":"/w==","rev":2,"at":3}"#,
+            ),
+            (
+                ServerFrame::Cleared {
+                    id: 1,
+                    topic: "a",
+                    rev: 2,
+                    at: 3,
+                },
+                r#"{"op":"message","id":1,"topic":"a","cleared":true,"rev":2,"at":3}"#,
+            ),
+            (
+                ServerFrame::Synced { id: 1, cursor },
+                r#"{"op":"synced","id":1,"cursor":"9f3c:1042"}"#,
+            ),
+            (
+                ServerFrame::Gap { id: 1, missed: 17 },
+                r#"{"op":"gap","id":1,"missed":17}"#,
+            ),
+            (ServerFrame::Reset { id: 1 }, r#"{"op":"reset","id":1}"#),
+            (
+                ServerFrame::Ack { id: 2, rev: 1043 },
+                r#"{"op":"ack","id":2,"rev":1043}"#,
+            ),
+            (
+                ServerFrame::Error {
+                    id: Some(2),
+                    code: ErrorCode::InvalidTopic,
+                    message: "\"+\"",
+                },
+                r#"{"op":"error","id":2,"code":"invalid_topic","message":"\"+\""}"#,
+            ),
+            (
+                ServerFrame::Error {
+                    id: None,
+                    code: ErrorCode::BadMessage,
+                    message: "?",
+                },
+                r#"{"op":"error","code":"bad_message","message":"?"}"#,
+            ),
+            (ServerFrame::Pong { id: 3 }, r#"{"op":"pong","id":3}"#),
+        ] {
+            assert_eq!(String::from_utf8(encode(&frame)).unwrap(), text);
+            assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The JSON form of the messages.
+
+mod event;
+mod payload;
+mod request;
+
+pub(crate) use event::{encode, message_head, message_tail};
+pub(crate) use payload::{base64_bytes, payload_key, quoted};
+pub(crate) use request::also_null;
+pub use request::decode;

@@ -1,0 +1,329 @@
+//! One connection of the server: the two halves that a session drives.
+
+use core::{future::poll_fn, mem::MaybeUninit, pin::Pin, time::Duration};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use latchbus_bus::{Close, Event, LinkReceiver, LinkSender, Request, Wake};
+use latchbus_core::wire::ServerFrame;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::flow::{Flow, Probe};
+use crate::frame::{FrameError, FrameReader, Incoming, Opcode, write_frame};
+use crate::request::{Bad, decode_postcard};
+use crate::{Protocol, json, outgoing};
+
+/// What is taken from the socket in one go. It lies on the stack, so that a connection which waits for
+/// its peer holds no buffer.
+const READ_BYTES: usize = 8 << 10;
+
+/// A sender that has buffered this much takes no more messages until it is flushed.
+const BATCH_BYTES: usize = 32 << 10;
+
+/// The most messages between two flushes, however small.
+const BATCH_MESSAGES: usize = 64;
+
+/// Longer buffers are given back when they are flushed.
+const KEPT_BYTES: usize = 1 << 10;
+
+/// The code of a peer that said nothing for too long (RFC 6455 §7.4.1: policy violation).
+const SILENT: u16 = 1008;
+
+/// The times and bounds of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) max_message_bytes: usize,
+    pub(crate) ping_every: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+}
+
+/// Makes the two halves of a connection.
+pub(crate) fn link<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    protocol: Protocol,
+    bounds: Bounds,
+    wake: Wake,
+) -> (Receiver<S>, Sender<S>) {
+    let (read, write) = tokio::io::split(stream);
+    let control = Arc::new(Control {
+        wake,
+        owed: Mutex::default(),
+    });
+    let receiver = Receiver {
+        stream: read,
+        frames: FrameReader::new(bounds.max_message_bytes),
+        protocol,
+        bounds,
+        heard: Instant::now(),
+        control: Arc::clone(&control),
+    };
+    let sender = Sender {
+        stream: write,
+        protocol,
+        bounds,
+        buffer: Vec::new(),
+        sent: 0,
+        messages: 0,
+        largest: 1,
+        flow: Flow::new(Instant::now()),
+        control,
+    };
+    (receiver, sender)
+}
+
+/// What the receiver wants the sender to send.
+#[derive(Debug)]
+struct Control {
+    wake: Wake,
+    owed: Mutex<Owed>,
+}
+
+#[derive(Debug, Default)]
+struct Owed {
+    /// Only the last ping needs an answer (RFC 6455 §5.5.3).
+    pong: Option<Vec<u8>>,
+    /// The peer's last answer to a probe, and when it came.
+    answer: Option<(Probe, Instant)>,
+    /// The code to close with, if the peer still listens.
+    close: Option<u16>,
+}
+
+impl Control {
+    fn owed(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a peer's connection has ended otherwise than by its close frame.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiveError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("nothing came for {0:?}")]
+    Silent(Duration),
+    #[error("the connection was cut")]
+    Cut,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The half that reads requests.
+#[derive(Debug)]
+pub(crate) struct Receiver<S> {
+    stream: ReadHalf<S>,
+    frames: FrameReader,
+    protocol: Protocol,
+    bounds: Bounds,
+    heard: Instant,
+    control: Arc<Control>,
+}
+
+// By reference, so that the connection can be read to its end after the session has ended.
+impl<S: AsyncRead + Send> LinkReceiver for &mut Receiver<S> {
+    type Error = ReceiveError;
+
+    async fn recv(&mut self) -> Result<Option<Request>, ReceiveError> {
+        let received = self.request().await;
+        if let Err(error) = &received {
+            self.control.owed().close = match error {
+                ReceiveError::Frame(error) => Some(error.close_code()),
+                ReceiveError::Silent(_) => Some(SILENT),
+                ReceiveError::Cut | ReceiveError::Io(_) => None,
+            };
+        }
+        received
+    }
+}
+
+impl<S: AsyncRead> Receiver<S> {
+    async fn request(&mut self) -> Result<Option<Request>, ReceiveError> {
+        loop {
+            while let Some(incoming) = self.frames.next_incoming()? {
+                match incoming {
+                    Incoming::Text(text) if self.protocol == Protocol::Json => {
+                        return Ok(Some(json::decode(&text).unwrap_or_else(Request::from)));
+                    }
+                    Incoming::Binary(bytes) if self.protocol == Protocol::Postcard => {
+                        return Ok(Some(decode_postcard(&bytes).unwrap_or_else(Request::from)));
+                    }
+                    Incoming::Text(_) => {
+                        let bad = Bad::message(None, "this subprotocol uses binary frames");
+                        return Ok(Some(bad.into()));
+                    }
+                    Incoming::Binary(_) => {
+                        let bad = Bad::message(None, "this subprotocol uses text frames");
+                        return Ok(Some(bad.into()));
+                    }
+                    Incoming::Ping(payload) => {
+                        self.control.owed().pong = Some(payload);
+                        self.control.wake.wake();
+                    }
+                    Incoming::Pong(payload) => {
+                        // The pongs of keep-alive pings are empty.
+                        if let Ok(probe) = payload.try_into() {
+                            self.control.owed().answer = Some((probe, Instant::now()));
+                            self.control.wake.wake();
+                        }
+                    }
+                    Incoming::Close(code) => {
+                        self.control.owed().close = Some(code.unwrap_or(1000));
+                        return Ok(None);
+                    }
+                }
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Cancel-safe: what was read is in the frame reader at once.
+    async fn read(&mut self) -> Result<(), ReceiveError> {
+        let silent_at = self.heard + self.bounds.idle_timeout;
+        let (stream, frames) = (&mut self.stream, &mut self.frames);
+        let read = poll_fn(|cx| {
+            let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
+            let mut bytes = ReadBuf::uninit(&mut bytes);
+            let polled = Pin::new(&mut *stream).poll_read(cx, &mut bytes);
+            polled.map_ok(|()| {
+                frames.feed(bytes.filled());
+                bytes.filled().len()
+            })
+        });
+        let read = timeout_at(silent_at, read)
+            .await
+            .map_err(|_| ReceiveError::Silent(self.bounds.idle_timeout))??;
+        if read == 0 {
+            return Err(ReceiveError::Cut);
+        }
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    /// Reads what the peer still sends, up to the end of the connection or of the time: a socket that is
+    /// dropped with unread bytes is reset, and the peer would never see why.
+    pub(crate) async fn drain(mut self) {
+        let end = async {
+            let mut bytes = [0; READ_BYTES];
+            while let Ok(1..) = tokio::io::AsyncReadExt::read(&mut self.stream, &mut bytes).await {}
+        };
+        // Whether it came to its end in time makes no difference.
+        let _ = timeout(self.bounds.close_timeout, end).await;
+    }
+}
+
+/// The half that writes events.
+#[derive(Debug)]
+pub(crate) struct Sender<S> {
+    stream: WriteHalf<S>,
+    protocol: Protocol,
+    bounds: Bounds,
+    /// Whole frames.
+    buffer: Vec<u8>,
+    /// How much of the buffer is sent.
+    sent: usize,
+    /// Messages in the buffer.
+    messages: usize,
+    /// The longest message of this batch and the one before: what the next is taken to be like.
+    largest: usize,
+    flow: Flow,
+    control: Arc<Control>,
+}
+
+impl<S: AsyncWrite + Send> Sender<S> {
+    /// Buffers the first frame.
+    pub(crate) fn push_frame(&mut self, frame: &ServerFrame<'_>) {
+        outgoing::write(&mut self.buffer, self.protocol, frame);
+    }
+
+    async fn write_all(&mut self) -> io::Result<()> {
+        while let Some(rest @ [_, ..]) = self.buffer.get(self.sent..) {
+            // A peer that takes nothing for so long is stuck, whatever it sends.
+            let sent = timeout(self.bounds.idle_timeout, self.stream.write(rest))
+                .await
+                .map_err(|_| io::ErrorKind::TimedOut)??;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.sent += sent;
+        }
+        self.sent = 0;
+        self.buffer.clear();
+        self.messages = 0;
+        if self.buffer.capacity() > KEPT_BYTES {
+            self.buffer = Vec::new();
+        }
+        self.stream.flush().await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
+    type Error = io::Error;
+
+    fn credit(&mut self) -> usize {
+        if let Some((probe, at)) = self.control.owed().answer.take() {
+            self.flow.answered(probe, at);
+        }
+        let room = BATCH_BYTES.saturating_sub(self.buffer.len());
+        let room = room.min(self.flow.room());
+        if room == 0 {
+            return 0;
+        }
+        let by_size = (room / self.largest).max(1);
+        by_size.min(BATCH_MESSAGES.saturating_sub(self.messages))
+    }
+
+    fn push(&mut self, event: Event) -> io::Result<()> {
+        let before = self.buffer.len();
+        outgoing::write_event(&mut self.buffer, self.protocol, &event);
+        let length = self.buffer.len() - before;
+        self.flow.produce(length);
+        if matches!(event, Event::Message { .. }) {
+            self.largest = match self.messages {
+                0 => length.max(self.largest / 2),
+                _ => length.max(self.largest),
+            };
+            self.messages += 1;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if let Some(pong) = self.control.owed().pong.take() {
+            write_frame(&mut self.buffer, Opcode::Pong, &[&pong]);
+        }
+        if let Some(probe) = self.flow.probe(Instant::now()) {
+            write_frame(&mut self.buffer, Opcode::Ping, &[&probe]);
+        }
+        self.write_all().await
+    }
+
+    async fn close(&mut self, close: Close) {
+        let code = match close {
+            Close::GoingAway => Some(1001),
+            Close::TakenOver => Some(1000),
+            Close::ReceiverEnded => self.control.owed().close,
+        };
+        let close_timeout = self.bounds.close_timeout;
+        let goodbye = async {
+            if let Some(code) = code {
+                write_frame(&mut self.buffer, Opcode::Close, &[&code.to_be_bytes()]);
+                self.write_all().await?;
+            }
+            self.stream.shutdown().await
+        };
+        // A peer that does not listen any more needs no goodbye.
+        let _ = timeout(close_timeout, goodbye).await;
+    }
+
+    fn quiet_limit(&self) -> Option<Duration> {
+        Some(self.bounds.ping_every)
+    }
+
+    fn keep_alive(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            write_frame(&mut self.buffer, Opcode::Ping, &[]);
+        }
+        Ok(())
+    }
+}
