@@ -1,0 +1,452 @@
+//! What a device knows and what it may say: its counters, without I/O.
+//!
+//! The owner tells what happened (`click`, `ready`, …), writes [`Device::record`] to disk whenever
+//! [`Device::is_dirty`], then calls [`Device::saved`], and hands [`Device::report`] to the connection.
+//! In this order a count is on disk before anybody can hear of it.
+//!
+//! # Taking a new incarnation
+//! The hub folds boots at or below a device's floor into a sum, and takes no report of them any more. That
+//! happens to a device whose state file is an old copy, or whose id another device uses. It then goes on
+//! in a new incarnation, above the floor, and carries over the clicks that were never handed to a connection
+//! ([`Record::offered`] tells which these are). What was handed over stays behind: the hub may have counted
+//! it before it folded, and a click that is counted twice can't be taken back. So no click counts twice, and what
+//! can be lost are clicks that reached the hub after another device with this id had left it eight boots behind.
+
+use latchbus_core::clicks::{ClickTopic, Color, Counter, Incarnation};
+
+use crate::simulation::Run;
+
+/// What a device must not forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Under which its clicks are reported.
+    pub(crate) incarnation: Incarnation,
+    /// Its clicks since then.
+    pub(crate) count: Counter,
+    /// The part of them that a connection was, or may have been, given to send; never more than `count`.
+    pub(crate) offered: Counter,
+    /// The simulation that it is in.
+    pub(crate) run: Option<Run>,
+}
+
+impl Record {
+    /// A device that has just come into being.
+    pub(crate) fn new(nonce: u32) -> Option<Self> {
+        Some(Self {
+            incarnation: Incarnation::new(1, nonce)?,
+            count: Counter::ZERO,
+            offered: Counter::ZERO,
+            run: None,
+        })
+    }
+}
+
+/// What the hub has been heard to know of this device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Boots at or below it are folded.
+    Floor(u32),
+    /// The count of an incarnation, this one or another.
+    Count(Incarnation, Counter),
+}
+
+/// A device of one room.
+#[derive(Debug)]
+pub(crate) struct Device {
+    room: String,
+    id: String,
+    record: Record,
+    dirty: bool,
+    ready: bool,
+    floor: u32,
+    /// The highest boot of another incarnation.
+    highest: u32,
+    /// What the hub was heard to know of this incarnation.
+    kept: Counter,
+}
+
+/// What a device has to say: retained, QoS 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) topic: String,
+    pub(crate) counter: Counter,
+}
+
+impl Device {
+    /// A device that goes on from what was stored; what is new is not stored yet.
+    pub(crate) fn new(room: &str, id: &str, record: Record, is_new: bool) -> Self {
+        Self {
+            room: room.to_owned(),
+            id: id.to_owned(),
+            record,
+            dirty: is_new,
+            ready: false,
+            floor: 0,
+            highest: 0,
+            kept: Counter::ZERO,
+        }
+    }
+
+    /// What is to be stored.
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether [`Self::record`] differs from what was stored.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// [`Self::record`] is on disk.
+    pub(crate) fn saved(&mut self) {
+        self.dirty = false;
+    }
+
+    /// Counts clicks. Beyond 2^53 − 1 they are not counted any more.
+    pub(crate) fn click(&mut self, color: Color, n: u64) {
+        self.record.count.add(color, n);
+        self.dirty = true;
+        self.offer();
+    }
+
+    /// Makes up to `n` clicks of the simulation.
+    pub(crate) fn simulate(&mut self, n: u64) {
+        for _ in 0..n {
+            let Some(color) = self.record.run.as_mut().and_then(Run::click) else {
+                break;
+            };
+            self.record.count.add(color, 1);
+            self.dirty = true;
+        }
+        self.offer();
+    }
+
+    /// Begins a simulation, goes on with one, or forgets it.
+    pub(crate) fn set_run(&mut self, run: Option<Run>) {
+        self.dirty |= run != self.record.run;
+        self.record.run = run;
+    }
+
+    /// A connection is up, and all that the hub knew of this device then has been [heard](Self::hear).
+    pub(crate) fn ready(&mut self, nonce: impl FnOnce() -> u32) {
+        self.ready = true;
+        self.renew(nonce);
+        self.offer();
+    }
+
+    /// The hub knows this.
+    ///
+    /// A count of this very incarnation that is larger than its own comes from this device itself, with a
+    /// state file that was put back from an older copy. The device goes on from there: a smaller count would change
+    /// nothing at the hub.
+    pub(crate) fn hear(&mut self, heard: Heard, nonce: impl FnOnce() -> u32) {
+        match heard {
+            Heard::Floor(floor) => self.floor = self.floor.max(floor),
+            Heard::Count(incarnation, counter) if incarnation == self.record.incarnation => {
+                self.kept = self.kept.join(counter);
+                let (count, offered) = (self.record.count, self.record.offered);
+                self.record.count = count.join(counter);
+                self.record.offered = offered.join(counter);
+                self.dirty |= (count, offered) != (self.record.count, self.record.offered);
+            }
+            Heard::Count(incarnation, _) => self.highest = self.highest.max(incarnation.boot()),
+        }
+        if self.ready {
+            self.renew(nonce);
+            self.offer();
+        }
+    }
+
+    /// The connection is gone: what is counted from now on is offered to nobody.
+    pub(crate) fn away(&mut self) {
+        self.ready = false;
+    }
+
+    /// What to hand to the connection. Only of what is stored, and only above the floor.
+    pub(crate) fn report(&self) -> Option<Report> {
+        let Record {
+            incarnation,
+            offered,
+            ..
+        } = self.record;
+        let speaks = self.ready && !self.dirty && !offered.is_zero() && !self.is_folded();
+        speaks.then(|| Report {
+            topic: self.count_topic(incarnation),
+            counter: offered,
+        })
+    }
+
+    /// Whether a connection is up that has told all it knew.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether a server that has acknowledged this report knows every click.
+    ///
+    /// The server must also have been heard to keep the count. MQTT 3.1.1 acknowledges what it refuses
+    /// (§3.3.5, MQTT-3.3.5-2), for example when a room has no place for one more device.
+    pub(crate) fn is_covered_by(&self, report: &Report) -> bool {
+        let Record {
+            incarnation, count, ..
+        } = self.record;
+        !self.dirty
+            && !self.is_folded()
+            && report.counter == count
+            && self.kept.join(count) == self.kept
+            && report.topic == self.count_topic(incarnation)
+    }
+
+    /// Whether there is no click that a server would have to know.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.record.count.is_zero() && !self.dirty
+    }
+
+    /// Whether the hub takes no report of this incarnation any more, and there is no later one to take.
+    pub(crate) fn is_folded(&self) -> bool {
+        self.record.incarnation.boot() <= self.floor
+    }
+
+    fn count_topic(&self, incarnation: Incarnation) -> String {
+        let (room, device) = (self.room.as_str(), self.id.as_str());
+        ClickTopic::Count {
+            room,
+            device,
+            incarnation,
+        }
+        .to_string()
+    }
+
+    /// Takes a new incarnation when the hub takes no report of this one; also when nothing was reported in it
+    /// yet and others were, so that a device that lost its state file again and again folds its own past.
+    fn renew(&mut self, nonce: impl FnOnce() -> u32) {
+        let Record {
+            incarnation,
+            count,
+            offered,
+            ..
+        } = self.record;
+        let unheard = offered.is_zero() && incarnation.boot() <= self.highest;
+        if !self.is_folded() && !unheard {
+            return;
+        }
+        let boot = self.floor.max(self.highest).saturating_add(1);
+        // At the very last boot there is no later one: the device falls silent, and says so at its end.
+        if boot <= incarnation.boot() {
+            return;
+        }
+        let Some(incarnation) = Incarnation::new(boot, nonce()) else {
+            return;
+        };
+        self.record.incarnation = incarnation;
+        self.record.count = count.since(offered);
+        self.record.offered = Counter::ZERO;
+        self.kept = Counter::ZERO;
+        self.dirty = true;
+    }
+
+    fn offer(&mut self) {
+        if self.ready && !self.is_folded() && self.record.offered != self.record.count {
+            self.record.offered = self.record.count;
+            self.dirty = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: u32 = 0x0bad_cafe;
+    const OTHER: u32 = 0x5eed_5eed;
+
+    fn fresh() -> Device {
+        Device::new("main", "k1", Record::new(NONCE).unwrap(), true)
+    }
+
+    fn count(incarnation: &str, red: u64, blue: u64) -> Heard {
+        Heard::Count(incarnation.parse().unwrap(), Counter::new(red, blue))
+    }
+
+    /// Connected to a hub that knows this.
+    fn connect(device: &mut Device, heard: &[Heard], nonce: impl Fn() -> u32) {
+        for heard in heard {
+            device.hear(*heard, &nonce);
+        }
+        device.ready(nonce);
+    }
+
+    fn unneeded() -> u32 {
+        panic!("no new incarnation is to be taken")
+    }
+
+    /// Stores, and takes what is said then.
+    fn said(device: &mut Device) -> Option<(String, Counter)> {
+        device.saved();
+        device.report().map(|r| (r.topic, r.counter))
+    }
+
+    fn topic(incarnation: &str) -> String {
+        format!("clicks/main/k1/count/{incarnation}")
+    }
+
+    #[test]
+    fn nothing_is_said_before_it_is_stored() {
+        let mut device = fresh();
+        assert!(device.is_dirty());
+        device.saved();
+        connect(&mut device, &[], unneeded);
+        assert_eq!(device.report(), None, "there is nothing to say yet");
+        device.click(Color::Red, 3);
+        assert!(device.is_dirty());
+        assert_eq!(device.report(), None);
+        let report = (topic("1-0badcafe"), Counter::new(3, 0));
+        assert_eq!(said(&mut device), Some(report));
+        assert_eq!(device.record().offered, Counter::new(3, 0));
+    }
+
+    #[test]
+    fn clicks_made_offline_are_offered_by_the_next_connection() {
+        let mut device = fresh();
+        device.click(Color::Red, 1);
+        device.saved();
+        assert_eq!(device.report(), None);
+        connect(&mut device, &[], unneeded);
+        assert!(device.is_dirty(), "what is offered is stored first");
+        assert_eq!(said(&mut device).unwrap().1, Counter::new(1, 0));
+        device.away();
+        device.click(Color::Blue, 1);
+        device.saved();
+        assert_eq!(device.report(), None);
+        assert_eq!(device.record().offered, Counter::new(1, 0));
+        connect(&mut device, &[count("1-0badcafe", 1, 0)], unneeded);
+        let report = (topic("1-0badcafe"), Counter::new(1, 1));
+        assert_eq!(said(&mut device), Some(report));
+    }
+
+    #[test]
+    fn a_floor_above_takes_only_what_was_never_offered_to_a_new_incarnation() {
+        let mut device = fresh();
+        connect(&mut device, &[], unneeded);
+        device.click(Color::Red, 10);
+        device.saved();
+        device.away();
+        device.click(Color::Red, 2);
+        device.click(Color::Blue, 5);
+        device.saved();
+        connect(
+            &mut device,
+            &[Heard::Floor(4), count("12-00000001", 1, 1)],
+            || OTHER,
+        );
+        assert!(device.is_dirty());
+        let report = (topic("13-5eed5eed"), Counter::new(2, 5));
+        assert_eq!(said(&mut device), Some(report));
+
+        // The floor rises while it is connected: everything had been offered.
+        device.hear(Heard::Floor(21), || NONCE);
+        assert_eq!(said(&mut device), None);
+        assert_eq!(device.record().incarnation.boot(), 22);
+        device.click(Color::Blue, 1);
+        let report = (topic("22-0badcafe"), Counter::new(0, 1));
+        assert_eq!(said(&mut device), Some(report));
+    }
+
+    #[test]
+    fn later_boots_above_the_floor_change_nothing_once_it_has_spoken() {
+        let mut device = fresh();
+        connect(&mut device, &[], unneeded);
+        device.click(Color::Red, 1);
+        device.saved();
+        device.hear(count("5-00000001", 0, 0), unneeded);
+        assert_eq!(device.record().incarnation.boot(), 1);
+        assert!(!device.is_dirty());
+    }
+
+    #[test]
+    fn a_device_that_lost_its_state_takes_the_next_boot_with_all_its_clicks() {
+        let mut device = fresh();
+        device.click(Color::Red, 4);
+        device.saved();
+        connect(&mut device, &[count("3-00000001", 9, 9)], || OTHER);
+        let report = (topic("4-5eed5eed"), Counter::new(4, 0));
+        assert_eq!(said(&mut device), Some(report));
+    }
+
+    #[test]
+    fn without_a_later_boot_it_says_nothing_and_keeps_its_clicks() {
+        let mut device = fresh();
+        device.click(Color::Red, 4);
+        connect(&mut device, &[Heard::Floor(u32::MAX)], || OTHER);
+        assert_eq!(device.record().incarnation.boot(), u32::MAX);
+        assert_eq!(said(&mut device), None);
+        assert!(device.is_folded() && !device.is_silent());
+        assert_eq!(device.record().count, Counter::new(4, 0));
+    }
+
+    #[test]
+    fn a_report_covers_what_it_says() {
+        let mut device = fresh();
+        assert!(!device.is_silent(), "its incarnation is not stored yet");
+        device.saved();
+        assert!(device.is_silent());
+        connect(&mut device, &[], unneeded);
+        device.click(Color::Red, 1);
+        device.saved();
+        let report = device.report().unwrap();
+        assert!(!device.is_covered_by(&report), "it is not heard to be kept");
+        let kept = |red| count("1-0badcafe", red, 0);
+        device.hear(kept(1), unneeded);
+        assert!(device.is_covered_by(&report));
+        device.click(Color::Red, 1);
+        assert!(!device.is_covered_by(&report));
+        device.saved();
+        assert!(!device.is_covered_by(&report));
+        let report = device.report().unwrap();
+        assert!(!device.is_covered_by(&report));
+        device.hear(kept(2), unneeded);
+        // Also when the connection is lost after the acknowledgement; but not when its boot is folded.
+        device.away();
+        assert!(device.is_covered_by(&report));
+        device.hear(Heard::Floor(1), unneeded);
+        assert!(!device.is_covered_by(&report));
+    }
+
+    #[test]
+    fn a_state_file_put_back_from_an_older_copy_goes_on_from_what_the_hub_knows() {
+        let mut device = fresh();
+        device.click(Color::Red, 4);
+        device.saved();
+        let heard = [count("1-0badcafe", 10, 2), count("7-00000001", 1, 0)];
+        connect(&mut device, &heard, unneeded);
+        device.click(Color::Blue, 1);
+        let report = (topic("1-0badcafe"), Counter::new(10, 3));
+        assert_eq!(said(&mut device), Some(report));
+        // Its own words come back, late.
+        device.hear(count("1-0badcafe", 10, 2), unneeded);
+        assert!(!device.is_dirty());
+    }
+
+    #[test]
+    fn a_simulation_ends_with_its_last_click() {
+        let mut device = fresh();
+        device.set_run(Some(Run::resume(
+            None,
+            Some(100),
+            Some(7),
+            || unreachable!(),
+        )));
+        connect(&mut device, &[], unneeded);
+        device.simulate(60);
+        device.saved();
+        device.simulate(60);
+        assert_eq!(said(&mut device).unwrap().1.total(), 100);
+        let run = device.record().run.unwrap();
+        assert!(run.is_complete());
+        assert_eq!(device.record().count.total(), 100);
+        device.saved();
+        device.simulate(1);
+        assert!(!device.is_dirty());
+        device.set_run(None);
+        assert!(device.is_dirty());
+    }
+}

@@ -1,0 +1,168 @@
+//! The link over WebSocket: no will, so that a device that is cut off or killed stays `online`.
+
+use futures_util::StreamExt;
+use latchbus_core::hub::Mode;
+use latchbus_core::topic::TopicName;
+use latchbus_ws::client::{
+    Client, Confirmed, Full, Options, PublishError, State, Subscription, Update,
+};
+use tokio::select;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Change, LinkError, OFFLINE, Topics, acknowledged, count_topic, score};
+use crate::device::Report;
+
+#[derive(Debug)]
+pub(crate) struct Ws {
+    client: Client,
+    state: watch::Receiver<State>,
+    topics: Topics,
+    own: Subscription,
+    score: Option<Subscription>,
+    /// The topic of the report that was set last, and what the server has said to it.
+    reported: Option<(TopicName<String>, watch::Receiver<Confirmed>)>,
+}
+
+impl Ws {
+    pub(super) fn connect(url: &str, topics: Topics) -> Result<Self, LinkError> {
+        let client = Client::connect(url, Options::default())?;
+        let subscribe = |filter| {
+            client
+                .subscribe(filter, Mode::Latest)
+                .map_err(not_published)
+        };
+        let own = subscribe(topics.own.clone())?;
+        let score = topics.score.clone().map(subscribe).transpose()?;
+        let state = {
+            let mut state = client.state();
+            state.mark_changed();
+            state
+        };
+        Ok(Self {
+            client,
+            state,
+            topics,
+            own,
+            score,
+            reported: None,
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Change, LinkError> {
+        loop {
+            select! {
+                changed = self.state.changed() => {
+                    changed.map_err(|_| LinkError::Closed)?;
+                    match &*self.state.borrow_and_update() {
+                        State::Connecting => {}
+                        State::Live => return Ok(Change::Online),
+                        State::Offline { reason, .. } => {
+                            return Ok(Change::Offline(Some(reason.clone())));
+                        }
+                        State::Closed => return Err(LinkError::Closed),
+                    }
+                }
+                update = self.own.next() => match update {
+                    Some(Ok(Update::Message(message))) => {
+                        if let Some(heard) = self.topics.heard(&message.topic, &message.payload) {
+                            return Ok(heard);
+                        }
+                    }
+                    Some(Ok(Update::Synced { .. })) => {
+                        if *self.state.borrow() == State::Live {
+                            return Ok(Change::Told);
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(refused(&error)),
+                    None => return Err(LinkError::Closed),
+                },
+                update = next_of(&mut self.score) => match update {
+                    Some(Ok(Update::Message(message))) => {
+                        if let Some(score) = score(&message.payload) {
+                            return Ok(score);
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(refused(&error)),
+                    None => return Err(LinkError::Closed),
+                },
+                confirmed = answer(&mut self.reported) => {
+                    if let Some(refused) = confirmed.refused {
+                        return Ok(Change::Refused(refused.to_string()));
+                    }
+                    if let Some(change) = confirmed.payload.as_ref().and_then(acknowledged) {
+                        return Ok(change);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn report(&mut self, report: &Report) -> Result<(), LinkError> {
+        let topic = count_topic(report)?;
+        if self
+            .reported
+            .as_ref()
+            .is_none_or(|(last, _)| *last != topic)
+        {
+            let confirmed = self.client.confirmed(&topic).map_err(failed)?;
+            self.reported = Some((topic.clone(), confirmed));
+        }
+        let payload = report.counter.to_string();
+        self.client.set(topic, payload).map_err(failed)
+    }
+
+    pub(super) fn say(&mut self, status: &'static str) -> Result<(), LinkError> {
+        let topic = self.topics.status.clone();
+        self.client.set(topic, status).map_err(failed)
+    }
+
+    pub(super) async fn leave(self, deadline: Instant) {
+        // The last publish of this topic: whatever is acknowledged from now on, this is.
+        let said = self
+            .client
+            .publish(self.topics.status.clone(), OFFLINE, true);
+        match timeout_at(deadline, said).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "could not say goodbye"),
+            Err(_) => return,
+        }
+        self.client.close().await;
+    }
+}
+
+async fn next_of(
+    subscription: &mut Option<Subscription>,
+) -> Option<Result<Update, latchbus_ws::client::SubscriptionError>> {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => core::future::pending().await,
+    }
+}
+
+/// What the server has said to the report, when that changes.
+async fn answer(
+    reported: &mut Option<(TopicName<String>, watch::Receiver<Confirmed>)>,
+) -> Confirmed {
+    if let Some((_, confirmed)) = reported
+        && confirmed.changed().await.is_ok()
+    {
+        return confirmed.borrow_and_update().clone();
+    }
+    core::future::pending().await
+}
+
+fn refused(error: &latchbus_ws::client::SubscriptionError) -> LinkError {
+    tracing::debug!(%error, "subscription refused");
+    LinkError::Subscription
+}
+
+fn not_published(error: PublishError) -> LinkError {
+    LinkError::Send(Box::new(error))
+}
+
+fn failed(error: Full) -> LinkError {
+    LinkError::Send(Box::new(error))
+}
