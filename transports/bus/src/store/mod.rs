@@ -63,7 +63,7 @@ pub(crate) struct Loaded {
 #[non_exhaustive]
 pub enum StoreError {
     /// The directory could not be made or read.
-    #[error("directory: {0}")]
+    #[error("cannot make or read the directory")]
     Directory(#[source] io::Error),
     /// Another process has the store open.
     #[error("another process has it open")]

@@ -1,0 +1,200 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{HostName, Layer, Listen, LogFilter, Origin, Room};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Run the server.
+    Serve {
+        /// The settings file.
+        config: Option<PathBuf>,
+        /// What the flags set.
+        flags: Box<Layer>,
+    },
+    /// Check a settings file.
+    CheckConfig(PathBuf),
+    /// Print this and leave.
+    Print(String),
+}
+
+/// A retained event bus with a live dashboard: HTTP, WebSocket and MQTT in one program
+///
+/// Settings come from the file, over it from the environment, over that from the flags. A file may set
+/// everything that a flag sets, and bounds and histories besides; see the README.
+#[derive(Debug, Parser)]
+#[command(name = "latchbus", version, args_conflicts_with_subcommands = true)]
+struct Line {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the server; what happens without a command, too
+    Serve(Serve),
+    /// Check a settings file, and leave with status 2 if something in it is wrong
+    CheckConfig {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Where HTTP and WebSocket listen; port 0 is any that is free [default: 127.0.0.1:3000] [env: LATCHBUS_HTTP]
+    #[arg(long, value_name = "ADDRESS|off")]
+    http: Option<Listen>,
+    /// Where MQTT listens [default: 127.0.0.1:1883] [env: LATCHBUS_MQTT]
+    #[arg(long, value_name = "ADDRESS|off")]
+    mqtt: Option<Listen>,
+    /// Where state is kept over restarts [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Keep nothing over restarts [env: LATCHBUS_EPHEMERAL=true]
+    #[arg(long)]
+    ephemeral: bool,
+    /// A settings file [env: LATCHBUS_CONFIG]
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// What to log: off, error, warn, info, debug, trace, or as in info,latchbus_ws=debug [default: info] [env: LATCHBUS_LOG]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<LogFilter>,
+    /// Origins of other servers whose pages may use this one, divided by commas [env: LATCHBUS_ALLOW_ORIGINS]
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origins: Option<Vec<Origin>>,
+    /// Names by which this server may be called, besides IP addresses and localhost [env: LATCHBUS_ALLOW_HOSTS]
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    allow_hosts: Option<Vec<HostName>>,
+    /// Rooms that are shown before their first click [default: main] [env: LATCHBUS_ROOMS]
+    #[arg(long, value_name = "ROOM", value_delimiter = ',')]
+    rooms: Option<Vec<Room>>,
+}
+
+/// Reads the command line, the program's own name first.
+///
+/// # Errors
+/// One line that says what is wrong with it.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    let line = match Line::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    Ok(Command::Print(error.to_string()))
+                }
+                _ => Err(one_line(&error)),
+            };
+        }
+    };
+    Ok(match line.verb {
+        Some(Verb::CheckConfig { file }) => Command::CheckConfig(file),
+        Some(Verb::Serve(serve)) => serve.into(),
+        None => line.serve.into(),
+    })
+}
+
+impl From<Serve> for Command {
+    fn from(serve: Serve) -> Self {
+        let Serve {
+            http,
+            mqtt,
+            data_dir,
+            ephemeral,
+            config,
+            log,
+            allow_origins,
+            allow_hosts,
+            rooms,
+        } = serve;
+        let flags = Layer {
+            http,
+            mqtt,
+            data_dir,
+            ephemeral: ephemeral.then_some(true),
+            log,
+            allow_origins,
+            allow_hosts,
+            rooms,
+            ..Layer::default()
+        };
+        Self::Serve {
+            config,
+            flags: Box::new(flags),
+        }
+    }
+}
+
+/// The complaint and the advice, without the summary of the usage that clap puts around them.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim);
+    let words: Vec<_> = lines
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = words.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("{line} (see --help)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(words: &[&str]) -> Result<Command, String> {
+        let words = ["latchbus"].iter().chain(words);
+        parse(words.map(OsString::from))
+    }
+
+    fn flags(words: &[&str]) -> Layer {
+        match line(words) {
+            Ok(Command::Serve { flags, .. }) => *flags,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_work_with_and_without_the_word() {
+        let http = Some("127.0.0.1:0".parse().unwrap());
+        assert_eq!(flags(&["--http", "127.0.0.1:0"]).http, http);
+        assert_eq!(flags(&["serve", "--http", "127.0.0.1:0"]).http, http);
+        let rooms = flags(&["--rooms", "a,b"]).rooms.unwrap();
+        assert_eq!(rooms, ["a", "b"].map(|name| Room(name.to_owned())));
+        assert_eq!(
+            (flags(&[]).ephemeral, flags(&["--ephemeral"]).ephemeral),
+            (None, Some(true))
+        );
+    }
+
+    #[test]
+    fn complaints_are_one_line() {
+        for words in [
+            &["--htpp", "127.0.0.1:0"][..],
+            &["--http", "here"],
+            &["--http"],
+            &["sevre"],
+            &["check-config"],
+            &["--ephemeral", "check-config", "a.toml"],
+            &["--rooms", "a b"],
+            &["--log", "loud"],
+        ] {
+            let complaint = line(words).unwrap_err();
+            assert!(!complaint.contains('\n'), "{complaint}");
+        }
+        assert!(matches!(line(&["--help"]), Ok(Command::Print(_))));
+        assert!(matches!(line(&["--version"]), Ok(Command::Print(_))));
+        assert!(matches!(
+            line(&["check-config", "a"]),
+            Ok(Command::CheckConfig(_))
+        ));
+    }
+}

@@ -1,0 +1,153 @@
+//! HTTP: the dashboard, the API, health and metrics, and the way in for WebSockets.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /` and the files of the page | the dashboard |
+//! | `GET /healthz` | 200, or 503 and why |
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /api/v1/topics?filter=` | what is kept, as JSON |
+//! | `GET`, `PUT`, `POST /api/v1/topics/<topic>` | the last value; publish state; publish an event |
+//! | `GET /ws`, `GET /mqtt` | WebSockets, of `latchbus_ws` and of `latchbus_mqtt` |
+
+mod connection;
+mod counts;
+mod error;
+mod json;
+mod metrics;
+mod mqtt;
+mod page;
+mod policy;
+mod topics;
+mod tunnel;
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use latchbus_bus::Bus;
+use latchbus_ws::OriginPolicy;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::connection::Connections;
+use self::counts::Counts;
+use self::error::ApiError;
+
+/// How a server over HTTP is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which web pages may use it.
+    pub origin: OriginPolicy,
+    /// HTTP connections at a time, and as many WebSockets beside them. One more connection is closed at
+    /// once, one more WebSocket is answered with 503.
+    pub max_connections: usize,
+    /// How long a client may take to send the head of a request, also of the next one on a connection that
+    /// is kept open. Default 30 s.
+    pub head_timeout: Duration,
+    /// How long it may take to send the body. Default 30 s.
+    pub body_timeout: Duration,
+    /// A connection on which no byte has moved for so long is closed; up to twice as long may pass. Default
+    /// 30 s.
+    pub stall_timeout: Duration,
+    /// How long a publish may wait for the store. Default 5 s.
+    pub publish_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            origin: OriginPolicy::default(),
+            max_connections: 20_000,
+            head_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(30),
+            publish_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// HTTP in front of a bus.
+#[derive(Debug)]
+pub struct Http {
+    app: App,
+    ws: latchbus_ws::Server,
+}
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub(crate) struct App(Arc<AppInner>);
+
+#[derive(Debug)]
+struct AppInner {
+    bus: Bus,
+    mqtt: latchbus_mqtt::server::Server,
+    config: Config,
+    counts: Counts,
+    /// Cancelled when the bus begins to close.
+    closing: CancellationToken,
+    /// MQTT connections over WebSocket.
+    tunnels: TaskTracker,
+}
+
+impl Http {
+    /// A server without connections. The MQTT server takes the connections of `/mqtt`.
+    pub fn new(bus: Bus, mqtt: latchbus_mqtt::server::Server, config: Config) -> Self {
+        let ws = latchbus_ws::server::Config {
+            origin: config.origin.clone(),
+            max_connections: config.max_connections,
+            ..latchbus_ws::server::Config::default()
+        };
+        Self {
+            ws: latchbus_ws::Server::new(bus.clone(), ws),
+            app: App(Arc::new(AppInner {
+                closing: bus.closing(),
+                bus,
+                mqtt,
+                config,
+                counts: Counts::default(),
+                tunnels: TaskTracker::new(),
+            })),
+        }
+    }
+
+    /// Serves what a listener accepts, until the bus begins to close; ends after all its connections,
+    /// WebSockets among them.
+    pub async fn serve(self, listener: TcpListener) {
+        let Self { app, ws } = self;
+        let router = router(&app, &ws);
+        Connections::new(&app, router).accept(listener).await;
+        app.0.tunnels.close();
+        app.0.tunnels.wait().await;
+        ws.closed().await;
+    }
+}
+
+fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
+    let guarded = Router::new()
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics::metrics))
+        .merge(topics::router())
+        .fallback(page::page)
+        .method_not_allowed_fallback(|| async { ApiError::method() })
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            policy::guard,
+        ));
+    // These check the origin within their handshakes.
+    guarded
+        .route("/mqtt", any(mqtt::upgrade))
+        .with_state(app.clone())
+        .merge(ws.router())
+}
+
+async fn health(State(app): State<App>) -> Response {
+    match app.0.bus.health() {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}

@@ -1,0 +1,217 @@
+//! The connections of the HTTP listener.
+
+use core::net::SocketAddr;
+use core::pin::{Pin, pin};
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep};
+
+use super::App;
+
+/// After a failed accept: most often too many open files, which passes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest head of a request, besides the topic in its address.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// Accepts connections and lets the router answer them.
+#[derive(Debug)]
+pub(super) struct Connections {
+    app: App,
+    router: Router,
+    permits: Arc<Semaphore>,
+}
+
+impl Connections {
+    pub(super) fn new(app: &App, router: Router) -> Self {
+        let permits = app.0.config.max_connections.min(Semaphore::MAX_PERMITS);
+        Self {
+            app: app.clone(),
+            router,
+            permits: Arc::new(Semaphore::new(permits)),
+        }
+    }
+
+    /// Accepts until the bus begins to close; ends after the connections have. An error of the listener
+    /// or of a connection ends nothing else.
+    pub(super) async fn accept(self, listener: TcpListener) {
+        let this = Arc::new(self);
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = this.app.0.closing.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        let Ok(permit) = Arc::clone(&this.permits).try_acquire_owned() else {
+                            this.app.0.counts.connections_refused.add(1);
+                            continue;
+                        };
+                        connections.spawn(Arc::clone(&this).serve(stream, address, permit));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept an HTTP connection");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// Serves one connection until it ends, stalls, or becomes a WebSocket.
+    async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let _open = Open::new(&self.app, permit);
+        // Every answer, and every frame of a WebSocket, is written at once and meant to leave at once.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        let moved = Arc::new(AtomicBool::new(true));
+        let stream = Watched {
+            stream,
+            moved: Arc::clone(&moved),
+        };
+        let router = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(address));
+            router.call(request)
+        });
+        let config = &self.app.0.config;
+        // In an address each byte of a topic may take three.
+        let head_bytes = HEAD_BYTES + 3 * self.app.0.bus.limits().topic_bytes;
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(config.head_timeout)
+                .max_buf_size(head_bytes)
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
+        );
+        let mut ending = false;
+        let mut look = interval(config.stall_timeout);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%address, %error, "HTTP connection ended");
+                    }
+                    return;
+                }
+                () = self.app.0.closing.cancelled(), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ = look.tick() => {
+                    if !moved.swap(false, Ordering::Relaxed) {
+                        tracing::debug!(%address, "HTTP connection stalled");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Counts a connection while it is open.
+#[derive(Debug)]
+struct Open {
+    app: App,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(app: &App, permit: OwnedSemaphorePermit) -> Self {
+        app.0.counts.connections.up();
+        Self {
+            app: app.clone(),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.app.0.counts.connections.down();
+    }
+}
+
+/// A stream that notes when bytes move: a client that neither sends nor reads must not keep its connection
+/// for ever.
+#[derive(Debug)]
+struct Watched {
+    stream: TcpStream,
+    moved: Arc<AtomicBool>,
+}
+
+impl Watched {
+    fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
+        if polled.is_ready() {
+            self.moved.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.note(polled)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,113 @@
+//! Errors as answers: a status, and `{"error":{"code":…,"message":…}}`.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use latchbus_bus::PublishRefused;
+use latchbus_core::topic::TopicError;
+use latchbus_core::wire::ErrorCode;
+use latchbus_ws::Refusal;
+
+/// Why a request has no better answer.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl ToString) -> Self {
+        Self {
+            status,
+            code,
+            message: message.to_string(),
+        }
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
+    }
+
+    pub(super) fn method() -> Self {
+        let message = "this address does not know this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "bad_method", message)
+    }
+
+    pub(super) fn bad_message(message: impl ToString) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::BadMessage.as_str(),
+            message,
+        )
+    }
+
+    pub(super) fn invalid_topic(error: TopicError) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::InvalidTopic.as_str(),
+            error,
+        )
+    }
+
+    pub(super) fn invalid_filter(error: TopicError) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::InvalidFilter.as_str(),
+            error,
+        )
+    }
+
+    pub(super) fn too_large(limit: usize) -> Self {
+        let message = format!("the payload is larger than {limit} bytes");
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::TooLarge.as_str(),
+            message,
+        )
+    }
+
+    pub(super) fn unavailable(message: impl ToString) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::NotAllowed.as_str(),
+            refusal,
+        )
+    }
+}
+
+impl From<PublishRefused> for ApiError {
+    fn from(refused: PublishRefused) -> Self {
+        if refused == PublishRefused::Closed {
+            return Self::unavailable(refused);
+        }
+        let code = refused.code();
+        let status = match code {
+            ErrorCode::BadMessage | ErrorCode::InvalidTopic | ErrorCode::InvalidFilter => {
+                StatusCode::BAD_REQUEST
+            }
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::NotAllowed => StatusCode::FORBIDDEN,
+            ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            // Not 429: to come back later helps nobody as long as the values that fill the table stay.
+            ErrorCode::Full => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Self::new(status, code.as_str(), refused)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({"error": {"code": self.code, "message": self.message}});
+        let mut response = (self.status, format!("{body}\n")).into_response();
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    }
+}

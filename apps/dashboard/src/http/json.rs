@@ -1,0 +1,123 @@
+//! Messages as JSON.
+
+use core::convert::Infallible;
+use core::{iter, str};
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use latchbus_bus::Delivery;
+use serde_json::Value;
+
+/// Pieces of an array are about so long.
+const PIECE_BYTES: usize = 32 << 10;
+
+/// A JSON array of messages, made piece by piece as it is asked for.
+pub(super) fn array(
+    deliveries: Vec<Delivery>,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+    let mut deliveries = deliveries.into_iter();
+    let mut before = Some("[");
+    let pieces = iter::from_fn(move || {
+        before?;
+        let mut piece = Vec::new();
+        while piece.len() < PIECE_BYTES {
+            let Some(delivery) = deliveries.next() else {
+                // An array without items still has to be opened.
+                piece.extend_from_slice(if before == Some("[") { b"[]\n" } else { b"]\n" });
+                before = None;
+                break;
+            };
+            piece.extend_from_slice(before.replace(",").unwrap_or_default().as_bytes());
+            write(&mut piece, &delivery);
+        }
+        Some(Ok(Bytes::from(piece)))
+    });
+    stream::iter(pieces)
+}
+
+/// `{"topic":…,"payload":…,"rev":…,"at":…}`, with the payload in the same three keys as over WebSocket.
+fn write(out: &mut Vec<u8>, delivery: &Delivery) {
+    let payload = delivery.payload.bytes();
+    // None of this can fail: it writes text into memory.
+    let _ = write!(out, r#"{{"topic":{}"#, Value::from(delivery.topic.as_str()));
+    let _ = match str::from_utf8(payload) {
+        Ok(json) if is_json(json) => write!(out, r#","payload":{json}"#),
+        Ok(text) => write!(out, r#","text":{}"#, Value::from(text)),
+        Err(_) => write!(out, r#","base64":"{}""#, STANDARD.encode(payload)),
+    };
+    let _ = write!(out, r#","rev":{},"at":{}}}"#, delivery.rev, delivery.at);
+}
+
+/// What a payload most likely is. None of these is run or shown as a page by a browser that is told not to
+/// guess.
+pub(super) fn content_type(payload: &[u8]) -> &'static str {
+    match str::from_utf8(payload) {
+        Ok(json) if is_json(json) => "application/json",
+        Ok(_) => "text/plain; charset=utf-8",
+        Err(_) => "application/octet-stream",
+    }
+}
+
+/// Whether every reader takes it. Reading the value, rather than skipping over it, also refuses numbers
+/// beyond a double, halves of surrogate pairs and nesting without end.
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt as _;
+    use latchbus_bus::{Bus, Options, Publish};
+    use latchbus_core::topic::{TopicFilter, TopicName};
+
+    async fn written(bus: &Bus, filter: &str) -> String {
+        let kept = bus.kept(TopicFilter::parse(filter).unwrap());
+        let pieces: Vec<_> = array(kept).map(Result::unwrap).collect().await;
+        String::from_utf8(pieces.concat()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_payload_has_its_key() {
+        let bus = Bus::open(Options::default()).unwrap();
+        for (topic, payload) in [
+            ("t/a", &b"{\"c\": 1}"[..]),
+            ("t/b", b"red \"1\""),
+            ("t/c", b"\xff"),
+            ("t/d", b"1e999"),
+        ] {
+            let topic = TopicName::parse(topic.to_owned()).unwrap();
+            bus.publish(Publish::state(topic, payload)).await.unwrap();
+        }
+        let items: Vec<Value> = serde_json::from_str(&written(&bus, "t/#").await).unwrap();
+        let keys = [
+            ("t/a", "payload", serde_json::json!({"c": 1})),
+            ("t/b", "text", "red \"1\"".into()),
+            ("t/c", "base64", "/w==".into()),
+            ("t/d", "text", "1e999".into()),
+        ];
+        assert_eq!(items.len(), keys.len());
+        for (item, (topic, key, value)) in items.iter().zip(keys) {
+            assert_eq!((&item["topic"], &item[key]), (&topic.into(), &value));
+            assert_eq!(item.as_object().unwrap().len(), 4);
+            assert!(item["rev"].is_u64() && item["at"].is_u64());
+        }
+    }
+
+    #[tokio::test]
+    async fn long_and_empty_arrays() {
+        let bus = Bus::open(Options::default()).unwrap();
+        assert_eq!(written(&bus, "t/#").await, "[]\n");
+        for n in 0..1000 {
+            let topic = TopicName::parse(format!("t/{n}")).unwrap();
+            bus.publish(Publish::state(topic, "x".repeat(200)))
+                .await
+                .unwrap();
+        }
+        let items: Vec<Value> = serde_json::from_str(&written(&bus, "t/#").await).unwrap();
+        assert_eq!(items.len(), 1000);
+    }
+}

@@ -1,0 +1,214 @@
+//! `/metrics`: what was counted, as Prometheus reads it (text format 0.0.4).
+
+use core::fmt::{Display, Write as _};
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use latchbus_core::hub::Hub;
+
+use super::App;
+
+const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, FORMAT)], text(&app))
+}
+
+fn text(app: &App) -> String {
+    let (bus, counts) = (&app.0.bus, &app.0.counts);
+    let (metrics, hub, mqtt) = (bus.metrics(), bus.hub_counts(), app.0.mqtt.metrics());
+    let (kept, subscriptions) = bus.read(|hub: &Hub<_>| (hub.places_taken(), hub.subscriptions()));
+    let commit_seconds = metrics.commit_micros.get() as f64 / 1e6;
+
+    let mut out = Page::default();
+    out.family("build_info", "gauge", "The version of this program.");
+    out.sample(
+        "build_info",
+        concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),
+        1,
+    );
+
+    out.gauge(
+        "connections",
+        "MQTT and WebSocket connections that are open.",
+        metrics.connections.get(),
+    );
+    out.counter(
+        "connections_accepted_total",
+        "MQTT and WebSocket connections that were accepted.",
+        metrics.connections_accepted.get(),
+    );
+    out.counter(
+        "connections_refused_total",
+        "MQTT and WebSocket connections that a bound or a rule refused.",
+        metrics.connections_refused.get(),
+    );
+    out.counter(
+        "messages_received_total",
+        "Messages that peers published.",
+        metrics.messages_received.get(),
+    );
+    out.counter(
+        "messages_sent_total",
+        "Messages that were sent to subscribers.",
+        metrics.messages_sent.get(),
+    );
+    out.counter(
+        "messages_conflated_total",
+        "Values that ended subscriptions did not take because a newer one had replaced them.",
+        metrics.conflated.get(),
+    );
+    out.counter(
+        "messages_skipped_total",
+        "Events that ended subscriptions did not take before they were gone.",
+        metrics.skipped.get(),
+    );
+
+    out.counter(
+        "publishes_accepted_total",
+        "Publishes and clears that the hub accepted.",
+        hub.accepted,
+    );
+    out.counter(
+        "publishes_dropped_total",
+        "Publishes that a bound of the hub refused.",
+        hub.dropped,
+    );
+    out.counter(
+        "publishes_refused_total",
+        "Publishes that a rule, a bound or a wrong form refused.",
+        metrics.publishes_refused.get(),
+    );
+    out.counter(
+        "publishes_not_allowed_total",
+        "Of the refused publishes, those that a rule refused.",
+        metrics.publishes_not_allowed.get(),
+    );
+    out.gauge(
+        "kept_values",
+        "Values that are kept, over all topics.",
+        kept,
+    );
+    out.gauge("subscriptions", "Subscriptions.", subscriptions);
+    out.counter(
+        "subscriptions_refused_total",
+        "Subscriptions that a bound refused.",
+        hub.subscriptions_refused,
+    );
+
+    out.gauge("rooms", "Rooms that are known.", metrics.rooms.get());
+    out.gauge(
+        "devices",
+        "Devices that are known, over all rooms.",
+        metrics.devices.get(),
+    );
+    out.counter(
+        "clicks_malformed_total",
+        "Click reports and presses that were malformed.",
+        metrics.clicks_malformed.get(),
+    );
+    out.counter(
+        "clicks_stale_total",
+        "Click reports of incarnations that were folded before.",
+        metrics.clicks_stale.get(),
+    );
+    out.counter(
+        "presses_repeated_total",
+        "Presses that had been counted before, by their id.",
+        metrics.presses_repeated.get(),
+    );
+
+    out.gauge(
+        "store_healthy",
+        "1 while state can be made durable, or nothing is to be stored.",
+        u8::from(bus.health().is_ok()),
+    );
+    out.counter(
+        "store_commits_total",
+        "Commits to the store.",
+        metrics.commits.get(),
+    );
+    out.counter(
+        "store_commits_failed_total",
+        "Commits that failed and were tried again.",
+        metrics.commits_failed.get(),
+    );
+    out.counter(
+        "store_commit_seconds_total",
+        "Time that commits took.",
+        commit_seconds,
+    );
+
+    out.gauge(
+        "mqtt_sessions_away",
+        "MQTT sessions that are kept while their clients are away.",
+        mqtt.sessions_away.get(),
+    );
+    out.counter(
+        "mqtt_sessions_dropped_total",
+        "MQTT sessions that were dropped because there were too many.",
+        mqtt.sessions_dropped.get(),
+    );
+    out.counter(
+        "mqtt_violations_total",
+        "MQTT connections that ended because the client broke the protocol or was silent too long.",
+        mqtt.violations.get(),
+    );
+    out.counter(
+        "mqtt_messages_too_large_total",
+        "Messages that were not sent because they are larger than the MQTT client accepts.",
+        mqtt.messages_too_large.get(),
+    );
+
+    out.gauge(
+        "http_connections",
+        "HTTP connections that are open and have not become WebSockets.",
+        counts.connections.get(),
+    );
+    out.counter(
+        "http_connections_refused_total",
+        "HTTP connections that a bound refused.",
+        counts.connections_refused.get(),
+    );
+    out.family(
+        "http_responses_total",
+        "counter",
+        "Answers over HTTP, by the class of their status.",
+    );
+    for (class, answers) in counts.answers() {
+        out.sample(
+            "http_responses_total",
+            &format!("{{class=\"{class}xx\"}}"),
+            answers,
+        );
+    }
+    out.0
+}
+
+/// The text as it grows. That a string grows cannot fail.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, "", value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "counter", help);
+        self.sample(name, "", value);
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(
+            self.0,
+            "# HELP latchbus_{name} {help}\n# TYPE latchbus_{name} {kind}"
+        );
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = writeln!(self.0, "latchbus_{name}{labels} {value}");
+    }
+}

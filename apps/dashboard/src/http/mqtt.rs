@@ -1,0 +1,69 @@
+//! MQTT over WebSocket (MQTT 5 §6): the handshake, and the way to the MQTT server.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use latchbus_ws::handshake::{self, Handshake, HandshakeError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::App;
+use super::tunnel::Tunnel;
+
+const SUBPROTOCOL: &str = "mqtt";
+
+/// How long a connection that ends waits for its last frame to be sent, and for the client to end it too.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Messages may hold several packets; one longer than this is refused. MQTT's own bound is on packets.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Response {
+    let accepted = handshake::accept(&mut request, &app.0.config.origin, &[SUBPROTOCOL]);
+    let accepted = accepted.and_then(|(handshake, protocol)| match protocol {
+        Some(_) => Ok(handshake),
+        // MQTT 5 §6.0: the client names the subprotocol.
+        None => Err(HandshakeError::UnknownProtocols),
+    });
+    match accepted {
+        Ok(Handshake { response, upgrade }) => {
+            let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+            let address = address.map(|info| info.0);
+            let serve = serve(app.clone(), upgrade, address);
+            app.0.tunnels.spawn(serve);
+            response
+        }
+        Err(refused) => {
+            app.0.bus.metrics().connections_refused.add(1);
+            refused.into_response()
+        }
+    }
+}
+
+async fn serve(app: App, upgrade: OnUpgrade, address: Option<SocketAddr>) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            tracing::debug!(?address, %error, "a connection ended within its handshake");
+            return;
+        }
+    };
+    let closing = app.0.closing.clone();
+    let mut tunnel = Tunnel::new(TokioIo::new(upgraded), MAX_MESSAGE_BYTES, closing);
+    app.0.mqtt.connection(&mut tunnel, address).await;
+    // A socket that is dropped with unread bytes is reset, and the client would never see why.
+    let goodbye = async {
+        tunnel.shutdown().await?;
+        let mut stream = tunnel.into_inner();
+        let mut bytes = [0; 1024];
+        while stream.read(&mut bytes).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if !matches!(timeout(CLOSE_TIMEOUT, goodbye).await, Ok(Ok(()))) {
+        tracing::debug!(?address, "the peer did not take the goodbye");
+    }
+}

@@ -1,0 +1,256 @@
+//! The API: topics over HTTP.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LAST_MODIFIED};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use latchbus_bus::{Delivery, Peer, Publish, PublishRefused};
+use latchbus_core::topic::{TopicFilter, TopicName};
+use percent_encoding::percent_decode_str;
+use tokio::time::{sleep, timeout};
+
+use super::error::ApiError;
+use super::{App, json};
+
+/// Where the topics lie.
+const PATH: &str = "/api/v1/topics";
+
+pub(super) fn router() -> Router<App> {
+    Router::new().route(PATH, get(list)).route(
+        "/api/v1/topics/{*topic}",
+        get(last).put(publish_state).post(publish_event),
+    )
+}
+
+/// Everything that is kept and matches the filter, `#` unless another is named, by topic: a JSON array
+/// that is written as fast as the client reads it.
+async fn list(State(app): State<App>, uri: Uri) -> Result<Response, ApiError> {
+    let filter = filter(uri.query().unwrap_or_default())?;
+    let filter = TopicFilter::parse(filter.as_str()).map_err(ApiError::invalid_filter)?;
+    let body = Body::from_stream(json::array(app.0.bus.kept(filter)));
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], body).into_response())
+}
+
+/// In a query `+` stands for itself and not, as in forms, for a space: filters are full of it.
+fn filter(query: &str) -> Result<String, ApiError> {
+    let mut filter = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if name != "filter" || filter.is_some() {
+            return Err(ApiError::bad_message(
+                "expected one `filter=` and nothing else",
+            ));
+        }
+        filter = Some(decoded(value)?);
+    }
+    Ok(filter.unwrap_or_else(|| "#".to_owned()))
+}
+
+/// The last value, byte by byte.
+async fn last(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    let topic = topic(&uri)?;
+    let delivery = app
+        .0
+        .bus
+        .last(topic.borrowed())
+        .ok_or_else(ApiError::not_found)?;
+    let etag = etag(&app, delivery.rev);
+    let validators = [
+        header(ETAG, &etag)?,
+        header(LAST_MODIFIED, &last_modified(&delivery))?,
+    ];
+    if is_known(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, validators).into_response());
+    }
+    let payload = delivery.payload.bytes().clone();
+    let content_type = HeaderValue::from_static(json::content_type(&payload));
+    Ok((validators, [(CONTENT_TYPE, content_type)], payload).into_response())
+}
+
+async fn publish_state(app: State<App>, request: Request) -> Result<Response, ApiError> {
+    publish(app, request, Publish::state).await
+}
+
+async fn publish_event(app: State<App>, request: Request) -> Result<Response, ApiError> {
+    publish(app, request, Publish::event).await
+}
+
+/// Publishes the body, and answers when the message is accepted and, where it is to be durable, on disk.
+async fn publish(
+    State(app): State<App>,
+    request: Request,
+    publish: fn(TopicName<String>, Bytes) -> Publish,
+) -> Result<Response, ApiError> {
+    let topic = topic(request.uri())?;
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = Peer {
+        transport: "http",
+        name: String::new(),
+        address: address.map(|info| info.0),
+    };
+    let client = app.0.bus.client(peer);
+    let client =
+        client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))?;
+    let payload = body(&app, request).await?;
+    let publish = publish(topic, payload);
+    let keeps = publish.retain && !publish.payload.is_empty();
+    let accepted = async { client.publish(publish).await.await };
+    let accepted = timeout(app.0.config.publish_timeout, accepted).await;
+    // The message may still be accepted: it cannot be taken back from the store's queue.
+    let late =
+        |_| ApiError::unavailable("the store does not answer; the message may be accepted later");
+    let rev = accepted.map_err(late)??.rev;
+    let mut response = format!("{{\"rev\":{rev}}}\n").into_response();
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    if keeps {
+        let (name, value) = header(ETAG, &etag(&app, rev))?;
+        response.headers_mut().insert(name, value);
+    }
+    Ok(response)
+}
+
+/// Reads a body that is at most as long as a payload may be.
+async fn body(app: &App, request: Request) -> Result<Bytes, ApiError> {
+    let limit = app.0.bus.limits().payload_bytes;
+    let announced = request.headers().get(CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(ApiError::too_large(limit));
+    }
+    let mut pieces = request.into_body().into_data_stream();
+    let read = async {
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(ApiError::bad_message)?;
+            if piece.len() > limit - bytes.len() {
+                return Err(ApiError::too_large(limit));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    };
+    tokio::select! {
+        read = read => read,
+        () = sleep(app.0.config.body_timeout) => Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "bad_message",
+            "the body did not come in time",
+        )),
+        () = app.0.closing.cancelled() => Err(PublishRefused::Closed.into()),
+    }
+}
+
+/// The topic in an address: all that follows the path, slashes included.
+fn topic(uri: &Uri) -> Result<TopicName<String>, ApiError> {
+    let topic = uri
+        .path()
+        .strip_prefix(PATH)
+        .and_then(|rest| rest.strip_prefix('/'));
+    let topic = decoded(topic.unwrap_or_default())?;
+    TopicName::parse(topic).map_err(ApiError::invalid_topic)
+}
+
+fn decoded(text: &str) -> Result<String, ApiError> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    let decoded = decoded.map_err(|_| ApiError::bad_message("the address is not UTF-8"))?;
+    Ok(decoded.into_owned())
+}
+
+fn etag(app: &App, rev: u64) -> String {
+    format!("\"{:x}:{rev}\"", app.0.bus.epoch())
+}
+
+fn last_modified(delivery: &Delivery) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(delivery.at);
+    httpdate::fmt_http_date(at)
+}
+
+fn header(name: HeaderName, value: &str) -> Result<(HeaderName, HeaderValue), ApiError> {
+    let value = HeaderValue::from_str(value);
+    let value = value
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error))?;
+    Ok((name, value))
+}
+
+/// Whether the client has this version already (RFC 9110 §13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let values = headers.get_all(IF_NONE_MATCH).iter();
+    let mut tags = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','));
+    tags.any(|tag| {
+        let tag = tag.trim();
+        tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_in_addresses() {
+        for (path, expected) in [
+            ("/api/v1/topics/lab/temp", Some("lab/temp")),
+            ("/api/v1/topics//lab//", Some("/lab//")),
+            (
+                "/api/v1/topics/%2Flab%2F%C3%A9%20%25",
+                Some("/lab/\u{e9} %"),
+            ),
+            ("/api/v1/topics/$SYS/x", Some("$SYS/x")),
+            ("/api/v1/topics/", None),
+            ("/api/v1/topics/a%00", None),
+            ("/api/v1/topics/a+", None),
+            ("/api/v1/topics/%23", None),
+            ("/api/v1/topics/%ff", None),
+        ] {
+            let found = topic(&path.parse().unwrap()).ok();
+            let found = found.as_ref().map(TopicName::as_str);
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn filters_in_queries() {
+        for (query, expected) in [
+            ("", Some("#")),
+            ("filter=clicks/+/values", Some("clicks/+/values")),
+            ("filter=clicks%2F%2B%2F%23", Some("clicks/+/#")),
+            ("filter=a=b", Some("a=b")),
+            ("filter=", Some("")),
+            ("filter=a&filter=b", None),
+            ("fitler=a", None),
+            ("filter=%ff", None),
+        ] {
+            assert_eq!(filter(query).ok().as_deref(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn known_versions() {
+        let known = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_static(value));
+            is_known(&headers, "\"9f3c:1\"")
+        };
+        assert!(
+            known("\"9f3c:1\"")
+                && known("W/\"9f3c:1\"")
+                && known("\"x\", \"9f3c:1\"")
+                && known("*")
+        );
+        assert!(!known("\"9f3c:10\"") && !known("9f3c:1") && !known(""));
+        assert!(!is_known(&HeaderMap::new(), "\"9f3c:1\""));
+    }
+}

@@ -1,0 +1,46 @@
+//! The `latchbus` program: see the library of this name.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::{env, io};
+
+use latchbus::cli::{self, Command};
+use latchbus::settings::{Layer, Settings};
+use latchbus::{failure, server};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            // Where even this cannot be written, the status has to do.
+            let _ = writeln!(io::stderr(), "latchbus: {line}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    match cli::parse(env::args_os())? {
+        Command::Print(text) => print(&text),
+        Command::CheckConfig(file) => {
+            Settings::resolve(Some(&file), Layer::default(), Layer::default())
+                .map_err(|error| failure::one_line(&error))?;
+            print(&format!("{}: ok\n", file.display()))
+        }
+        Command::Serve { config, flags } => {
+            let environment = Layer::from_env(|name| env::var_os(name))
+                .map_err(|error| failure::one_line(&error))?;
+            let named = env::var_os("LATCHBUS_CONFIG").filter(|path| !path.is_empty());
+            let file = config.or(named.map(Into::into));
+            let settings = Settings::resolve(file.as_deref(), environment, *flags)
+                .map_err(|error| failure::one_line(&error))?;
+            server::run(settings).map_err(|error| failure::one_line(error.as_ref()))
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("cannot write to the standard output: {error}"))
+}

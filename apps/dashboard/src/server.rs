@@ -1,0 +1,164 @@
+//! The life of the server: from settings to the ready line, and from a signal to the end.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io::Write as _;
+use std::{io, process};
+
+use anyhow::Context as _;
+use latchbus_bus::{Bus, StoreKind};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tracing::{error, info, warn};
+
+use crate::http::{self, Http};
+use crate::listener::Bound;
+use crate::log;
+use crate::settings::Settings;
+use crate::signals::Signals;
+
+/// How long connections may take to end and the store to write after a signal. Users are promised five
+/// seconds in all.
+const STOP_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// What an MQTT packet may need besides its topic and its payload: its header and its properties.
+const PACKET_HEADROOM_BYTES: usize = 16 << 10;
+
+/// Runs the server until a signal ends it. When every listener accepts, the standard output gets the line
+/// `ready http=ADDRESS mqtt=ADDRESS`.
+///
+/// # Errors
+/// When it could not be started, which has then changed nothing but an empty store, or when it could not
+/// go on.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    log::start(&settings.log);
+    raise_open_files();
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(settings));
+    // Whatever still runs has had its time.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let bound_http = Bound::bind(settings.http, "HTTP")?;
+    let bound_mqtt = Bound::bind(settings.mqtt, "MQTT")?;
+    let store = settings.bus.store.clone();
+    let bus = Bus::open(settings.bus)?;
+    let mut signals = Signals::listen().context("cannot wait for signals")?;
+    let http_listener = bound_http.map(|bound| bound.listen("HTTP")).transpose()?;
+    let mqtt_listener = bound_mqtt.map(|bound| bound.listen("MQTT")).transpose()?;
+
+    match store {
+        StoreKind::Memory => info!("nothing is kept over a restart"),
+        StoreKind::Directory(path) => {
+            info!(directory = %path.display(), loaded = bus.metrics().loaded.get(), "store opened");
+        }
+    }
+    let addresses = [address(&http_listener), address(&mqtt_listener)];
+    let mqtt = mqtt_server(&bus, settings.connections, settings.sessions_away);
+    let mut tasks = JoinSet::new();
+    if let Some((listener, _)) = http_listener {
+        let config = http::Config {
+            origin: settings.origin,
+            max_connections: settings.connections,
+            ..http::Config::default()
+        };
+        let http = Http::new(bus.clone(), mqtt.clone(), config);
+        tasks.spawn(async move { http.serve(listener).await });
+    }
+    if let Some((listener, _)) = mqtt_listener {
+        tasks.spawn(async move { mqtt.serve(listener).await });
+    }
+    ready(&addresses);
+
+    let ended_early = tokio::select! {
+        (name, _) = signals.next() => {
+            info!("stopping: {name}");
+            None
+        }
+        // Both run until the bus closes.
+        Some(ended) = tasks.join_next() => Some(ended),
+    };
+    tokio::spawn(async move {
+        let (name, number) = signals.next().await;
+        warn!("stopping at once: {name}");
+        process::exit(128 + i32::from(number));
+    });
+    stop(&bus, tasks).await;
+    match ended_early {
+        None => Ok(()),
+        Some(ended) => {
+            ended.context("a listener has failed")?;
+            anyhow::bail!("a listener has ended")
+        }
+    }
+}
+
+fn mqtt_server(
+    bus: &Bus,
+    connections: usize,
+    sessions_away: usize,
+) -> latchbus_mqtt::server::Server {
+    use latchbus_mqtt::server::{Config, Server};
+
+    let mut config = Config {
+        max_connections: connections,
+        max_sessions_away: sessions_away,
+        ..Config::default()
+    };
+    let limits = bus.limits();
+    let longest = limits.payload_bytes + limits.topic_bytes + PACKET_HEADROOM_BYTES;
+    config.bounds.max_packet_bytes = config.bounds.max_packet_bytes.max(longest);
+    Server::new(bus.clone(), config)
+}
+
+fn address<T>(listener: &Option<(T, SocketAddr)>) -> String {
+    match listener {
+        Some((_, address)) => address.to_string(),
+        None => "off".to_owned(),
+    }
+}
+
+fn ready([http, mqtt]: &[String; 2]) {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "ready http={http} mqtt={mqtt}").and_then(|()| out.flush());
+    if let Err(error) = written {
+        warn!(%error, "the ready line could not be written");
+    }
+    info!("http on {http}, mqtt on {mqtt}");
+}
+
+/// Ends the bus, then waits for the connections, which end because it does.
+async fn stop(bus: &Bus, mut tasks: JoinSet<()>) {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    if timeout_at(deadline, bus.close()).await.is_err() {
+        error!("the store could not be written in time; what was acknowledged is in it");
+    }
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if timeout_at(deadline, ended).await.is_err() {
+        warn!("connections did not end in time");
+    }
+    info!("stopped");
+}
+
+/// Every connection is an open file, and the usual allowance of a process is 1,024.
+#[cfg(unix)]
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        warn!(%error, "the number of open files stays at {current:?}");
+    }
+}
+
+#[cfg(not(unix))]
+fn raise_open_files() {}

@@ -1,0 +1,425 @@
+//! Settings: the defaults, over them a file, over it the environment, over all the flags.
+
+mod layer;
+mod values;
+
+pub use layer::{HistoryLayer, Layer, LimitsLayer};
+pub use values::{Filter, HostName, Listen, LogFilter, Origin, Room, Within};
+
+use core::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use latchbus_bus::{ClickLimits, HistoryRule, Options, SessionLimits, StoreKind};
+use latchbus_core::clicks::ClickTopic;
+use latchbus_core::hub;
+use latchbus_ws::OriginPolicy;
+
+/// The directory of the store unless another is named, below the one in which the program runs.
+pub const DEFAULT_DATA_DIR: &str = "latchbus-data";
+
+/// All settings of a server.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where HTTP listens, for the dashboard, the API and WebSockets.
+    pub http: Listen,
+    /// Where MQTT listens.
+    pub mqtt: Listen,
+    /// What is logged.
+    pub log: LogFilter,
+    /// Which web pages may use this server.
+    pub origin: OriginPolicy,
+    /// Connections at a time: so many over HTTP, over WebSocket, and over MQTT.
+    pub connections: usize,
+    /// MQTT sessions that are kept while their clients are away.
+    pub sessions_away: usize,
+    /// How the bus is set up.
+    pub bus: Options,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// The file could not be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error("{}:{line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A variable of the environment is wrong.
+    #[error("environment variable {name}: {reason}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// One source names a directory for the store, and says that there is none.
+    #[error("{source_name} sets both data_dir and ephemeral")]
+    TwoStores {
+        /// Which source.
+        source_name: String,
+    },
+    /// Nothing listens.
+    #[error("http and mqtt are both off: there is nothing to serve")]
+    NothingToServe,
+    /// More rooms than the bound allows.
+    #[error("{named} rooms are named, and limits.rooms is {limit}")]
+    Rooms {
+        /// How many are named.
+        named: usize,
+        /// The bound.
+        limit: usize,
+    },
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let local = |port| Listen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let limits = hub::Limits::default();
+        debug_assert!(limits.topic_bytes >= ClickTopic::MAX_BYTES);
+        Self {
+            http: local(3000),
+            mqtt: local(1883),
+            log: LogFilter::default(),
+            origin: OriginPolicy::default(),
+            connections: 20_000,
+            sessions_away: 10_000,
+            bus: Options {
+                store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
+                ..Options::default()
+            },
+        }
+    }
+}
+
+impl Settings {
+    /// Puts the file, if there is one, the environment and the flags over the defaults.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the settings do not go together.
+    pub fn resolve(
+        file: Option<&Path>,
+        environment: Layer,
+        flags: Layer,
+    ) -> Result<Self, SettingsError> {
+        let mut settings = Self::default();
+        if let Some(path) = file {
+            settings.apply(read(path)?, &path.display().to_string())?;
+        }
+        settings.apply(environment, "the environment")?;
+        settings.apply(flags, "the command line")?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Puts one source over what is set so far.
+    fn apply(&mut self, layer: Layer, source_name: &str) -> Result<(), SettingsError> {
+        let Layer {
+            http,
+            mqtt,
+            data_dir,
+            ephemeral,
+            log,
+            allow_origins,
+            allow_hosts,
+            rooms,
+            limits,
+            history,
+        } = layer;
+        set(&mut self.http, http);
+        set(&mut self.mqtt, mqtt);
+        set(&mut self.log, log);
+        if let Some(origins) = allow_origins {
+            self.origin.allow_origins = origins.into_iter().map(|origin| origin.0).collect();
+        }
+        if let Some(hosts) = allow_hosts {
+            self.origin.allow_hosts = hosts.into_iter().map(|host| host.0).collect();
+        }
+        if let Some(rooms) = rooms {
+            self.bus.rooms = rooms.into_iter().map(|room| room.0).collect();
+        }
+        match (data_dir, ephemeral) {
+            (Some(_), Some(true)) => {
+                return Err(SettingsError::TwoStores {
+                    source_name: source_name.to_owned(),
+                });
+            }
+            (Some(directory), _) => self.bus.store = StoreKind::Directory(directory),
+            (None, Some(true)) => self.bus.store = StoreKind::Memory,
+            // What a source below has made ephemeral is stored again, at the usual place.
+            (None, Some(false)) if self.bus.store == StoreKind::Memory => {
+                self.bus.store = StoreKind::Directory(DEFAULT_DATA_DIR.into());
+            }
+            (None, _) => {}
+        }
+        self.apply_limits(&limits);
+        if !history.is_empty() {
+            let rule = |rule: HistoryLayer| HistoryRule {
+                filter: rule.filter.0,
+                keep: u16::try_from(rule.keep.0).unwrap_or(u16::MAX),
+            };
+            self.bus.history = history.into_iter().map(rule).collect();
+        }
+        Ok(())
+    }
+
+    fn apply_limits(&mut self, limits: &LimitsLayer) {
+        let Options {
+            limits: hub,
+            clicks:
+                ClickLimits {
+                    rooms,
+                    devices,
+                    incarnations,
+                },
+            session:
+                SessionLimits {
+                    subscriptions,
+                    in_flight,
+                },
+            ..
+        } = &mut self.bus;
+        set_within(&mut hub.payload_bytes, limits.payload_bytes);
+        set_within(&mut hub.topic_bytes, limits.topic_bytes);
+        set_within(&mut hub.places, limits.kept_values);
+        set_within(&mut hub.tombstones, limits.tombstones);
+        set_within(&mut hub.recent, limits.recent_messages);
+        set_within(&mut hub.recent_bytes, limits.recent_bytes);
+        set_within(&mut hub.subscriptions, limits.subscriptions);
+        set_within(subscriptions, limits.session_subscriptions);
+        set_within(in_flight, limits.session_in_flight);
+        set_within(&mut self.connections, limits.connections);
+        set_within(&mut self.sessions_away, limits.sessions_away);
+        set_within(rooms, limits.rooms);
+        set_within(devices, limits.room_devices);
+        set_within(incarnations, limits.device_incarnations);
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        if (self.http, self.mqtt) == (Listen::Off, Listen::Off) {
+            return Err(SettingsError::NothingToServe);
+        }
+        let (named, limit) = (self.bus.rooms.len(), self.bus.clicks.rooms);
+        if named > limit {
+            return Err(SettingsError::Rooms { named, limit });
+        }
+        Ok(())
+    }
+}
+
+/// Reads a settings file.
+///
+/// # Errors
+/// When it cannot be read or something in it is wrong.
+fn read(path: &Path) -> Result<Layer, SettingsError> {
+    let text = fs::read_to_string(path).map_err(|source| SettingsError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    Layer::from_toml(&text).map_err(|(line, reason)| SettingsError::Line {
+        path: path.to_owned(),
+        line,
+        reason,
+    })
+}
+
+fn set<T>(setting: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *setting = value;
+    }
+}
+
+fn set_within<const MIN: usize, const MAX: usize>(
+    setting: &mut usize,
+    value: Option<Within<MIN, MAX>>,
+) {
+    set(setting, value.map(|value| value.0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(text: &str) -> Layer {
+        Layer::from_toml(text).unwrap()
+    }
+
+    fn environment(pairs: &'static [(&str, &str)]) -> Result<Layer, SettingsError> {
+        Layer::from_env(|name| {
+            let found = pairs.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| value.into())
+        })
+    }
+
+    fn over_all(layers: [&str; 2]) -> Settings {
+        let [below, above] = layers.map(layer);
+        Settings::resolve(None, below, above).unwrap()
+    }
+
+    #[test]
+    fn every_key_of_the_file() {
+        let text = r##"
+            http = "0.0.0.0:80"
+            mqtt = "off"
+            data_dir = "/data"
+            log = "warn"
+            allow_origins = ["https://a.example"]
+            allow_hosts = ["b.example"]
+            rooms = ["main", "lab"]
+            [limits]
+            payload_bytes = 1024
+            topic_bytes = 300
+            kept_values = 1
+            tombstones = 2
+            recent_messages = 3
+            recent_bytes = 4
+            subscriptions = 5
+            session_subscriptions = 6
+            session_in_flight = 7
+            connections = 8
+            sessions_away = 9
+            rooms = 10
+            room_devices = 11
+            device_incarnations = 12
+            [[history]]
+            filter = "chat/#"
+            keep = 50
+        "##;
+        let settings = over_all(["", text]);
+        assert_eq!(settings.http, "0.0.0.0:80".parse().unwrap());
+        assert_eq!(settings.mqtt, Listen::Off);
+        assert_eq!(settings.log, "warn".parse().unwrap());
+        assert_eq!(settings.origin.allow_origins, ["https://a.example"]);
+        assert_eq!(settings.origin.allow_hosts, ["b.example"]);
+        assert_eq!((settings.connections, settings.sessions_away), (8, 9));
+        let bus = settings.bus;
+        assert_eq!(bus.store, StoreKind::Directory("/data".into()));
+        assert_eq!(bus.rooms, ["main", "lab"]);
+        let limits = hub::Limits {
+            places: 1,
+            tombstones: 2,
+            recent: 3,
+            recent_bytes: 4,
+            subscriptions: 5,
+            topic_bytes: 300,
+            payload_bytes: 1024,
+        };
+        assert_eq!(bus.limits, limits);
+        let SessionLimits {
+            subscriptions,
+            in_flight,
+        } = bus.session;
+        assert_eq!((subscriptions, in_flight), (6, 7));
+        let clicks = bus.clicks;
+        assert_eq!(
+            (clicks.rooms, clicks.devices, clicks.incarnations),
+            (10, 11, 12)
+        );
+        assert_eq!(
+            (bus.history[0].filter.as_str(), bus.history[0].keep),
+            ("chat/#", 50)
+        );
+    }
+
+    #[test]
+    fn a_wrong_line_is_named() {
+        for (line, text) in [
+            (2, "http = \"127.0.0.1:1\"\nhtpp = \"127.0.0.1:1\""),
+            (1, "http = \"localhost\""),
+            (3, "\n[limits]\npayload_bytes = 0"),
+            (2, "[limits]\npayload_bytes = -1"),
+            (2, "[limits]\nfoo = 1"),
+            (2, "[[history]]\nfilter = \"a#\"\nkeep = 1"),
+            (3, "[[history]]\nfilter = \"#\"\nkeep = 0"),
+            (1, "rooms = [\"a/b\"]"),
+            (2, "\nhttp = "),
+        ] {
+            let (found, reason) = Layer::from_toml(text).unwrap_err();
+            assert_eq!(found, line, "{text}: {reason}");
+            assert!(!reason.contains('\n'), "{reason}");
+        }
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let settings = over_all(["http = \"off\"\nrooms = [\"a\", \"b\"]", "rooms = [\"c\"]"]);
+        assert_eq!(
+            (settings.http, settings.bus.rooms),
+            (Listen::Off, vec!["c".to_owned()])
+        );
+    }
+
+    #[test]
+    fn the_store_of_the_last_source_wins() {
+        let store = |layers| over_all(layers).bus.store;
+        let directory = |path: &str| StoreKind::Directory(path.into());
+        assert_eq!(store(["", ""]), directory(DEFAULT_DATA_DIR));
+        assert_eq!(
+            store(["data_dir = \"a\"", "ephemeral = true"]),
+            StoreKind::Memory
+        );
+        assert_eq!(
+            store(["ephemeral = true", "data_dir = \"a\""]),
+            directory("a")
+        );
+        assert_eq!(
+            store(["ephemeral = true", "ephemeral = false"]),
+            directory(DEFAULT_DATA_DIR)
+        );
+        assert_eq!(
+            store(["data_dir = \"a\"", "ephemeral = false"]),
+            directory("a")
+        );
+        let both = layer("data_dir = \"a\"\nephemeral = true");
+        let refused = Settings::resolve(None, both, Layer::default());
+        assert!(matches!(refused, Err(SettingsError::TwoStores { .. })));
+    }
+
+    #[test]
+    fn what_does_not_go_together() {
+        let off = layer("http = \"off\"\nmqtt = \"off\"");
+        let refused = Settings::resolve(None, off, Layer::default());
+        assert!(matches!(refused, Err(SettingsError::NothingToServe)));
+        let rooms = layer("rooms = [\"a\", \"b\"]\nlimits = { rooms = 1 }");
+        let refused = Settings::resolve(None, rooms, Layer::default());
+        assert!(matches!(
+            refused,
+            Err(SettingsError::Rooms { named: 2, limit: 1 })
+        ));
+    }
+
+    #[test]
+    fn variables() {
+        let layer = environment(&[
+            ("LATCHBUS_HTTP", "127.0.0.1:1"),
+            ("LATCHBUS_MQTT", ""),
+            ("LATCHBUS_ROOMS", "a, b"),
+            ("LATCHBUS_EPHEMERAL", "true"),
+        ])
+        .unwrap();
+        assert_eq!(layer.http, Some("127.0.0.1:1".parse().unwrap()));
+        assert_eq!((layer.mqtt, layer.ephemeral), (None, Some(true)));
+        let rooms = layer.rooms.unwrap();
+        assert_eq!(rooms, ["a", "b"].map(|name| Room(name.to_owned())));
+        let wrong = environment(&[("LATCHBUS_MQTT", "here")]);
+        let Err(SettingsError::Variable { name, .. }) = wrong else {
+            panic!("{wrong:?}");
+        };
+        assert_eq!(name, "LATCHBUS_MQTT");
+    }
+}

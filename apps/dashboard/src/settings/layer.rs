@@ -1,0 +1,157 @@
+//! What one source of settings says: the file, the environment, or the flags.
+
+use core::str::FromStr;
+use std::{ffi::OsString, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::SettingsError;
+use super::values::{Filter, HostName, Listen, LogFilter, Origin, Room, Within};
+
+/// The settings of one source. What it does not say is left to the sources below it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Layer {
+    /// Where HTTP listens.
+    pub http: Option<Listen>,
+    /// Where MQTT listens.
+    pub mqtt: Option<Listen>,
+    /// The directory of the store.
+    pub data_dir: Option<PathBuf>,
+    /// Whether nothing is stored.
+    pub ephemeral: Option<bool>,
+    /// What is logged.
+    pub log: Option<LogFilter>,
+    /// Origins of other servers whose pages are welcome.
+    pub allow_origins: Option<Vec<Origin>>,
+    /// Names by which this server may be called.
+    pub allow_hosts: Option<Vec<HostName>>,
+    /// Rooms that are shown before their first click.
+    pub rooms: Option<Vec<Room>>,
+    /// Bounds; in the file alone.
+    pub limits: LimitsLayer,
+    /// Topics that keep more than their last value; in the file alone.
+    pub history: Vec<HistoryLayer>,
+}
+
+/// The bounds that a file may set.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsLayer {
+    /// Bytes of a payload. At least what the hub's own topics need.
+    pub payload_bytes: Option<Within<256, 16_777_216>>,
+    /// Bytes of a topic or a filter. At least what the topics of clicks need.
+    pub topic_bytes: Option<Within<256, 65_535>>,
+    /// Values that are kept, over all topics.
+    pub kept_values: Option<Within<1, 100_000_000>>,
+    /// Cleared topics that are remembered.
+    pub tombstones: Option<Within<1, 100_000_000>>,
+    /// Messages in the recent ring.
+    pub recent_messages: Option<Within<1, 100_000_000>>,
+    /// Bytes in the recent ring.
+    pub recent_bytes: Option<Within<1, 68_719_476_736>>,
+    /// Subscriptions, over all sessions.
+    pub subscriptions: Option<Within<1, 100_000_000>>,
+    /// Subscriptions of one session.
+    pub session_subscriptions: Option<Within<1, 1_000_000>>,
+    /// Requests of one session that wait for their answers.
+    pub session_in_flight: Option<Within<1, 65_535>>,
+    /// Connections at a time: so many over HTTP, over WebSocket, and over MQTT.
+    pub connections: Option<Within<1, 10_000_000>>,
+    /// MQTT sessions that are kept while their clients are away.
+    pub sessions_away: Option<Within<1, 10_000_000>>,
+    /// Rooms.
+    pub rooms: Option<Within<1, 1_000_000>>,
+    /// Devices in a room.
+    pub room_devices: Option<Within<1, 10_000_000>>,
+    /// Live incarnations of a device.
+    pub device_incarnations: Option<Within<1, 10_000>>,
+}
+
+/// One rule: state that matches `filter` keeps its last `keep` values.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryLayer {
+    /// Which topics.
+    pub filter: Filter,
+    /// How many values.
+    pub keep: Within<1, 65_535>,
+}
+
+impl Layer {
+    /// Reads the text of a settings file (TOML).
+    ///
+    /// # Errors
+    /// With the number of the line, from 1, and what is wrong in it.
+    pub fn from_toml(text: &str) -> Result<Self, (usize, String)> {
+        toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            let before = text.as_bytes().iter().take(offset);
+            let line = before.filter(|byte| **byte == b'\n').count() + 1;
+            (line, error.message().to_owned())
+        })
+    }
+
+    /// Reads the environment: `LATCHBUS_` and the name of a flag. A variable that is empty is not set;
+    /// lists are divided by commas.
+    ///
+    /// # Errors
+    /// With the name of the variable that holds no such value.
+    pub fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingsError> {
+        let variables = Variables(&variable);
+        Ok(Self {
+            http: variables.value("LATCHBUS_HTTP")?,
+            mqtt: variables.value("LATCHBUS_MQTT")?,
+            data_dir: variables.raw("LATCHBUS_DATA_DIR").map(PathBuf::from),
+            ephemeral: variables.value("LATCHBUS_EPHEMERAL")?,
+            log: variables.value("LATCHBUS_LOG")?,
+            allow_origins: variables.list("LATCHBUS_ALLOW_ORIGINS")?,
+            allow_hosts: variables.list("LATCHBUS_ALLOW_HOSTS")?,
+            rooms: variables.list("LATCHBUS_ROOMS")?,
+            ..Self::default()
+        })
+    }
+}
+
+struct Variables<'a>(&'a dyn Fn(&str) -> Option<OsString>);
+
+impl Variables<'_> {
+    fn raw(&self, name: &str) -> Option<OsString> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<String>, SettingsError> {
+        let text = self.raw(name).map(OsString::into_string).transpose();
+        text.map_err(|_| SettingsError::Variable {
+            name,
+            reason: "not UTF-8".to_owned(),
+        })
+    }
+
+    fn value<T: FromStr<Err: ToString>>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<T>, SettingsError> {
+        let text = self.text(name)?;
+        text.map(|text| parse(name, &text)).transpose()
+    }
+
+    fn list<T: FromStr<Err: ToString>>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<Vec<T>>, SettingsError> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        let items = text.split(',').map(|item| parse(name, item.trim()));
+        items.collect::<Result<_, _>>().map(Some)
+    }
+}
+
+fn parse<T: FromStr<Err: ToString>>(name: &'static str, text: &str) -> Result<T, SettingsError> {
+    text.parse()
+        .map_err(|error: T::Err| SettingsError::Variable {
+            name,
+            reason: error.to_string(),
+        })
+}

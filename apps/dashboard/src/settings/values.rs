@@ -1,0 +1,237 @@
+//! What single settings hold. Each is checked where it is read, so that the complaint names the place.
+
+use core::{fmt, net::SocketAddr, str::FromStr};
+
+use latchbus_core::clicks;
+use latchbus_core::topic::TopicFilter;
+use latchbus_ws::OriginPolicy;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+/// Where a listener listens: an address and a port, of which 0 is any that is free; or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Here.
+    At(SocketAddr),
+    /// Not at all.
+    Off,
+}
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            text => text
+                .parse()
+                .map(Self::At)
+                .map_err(|_| "expected an IP address and a port, as in `127.0.0.1:3000`, or `off`"),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => address.fmt(f),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+/// What is logged: a level, or a list as in `info,latchbus_ws=debug`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogFilter(Targets);
+
+impl LogFilter {
+    /// The filter, for a subscriber.
+    pub fn targets(&self) -> Targets {
+        self.0.clone()
+    }
+}
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self(Targets::new().with_default(LevelFilter::INFO))
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected off, error, warn, info, debug or trace, or a list as in \
+                                `info,latchbus_ws=debug`";
+        // A word that is no level would be taken for the name of a target, and silence all the others.
+        for part in text.split(',').map(str::trim) {
+            let level = part.rsplit('=').next().filter(|level| !level.is_empty());
+            level
+                .ok_or(EXPECTED)?
+                .parse::<LevelFilter>()
+                .map_err(|_| EXPECTED)?;
+        }
+        text.parse().map(Self).map_err(|_| EXPECTED)
+    }
+}
+
+/// A topic filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter(pub TopicFilter<String>);
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        TopicFilter::parse(text.to_owned())
+            .map(Self)
+            .map_err(|error| format!("`{text}` is not a topic filter: {error}"))
+    }
+}
+
+/// The name of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room(pub String);
+
+impl FromStr for Room {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if clicks::is_name(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!(
+                "`{text}` is not a room: expected up to 64 letters, digits, `.`, `_` or `-`, beginning with a \
+                 letter or digit"
+            ))
+        }
+    }
+}
+
+/// The origin of a web page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(pub String);
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let policy = OriginPolicy {
+            allow_origins: vec![text.to_owned()],
+            ..OriginPolicy::default()
+        };
+        // The policy alone knows how an origin is written: one that it cannot read never matches itself.
+        match policy.check(Some("127.0.0.1:1"), Some(text)) {
+            Ok(()) => Ok(Self(text.to_owned())),
+            Err(_) => Err(format!(
+                "`{text}` is not an origin: expected one as in `https://dash.example.com`"
+            )),
+        }
+    }
+}
+
+/// A name of this server, as in the header `Host`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostName(pub String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let policy = OriginPolicy {
+            allow_hosts: vec![text.to_owned()],
+            ..OriginPolicy::default()
+        };
+        match policy.check(Some(text), None) {
+            Ok(()) => Ok(Self(text.to_owned())),
+            Err(_) => Err(format!(
+                "`{text}` is not a host: expected a name as in `bus.example.com`, with `:port` or without"
+            )),
+        }
+    }
+}
+
+/// A number from `MIN` to `MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Within<const MIN: usize, const MAX: usize>(pub usize);
+
+impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for Within<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        match usize::try_from(number) {
+            Ok(number) if (MIN..=MAX).contains(&number) => Ok(Self(number)),
+            _ => Err(Error::custom(format_args!(
+                "{number} is out of range: expected {MIN} to {MAX}"
+            ))),
+        }
+    }
+}
+
+/// Reads a value from a string of the file as it is read from a flag.
+macro_rules! deserialize_from_str {
+    ($($type:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+
+                impl Visitor<'_> for Text {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a string")
+                    }
+
+                    fn visit_str<E: Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Text)
+            }
+        }
+    )*};
+}
+
+deserialize_from_str!(Listen, LogFilter, Filter, Room, Origin, HostName);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let parse = str::parse::<Listen>;
+        let at = |text: &str| Ok(Listen::At(text.parse().unwrap()));
+        assert_eq!(parse("127.0.0.1:0"), at("127.0.0.1:0"));
+        assert_eq!(parse("[::1]:3000"), at("[::1]:3000"));
+        assert_eq!(parse("off"), Ok(Listen::Off));
+        for wrong in ["", "3000", "127.0.0.1", "127.0.0.1:65536", "localhost:1"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn log_filters() {
+        for right in ["info", "OFF", "warn,latchbus_ws=debug", "latchbus_ws=trace"] {
+            assert!(right.parse::<LogFilter>().is_ok(), "{right}");
+        }
+        for wrong in ["", "loud", "info,loud", "latchbus_ws=loud", "info,"] {
+            assert!(wrong.parse::<LogFilter>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn origins_and_hosts() {
+        for right in ["https://dash.example.com", "http://10.0.0.1:8080"] {
+            assert!(right.parse::<Origin>().is_ok(), "{right}");
+        }
+        for wrong in ["", "dash.example.com", "https://dash.example.com/", "*"] {
+            assert!(wrong.parse::<Origin>().is_err(), "{wrong}");
+        }
+        assert!("bus.example.com".parse::<HostName>().is_ok());
+        assert!("bus.example.com:8080".parse::<HostName>().is_ok());
+        for wrong in ["", "https://bus.example.com", "a b", "*"] {
+            assert!(wrong.parse::<HostName>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! What HTTP promises.
+#![cfg(unix)]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::json;
+use support::{DEADLINE, Request, Server, until};
+
+#[test]
+fn the_page_and_its_files() {
+    let server = Server::ephemeral();
+    let page = server.get("/");
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, Some("text/html; charset=utf-8"))
+    );
+    assert_eq!(page.body, server.get("/index.html").body);
+    // Every file that the page names is there.
+    let mut files: Vec<_> = page
+        .text()
+        .split(['"', '\''])
+        .filter(|word| word.starts_with('/') && word.contains('.'))
+        .collect();
+    files.sort_unstable();
+    files.dedup();
+    for file in &files {
+        let answer = server.get(file);
+        let content_type = match file.rsplit('.').next().unwrap() {
+            "js" => "text/javascript; charset=utf-8",
+            "css" => "text/css; charset=utf-8",
+            "svg" => "image/svg+xml",
+            other => panic!("a file of type {other}"),
+        };
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some(content_type)),
+            "{file}"
+        );
+    }
+    let path = files.iter().find(|file| file.ends_with(".js")).unwrap();
+    let script = server.get(path);
+    for answer in [&page, &script] {
+        let policy = answer.header("content-security-policy").unwrap();
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "connect-src 'self'",
+            "frame-ancestors 'none'",
+        ] {
+            assert!(policy.contains(part), "{policy}");
+        }
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(answer.header("cache-control"), Some("no-cache"));
+    }
+
+    let etag = script.header("etag").unwrap();
+    let again = Request::new("GET", path)
+        .header("If-None-Match", etag)
+        .send(server.http());
+    assert_eq!(
+        (again.status, again.body.len(), again.header("etag")),
+        (304, 0, Some(etag))
+    );
+    let other = Request::new("GET", path)
+        .header("If-None-Match", "\"x\"")
+        .send(server.http());
+    assert_eq!((other.status, &other.body), (200, &script.body));
+
+    assert_eq!(
+        (
+            server.get("/none.js").status,
+            server.get("/none.js").code().as_str()
+        ),
+        (404, "not_found")
+    );
+    assert_eq!(server.get("/../Cargo.toml").status, 404);
+    let posted = server.send("POST", "/", "");
+    assert_eq!(
+        (posted.status, posted.header("allow")),
+        (405, Some("GET, HEAD"))
+    );
+    let head = server.send("HEAD", "/", "");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+}
+
+#[test]
+fn a_value_is_given_back_as_it_was() {
+    let server = Server::ephemeral();
+    for (topic, payload, content_type) in [
+        ("lab/temp", &b" {\"c\": 21.5}\n"[..], "application/json"),
+        (
+            "lab/text",
+            "gr\u{fc}n".as_bytes(),
+            "text/plain; charset=utf-8",
+        ),
+        ("lab/bytes", b"\x00\xff", "application/octet-stream"),
+        ("/lead/and/trail/", b"1", "application/json"),
+        ("a//b", b"1", "application/json"),
+        ("%C3%A9%20%25%2Fx", b"1", "application/json"),
+        ("..", b"1", "application/json"),
+    ] {
+        let path = format!("/api/v1/topics/{topic}");
+        let put = server.send("PUT", &path, payload);
+        assert_eq!(put.status, 200, "{topic}: {put:?}");
+        let got = server.get(&path);
+        assert_eq!((got.status, got.body.as_slice()), (200, payload), "{topic}");
+        assert_eq!(got.header("content-type"), Some(content_type), "{topic}");
+        assert_eq!(got.header("etag"), put.header("etag"));
+        assert!(got.header("last-modified").unwrap().ends_with(" GMT"));
+        let etag = got.header("etag").unwrap();
+        let (epoch, rev) = etag.trim_matches('"').split_once(':').unwrap();
+        assert!(u64::from_str_radix(epoch, 16).is_ok());
+        assert_eq!(put.json(), json!({"rev": rev.parse::<u64>().unwrap()}));
+
+        let known = Request::new("GET", &path)
+            .header("If-None-Match", etag)
+            .send(server.http());
+        assert_eq!((known.status, known.body.len()), (304, 0));
+        server.send("PUT", &path, "2");
+        let newer = Request::new("GET", &path)
+            .header("If-None-Match", etag)
+            .send(server.http());
+        assert_eq!((newer.status, newer.body.as_slice()), (200, &b"2"[..]));
+    }
+}
+
+#[test]
+fn clearing_and_events() {
+    let server = Server::ephemeral();
+    let path = "/api/v1/topics/lab/door";
+    assert_eq!(server.send("POST", path, "open").status, 200);
+    assert_eq!(
+        (server.get(path).status, server.get(path).code().as_str()),
+        (404, "not_found")
+    );
+    server.send("PUT", path, "open");
+    assert_eq!(server.send("POST", path, "knock").status, 200);
+    assert_eq!(server.get(path).text(), "open");
+    let cleared = server.send("PUT", path, "");
+    assert_eq!((cleared.status, cleared.header("etag")), (200, None));
+    assert_eq!(server.get(path).status, 404);
+}
+
+#[test]
+fn presses_are_counted() {
+    let server = Server::ephemeral();
+    let press = "/api/v1/topics/clicks/main/kiosk-1/press";
+    assert_eq!(server.send("POST", press, "red").status, 200);
+    assert_eq!(server.send("POST", press, "blue 3").status, 200);
+    let values = server.get("/api/v1/topics/clicks/main/values");
+    assert_eq!(values.json(), json!({"red": 1, "blue": 3}));
+}
+
+#[test]
+fn topics_are_listed() {
+    let server = Server::ephemeral();
+    for (topic, payload) in [
+        ("t/b", &b"{\"c\":1}"[..]),
+        ("t/a", b"red"),
+        ("t/c/d", b"\xff"),
+        ("u", b"1"),
+    ] {
+        server.send("PUT", &format!("/api/v1/topics/{topic}"), payload);
+    }
+    let list = |query: &str| {
+        let answer = server.get(&format!("/api/v1/topics{query}"));
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("application/json"))
+        );
+        answer.json()
+    };
+    let items = list("?filter=t/%23");
+    let [a, b, c] = items.as_array().unwrap().as_slice() else {
+        panic!("{items}");
+    };
+    assert_eq!((&a["topic"], &a["text"]), (&json!("t/a"), &json!("red")));
+    assert_eq!(
+        (&b["topic"], &b["payload"]),
+        (&json!("t/b"), &json!({"c": 1}))
+    );
+    assert_eq!(
+        (&c["topic"], &c["base64"]),
+        (&json!("t/c/d"), &json!("/w=="))
+    );
+    assert!(a["rev"].as_u64() > b["rev"].as_u64() && a["at"].as_u64() > Some(1_600_000_000_000));
+    assert_eq!(list("?filter=t/+").as_array().unwrap().len(), 2);
+    assert_eq!(list("?filter=none").as_array().unwrap().len(), 0);
+    let all = list("");
+    let all: Vec<_> = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["topic"].as_str().unwrap())
+        .collect();
+    assert!(
+        all.contains(&"u") && all.contains(&"clicks/main/values"),
+        "{all:?}"
+    );
+    assert!(!all.iter().any(|topic| topic.starts_with('$')), "{all:?}");
+
+    for query in ["?filter=a%23", "?filter=", "?filter=%00"] {
+        let refused = server.get(&format!("/api/v1/topics{query}"));
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (400, "invalid_filter"),
+            "{query}"
+        );
+    }
+    assert_eq!(server.get("/api/v1/topics?fitler=a").code(), "bad_message");
+}
+
+#[test]
+fn a_long_list_is_whole() {
+    let server = Server::ephemeral();
+    let topics = 300;
+    for n in 0..topics {
+        server.send("PUT", &format!("/api/v1/topics/t/{n}"), "x".repeat(1000));
+    }
+    let list = server.get("/api/v1/topics?filter=t/%23").json();
+    let list = list.as_array().unwrap();
+    assert_eq!(list.len(), topics);
+    assert!(
+        list.iter()
+            .all(|item| item["text"].as_str().unwrap().len() == 1000)
+    );
+}
+
+#[test]
+fn what_is_refused_has_a_code() {
+    let server = Server::ephemeral();
+    let largest = 64 << 10;
+    for (path, body, status, code) in [
+        ("clicks/main/values", 1, 403, "not_allowed"),
+        ("$SYS/broker/uptime", 1, 403, "not_allowed"),
+        ("a", largest + 1, 413, "too_large"),
+        ("a+", 1, 400, "invalid_topic"),
+        ("a%00", 1, 400, "invalid_topic"),
+        ("a%ff", 1, 400, "bad_message"),
+        ("clicks/main/k/press", 1, 400, "bad_message"),
+    ] {
+        let refused = server.send("POST", &format!("/api/v1/topics/{path}"), vec![b'x'; body]);
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (status, code),
+            "{path}"
+        );
+    }
+    let long = format!("/api/v1/topics/{}", "x".repeat(2000));
+    assert_eq!(server.send("PUT", &long, "1").code(), "invalid_topic");
+    assert_eq!(
+        server
+            .send("PUT", "/api/v1/topics/a", vec![b'x'; largest])
+            .status,
+        200
+    );
+    assert_eq!(server.send("DELETE", "/api/v1/topics/a", "").status, 405);
+
+    // A body whose length is not announced is bounded while it comes.
+    let mut stream = TcpStream::connect(server.http()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let head =
+        "PUT /api/v1/topics/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let chunk = [
+        format!("{:x}\r\n", largest + 1).as_bytes(),
+        &vec![b'x'; largest + 1],
+        b"\r\n",
+    ]
+    .concat();
+    stream.write_all(&chunk).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+}
+
+#[test]
+fn full_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("latchbus.toml");
+    std::fs::write(&file, "[limits]\nkept_values = 100\n").unwrap();
+    let server = Server::on_free_ports(["--ephemeral", "--config", file.to_str().unwrap()]);
+    let mut answers = (0..=100).map(|n| server.send("PUT", &format!("/api/v1/topics/t/{n}"), "1"));
+    let refused = answers.find(|answer| answer.status != 200).unwrap();
+    assert_eq!((refused.status, refused.code().as_str()), (507, "full"));
+    assert_eq!(server.send("PUT", "/api/v1/topics/t/0", "2").status, 200);
+}
+
+#[test]
+fn foreign_pages_and_names_are_refused() {
+    let server = Server::on_free_ports([
+        "--ephemeral",
+        "--allow-origins",
+        "https://dash.example.com",
+        "--allow-hosts",
+        "bus.example.com",
+    ]);
+    let send = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        let request = Request::new(method, path).body("1");
+        headers
+            .iter()
+            .fold(request, |request, (name, value)| {
+                request.header(name, value)
+            })
+            .send(server.http())
+    };
+    let topic = "/api/v1/topics/a";
+    let own = format!("http://{}", server.http());
+    assert_eq!(send("PUT", topic, &[("Origin", &own)]).status, 200);
+    for (method, path) in [
+        ("PUT", topic),
+        ("POST", topic),
+        ("GET", topic),
+        ("GET", "/ws"),
+        ("GET", "/mqtt"),
+    ] {
+        let refused = send(method, path, &[("Origin", "http://evil.example")]);
+        assert_eq!(refused.status, 403, "{method} {path}");
+        assert_eq!(refused.header("access-control-allow-origin"), None);
+        assert_eq!(send(method, path, &[("Origin", "null")]).status, 403);
+    }
+    for path in [
+        "/",
+        "/healthz",
+        "/metrics",
+        topic,
+        "/api/v1/topics",
+        "/ws",
+        "/mqtt",
+    ] {
+        assert_eq!(
+            send("GET", path, &[("Host", "evil.example")]).status,
+            403,
+            "{path}"
+        );
+    }
+    assert_eq!(
+        send("GET", "/healthz", &[("Host", "bus.example.com")]).status,
+        200
+    );
+    assert_eq!(
+        send("GET", "/healthz", &[("Host", "localhost:1")]).status,
+        200
+    );
+
+    let listed = ("Origin", "https://dash.example.com");
+    let written = send("PUT", topic, &[listed]);
+    assert_eq!(written.status, 200);
+    assert_eq!(
+        written.header("access-control-allow-origin"),
+        Some(listed.1)
+    );
+    let asked = ("Access-Control-Request-Method", "PUT");
+    let preflight = send("OPTIONS", topic, &[listed, asked]);
+    assert_eq!(preflight.status, 204);
+    assert!(
+        preflight
+            .header("access-control-allow-methods")
+            .unwrap()
+            .contains("PUT")
+    );
+    assert_eq!(
+        send(
+            "OPTIONS",
+            topic,
+            &[("Origin", "http://evil.example"), asked]
+        )
+        .status,
+        403
+    );
+}
+
+#[test]
+fn health_and_metrics() {
+    let server = Server::ephemeral();
+    let health = server.get("/healthz");
+    assert_eq!((health.status, health.text()), (200, "ok\n"));
+
+    let sample = |name: &str| {
+        let text = server.get("/metrics").text().to_owned();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("no {name} in {text}"))
+            .parse::<f64>()
+            .unwrap()
+    };
+    let received = sample("latchbus_messages_received_total");
+    server.send("PUT", "/api/v1/topics/a", "1");
+    server.send("PUT", "/api/v1/topics/clicks/main/values", "1");
+    server.send("POST", "/api/v1/topics/clicks/main/k/press", "green");
+    assert_eq!(sample("latchbus_messages_received_total"), received + 3.0);
+    assert_eq!(sample("latchbus_publishes_not_allowed_total"), 1.0);
+    assert_eq!(sample("latchbus_clicks_malformed_total"), 1.0);
+    assert_eq!(sample("latchbus_store_healthy"), 1.0);
+    assert_eq!(sample("latchbus_http_responses_total{class=\"4xx\"}"), 2.0);
+
+    let metrics = server.get("/metrics");
+    assert_eq!(
+        metrics.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    let mut family = "";
+    for line in metrics.text().lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split(' ').next().unwrap();
+            assert!(family.starts_with("latchbus_"), "{line}");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, family);
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+        } else {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert_eq!(name, family, "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_serves_several_requests() {
+    let server = Server::ephemeral();
+    let mut stream = TcpStream::connect(server.http()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    for _ in 0..3 {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    }
+    let mut broken = TcpStream::connect(server.http()).unwrap();
+    broken.write_all(b"\x16\x03\x01 not HTTP\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    broken.read_to_end(&mut rest).unwrap();
+    until("others are served on", || {
+        server.get("/healthz").status == 200
+    });
+}
