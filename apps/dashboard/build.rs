@@ -37,15 +37,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// For tools that check the scripts outside a browser.
-const NOT_SERVED: &str = "package.json";
+/// What only the npm package needs, and tools that check the scripts outside a browser.
+const NOT_SERVED: [&str; 3] = ["package.json", "README.md", "types"];
 
-/// Every file, but for those whose names begin with a dot and the one that is not served.
+/// Every file, but for those whose names begin with a dot and those that are not served.
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name == NOT_SERVED || name.to_string_lossy().starts_with('.') {
+        let name = name.to_string_lossy();
+        if NOT_SERVED.contains(&name.as_ref()) || name.starts_with('.') {
             continue;
         }
         if entry.file_type()?.is_dir() {

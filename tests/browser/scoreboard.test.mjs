@@ -138,7 +138,9 @@ test('a click reaches mosquitto_sub, a mosquitto_pub press and presence reach th
   await row.locator('td', { hasText: 'online' }).waitFor();
   await mosquittoPub(server, 'clicks/main/kiosk-1/status', '-r', '-m', 'offline');
   await row.locator('td', { hasText: 'offline' }).waitFor();
-  assert.deepEqual(await row.locator('td').allTextContents(), ['offline', '1', '0']);
+  const [presence, red, blue, changed] = await row.locator('td').allTextContents();
+  assert.deepEqual([presence, red, blue], ['offline', '1', '0']);
+  assert.match(changed, /^(now|\d+ s)$/);
 
   await mosquittoPub(server, 'clicks/main/board-2/count/1-00c0ffee', '-r', '-m', '{"red":40,"blue":2}');
   await showsSoon(page, { red: 41, blue: 3, pending: 0 });

@@ -229,3 +229,55 @@ export async function startRelay(t, target) {
     },
   };
 }
+
+/**
+ * A bare MQTT 3.1.1 publisher, QoS 0, for thousands of messages a second: `flushed` resolves when the server has read all
+ * that was published before.
+ */
+export async function mqttPublisher(t, server) {
+  const [host, port] = server.mqtt.split(':');
+  const socket = net.connect(Number(port), host);
+  socket.setNoDelay(true);
+  socket.on('error', () => {});
+  t.after(() => socket.destroy());
+  const field = (text) => {
+    const bytes = Buffer.from(text);
+    return Buffer.concat([Buffer.from([bytes.length >> 8, bytes.length & 0xff]), bytes]);
+  };
+  const packet = (head, body) => {
+    const length = [];
+    let rest = body.length;
+    do {
+      length.push((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0));
+      rest >>= 7;
+    } while (rest > 0);
+    return Buffer.concat([Buffer.from([head, ...length]), body]);
+  };
+  let received = Buffer.alloc(0);
+  const answers = [];
+  socket.on('data', (chunk) => {
+    received = Buffer.concat([received, chunk]);
+    while (received.length >= 2 && received.length >= 2 + received[1]) {
+      answers.push(received[0]);
+      received = received.subarray(2 + received[1]);
+    }
+  });
+  const answer = async (head) => {
+    await until(
+      () => answers.includes(head),
+      () => `the MQTT packet ${head} from the server`,
+    );
+    answers.splice(answers.indexOf(head), 1);
+  };
+  socket.write(packet(0x10, Buffer.concat([field('MQTT'), Buffer.from([4, 2, 0, 0]), field('load')])));
+  await answer(0x20);
+  return {
+    publish(topic, message, { retain = false } = {}) {
+      socket.write(packet(retain ? 0x31 : 0x30, Buffer.concat([field(topic), Buffer.from(message)])));
+    },
+    async flushed() {
+      socket.write(Buffer.from([0xc0, 0]));
+      await answer(0xd0);
+    },
+  };
+}

@@ -80,6 +80,7 @@ export class Counter {
   #highestBoot = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry;
+  #repeat;
   #resumed;
 
   /**
@@ -108,7 +109,7 @@ export class Counter {
       if (phase === 'live') return;
       for (const incarnation of this.#held.values()) incarnation.sent = undefined;
     });
-    setInterval(() => {
+    this.#repeat = setInterval(() => {
       for (const incarnation of this.#held.values()) incarnation.sent = undefined;
       this.#report();
     }, REPEAT_MS);
@@ -196,6 +197,13 @@ export class Counter {
   /** Back from the cache. */
   resume() {
     this.#resumed = this.#resume();
+  }
+
+  /** For good. */
+  close() {
+    clearInterval(this.#repeat);
+    clearTimeout(this.#retry);
+    this.suspend();
   }
 
   // ---- incarnations ----

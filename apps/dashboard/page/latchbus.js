@@ -249,7 +249,7 @@ export class Topic extends Latch {
     if (this.synced) call(observer, 'synced', undefined);
   }
 
-  /** Ends the subscription at the hub, for all who share it. */
+  /** Ends the subscription at the hub, for all who share it. @override */
   close() {
     super.close();
     this.#bus.forget(this.#request.id);

@@ -1,7 +1,9 @@
 // @ts-check
 /** One room as it is shown: the hub's values with this tab's own clicks, and the devices behind them. */
 import { Counter } from './clicks.js';
+import { HubClock } from './clock.js';
 import { plus, readCount } from './count.js';
+import { Rates } from './rates.js';
 
 /** @typedef {import('./count.js').Count} Count */
 /** @typedef {import('./latchbus.js').Message} Message */
@@ -10,6 +12,7 @@ import { plus, readCount } from './count.js';
  * @property {string} name
  * @property {'online' | 'offline' | undefined} presence undefined: it does not say
  * @property {Count} count
+ * @property {number} changedAt of its count or presence, Unix milliseconds by the hub's clock
  */
 /**
  * What the hub said of a device. Its count is base + pressed + every live incarnation above the floor.
@@ -19,6 +22,7 @@ import { plus, readCount } from './count.js';
  * @property {Count} base
  * @property {Count} pressed
  * @property {Map<string, Count>} live by `<boot>-<nonce>`
+ * @property {number} changedAt
  */
 
 const ROOM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -35,16 +39,21 @@ export class Room {
   isKnown = false;
   /** @type {Count | undefined} clicks a second */
   rate;
+  rates = new Rates();
+  clock = new HubClock();
   /** This tab's clicks. @type {Counter} */
   counter;
   /** @type {Count} */
   #values = { red: 0, blue: 0 };
   /** As many as the hub admits to a room. @type {Map<string, Parts>} */
   #devices = new Map();
+  /** Their names in the order of the table. @type {string[] | undefined} */
+  #names;
   #bus;
   #messages;
   #prefix;
   #changed;
+  #stops;
 
   /**
    * @param {import('./latchbus.js').Bus} bus
@@ -59,17 +68,30 @@ export class Room {
     const messages = bus.topic(`${this.#prefix}#`, { maxRate: MAX_RATE });
     this.#messages = messages;
     this.counter = new Counter(bus, name, messages, changed, environment);
-    bus.state.subscribe(changed);
-    messages.subscribe({
-      next: (message) => {
-        // A snapshot is taken over whole when it is complete, so that nothing half-known is ever shown.
-        if (!messages.synced) return this.counter.observeCleared(message);
-        this.counter.observe(message);
-        this.#observe(message);
+    this.#stops = [
+      bus.state.subscribe(({ phase }) => {
+        if (phase !== 'live') this.rates.gap();
         changed();
-      },
-      synced: () => this.#takeOver(messages.last, bus.state.value?.epoch ?? ''),
-    });
+      }),
+      messages.subscribe({
+        next: (message) => {
+          // A snapshot is taken over whole when it is complete, so that nothing half-known is ever shown.
+          if (!messages.synced) return this.counter.observeCleared(message);
+          this.clock.hear(message.at);
+          this.counter.observe(message);
+          this.#observe(message);
+          changed();
+        },
+        synced: () => this.#takeOver(messages.last, bus.state.value?.epoch ?? ''),
+      }),
+    ];
+  }
+
+  /** Says goodbye to the hub. Clicks that it has not confirmed are kept for the next visit. */
+  close() {
+    this.counter.close();
+    for (const stop of this.#stops) stop();
+    this.#messages.close();
   }
 
   /** All that is retained has arrived on the present connection; false: what is shown is the last known state. */
@@ -82,36 +104,54 @@ export class Room {
     return plus(this.#values, this.counter.beyond);
   }
 
-  /** @returns {Device[]} by name, this browser first */
-  get devices() {
+  get deviceCount() {
+    return this.#devices.size;
+  }
+
+  /** The first devices by name, this browser before all others. @param {number} limit @returns {Device[]} */
+  devices(limit) {
     const own = this.counter.device;
-    return [...this.#devices]
-      .map(([name, parts]) => ({ name, presence: parts.presence, count: countOf(parts) }))
-      .sort((a, b) => Number(b.name === own) - Number(a.name === own) || order.compare(a.name, b.name));
+    this.#names ??= [...this.#devices.keys()].sort(
+      (a, b) => Number(b === own) - Number(a === own) || order.compare(a, b) || (a < b ? -1 : 1),
+    );
+    return this.#names.slice(0, limit).flatMap((name) => {
+      const parts = this.#devices.get(name);
+      if (!parts) return [];
+      return { name, presence: parts.presence, count: countOf(parts), changedAt: parts.changedAt };
+    });
   }
 
   /** @param {Map<string, Message>} last @param {string} epoch */
   #takeOver(last, epoch) {
     this.#devices.clear();
+    this.#names = undefined;
+    this.clock.reset();
     this.#values = { red: 0, blue: 0 };
     this.rate = undefined;
     for (const message of last.values()) this.#observe(message);
+    // A room without clicks has no rate yet, and that is a known one.
+    this.rates.push(this.rate ?? { red: 0, blue: 0 });
     this.isKnown = true;
     this.counter.synced(last.get(`${this.#prefix}values`), epoch);
     this.#changed();
   }
 
   /** @param {Message} message */
-  #observe({ topic, value, cleared }) {
+  #observe({ topic, value, cleared, at }) {
     const [first = '', second, third] = topic.slice(this.#prefix.length).split('/');
     if (second === undefined) {
       const pair = readPair(value);
       if (first === 'values') this.#values = readCount(value) ?? this.#values;
-      if (first === 'rate') this.rate = pair ?? this.rate;
+      if (first === 'rate' && pair) {
+        this.rate = pair;
+        if (this.isLive) this.rates.push(pair);
+      }
       return;
     }
     if (!['count', 'floor', 'pressed', 'status'].includes(second)) return;
     const device = this.#device(first);
+    // A fold is the hub's own business: nothing changed at the device.
+    if (second !== 'floor' && !(second === 'count' && cleared)) device.changedAt = Math.max(device.changedAt, at);
     switch (second) {
       case 'count': {
         const count = readCount(value);
@@ -140,8 +180,9 @@ export class Room {
     let parts = this.#devices.get(name);
     if (!parts) {
       const none = () => ({ red: 0, blue: 0 });
-      parts = { presence: undefined, floor: 0, base: none(), pressed: none(), live: new Map() };
+      parts = { presence: undefined, floor: 0, base: none(), pressed: none(), live: new Map(), changedAt: 0 };
       this.#devices.set(name, parts);
+      this.#names = undefined;
     }
     return parts;
   }

@@ -14,7 +14,7 @@ const LEASE_SETTLE_MS = 50;
 export class Environment {
   /** @type {Store} */ local = storage('localStorage');
   /** @type {Store} */ session = storage('sessionStorage');
-  random32 = () => crypto.getRandomValues(new Uint32Array(1))[0];
+  random32 = () => crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
   now = () => Date.now();
 
   /**
@@ -23,7 +23,7 @@ export class Environment {
    * @returns {Promise<Hold | null>}
    */
   hold(name, wait_ms) {
-    const { locks } = navigator;
+    const locks = globalThis.navigator?.locks;
     // Web Locks need a secure context; a phone that opens http://192.168.… has none.
     if (!locks) return this.#lease(name);
     return new Promise((resolve) => {
@@ -40,7 +40,7 @@ export class Environment {
 
   /** Holds a name that nobody else can know yet, at once. @param {string} name @returns {Hold} */
   holdFresh(name) {
-    const { locks } = navigator;
+    const locks = globalThis.navigator?.locks;
     if (!locks) return this.#leased(name);
     const { hold, released } = makeHold();
     void locks.request(name, () => released);

@@ -1,0 +1,62 @@
+// @ts-check
+/** The form that publishes. */
+import { attribute, element, elementOf, show } from './dom.js';
+import { topicProblem } from './filter.js';
+import { whole } from './format.js';
+import { problemOf } from './inspector.js';
+import { parse } from './payload.js';
+
+/** @typedef {import('./payload.js').View} View */
+
+export class Publisher {
+  #topic = elementOf('publish-topic', HTMLInputElement);
+  #payload = elementOf('publish-payload', HTMLTextAreaElement);
+  #isKept = elementOf('publish-retain', HTMLInputElement);
+  #bus;
+
+  /** @param {import('./latchbus.js').Bus} bus */
+  constructor(bus) {
+    this.#bus = bus;
+    element('publish').addEventListener('submit', (event) => {
+      event.preventDefault();
+      void this.#publish();
+    });
+  }
+
+  /** Fills in the form. @param {string} topic @param {View} view @param {string} text */
+  edit(topic, view, text) {
+    this.#topic.value = topic;
+    this.#payload.value = text;
+    this.#isKept.checked = true;
+    elementOf(`publish-${view}`, HTMLInputElement).checked = true;
+    this.#say('', false);
+    this.#payload.focus();
+  }
+
+  async #publish() {
+    const topic = this.#topic.value;
+    const retain = this.#isKept.checked;
+    const view = ['json', 'text', 'hex'].find((each) => elementOf(`publish-${each}`, HTMLInputElement).checked);
+    const problem = topicProblem(topic);
+    if (problem) return this.#say(problem, true, this.#topic);
+    const parsed = parse(/** @type {View} */ (view), this.#payload.value);
+    if ('problem' in parsed) return this.#say(parsed.problem, true, this.#payload);
+    if (retain && parsed.value.length === 0) {
+      return this.#say('Nothing, kept, would clear the topic: “Clear” does that.', true, this.#payload);
+    }
+    try {
+      const { rev } = await this.#bus.publish(topic, parsed.value, { retain });
+      this.#say(`Published ${topic} at revision ${whole(rev)}.`, false);
+    } catch (error) {
+      this.#say(problemOf(error), true);
+    }
+  }
+
+  /** @param {string} text @param {boolean} isProblem @param {HTMLElement} [field] that is at fault */
+  #say(text, isProblem, field) {
+    show('publish-outcome', text);
+    attribute(element('publish-outcome'), 'data-problem', isProblem ? '' : undefined);
+    for (const each of [this.#topic, this.#payload]) attribute(each, 'aria-invalid', each === field ? 'true' : undefined);
+    field?.focus();
+  }
+}

@@ -1,0 +1,183 @@
+/**
+ * Latchbus for the browser: one module without dependencies.
+ *
+ *     import { connect } from '/latchbus.js';
+ *     const bus = connect();
+ *     bus.topic('clicks/main/values').subscribe(({ value }) => console.log(value.red, value.blue));
+ *     await bus.publish('lab/temp', { c: 21.5 }, { retain: true });
+ *
+ * `bus.topic(filter)` listens at once, is shared by all of its subscribers and replays the last value of every
+ * topic to whoever comes late. A lost connection is found, opened again and resumed where it was left. Nothing is
+ * queued while there is none: `publish` rejects, and the caller, who knows what is still worth saying, decides.
+ */
+export type Message = {
+    topic: string;
+    /**
+     * JSON as a value, other text as a string, other bytes as a `Uint8Array`; undefined when cleared
+     */
+    value: any;
+    /**
+     * the topic has no value any more
+     */
+    cleared: boolean;
+    /**
+     * the hub's revision, strictly increasing within an epoch
+     */
+    rev: number;
+    /**
+     * Unix milliseconds, by the hub's clock
+     */
+    at: number;
+    /**
+     * the hub's life in which `rev` counts
+     */
+    epoch: string;
+};
+export type Observer<T> = {
+    next?: (value: T) => void;
+    /**
+     * all that is retained has been delivered; what follows is live
+     */
+    synced?: () => void;
+    /**
+     * events that were missed (mode `every`)
+     */
+    gap?: (missed: number) => void;
+    error?: (error: BusError) => void;
+    complete?: () => void;
+};
+export type State = {
+    phase: 'connecting' | 'live' | 'offline' | 'closed';
+    /**
+     * offline: when the next attempt starts, Unix milliseconds
+     */
+    retryAt?: number;
+    /**
+     * live: the hub's epoch
+     */
+    epoch?: string;
+    /**
+     * live: what the hub accepts
+     */
+    limits?: Record<string, number>;
+    /**
+     * live: round trip of the last ping
+     */
+    rtt_ms?: number;
+};
+export type TopicOptions = {
+    mode?: 'latest' | 'every';
+    maxRate?: number;
+};
+export type Ack = {
+    rev: number;
+    epoch: string;
+};
+/** A refusal by the hub (its code), or `disconnected`, `full` (too many in flight here), `closed`. */
+export declare class BusError extends Error {
+    code: string;
+    /** @param {string} code @param {string} [message] */
+    constructor(code: string, message?: string);
+}
+/**
+ * A store: keeps its last value and gives it to each new subscriber. Fits Svelte's store contract, `for await`
+ * (a slow loop gets the newest value of each topic, never a backlog) and, by `Symbol.observable`, RxJS's `from`.
+ * @template T
+ */
+export declare class Latch<T> {
+    #private;
+    /** @type {T | undefined} */
+    value: T | undefined;
+    /** @param {T} [value] */
+    constructor(value?: T);
+    /**
+     * @param {Observer<T> | ((value: T) => void)} observer
+     * @returns {(() => void) & { unsubscribe(): void }}
+     */
+    subscribe(observer: Observer<T> | ((value: T) => void)): (() => void) & {
+        unsubscribe(): void;
+    };
+    /** @protected @param {Observer<T>} observer */
+    protected replay(observer: Observer<T>): void;
+    /** @param {T} value */
+    set(value: T): void;
+    /** @protected @param {keyof Observer<T>} kind @param {any} [argument] */
+    protected emit(kind: keyof Observer<T>, argument?: any): void;
+    /** Ends every subscription. */
+    close(): void;
+    [Symbol.asyncIterator](): AsyncGenerator<Awaited<T>, void, unknown>;
+    ['@@observable'](): this;
+}
+/**
+ * The messages of one filter. `value` is the newest message, `last` the newest of each topic that has a value.
+ * @extends {Latch<Message>}
+ */
+export declare class Topic extends Latch<Message> {
+    #private;
+    /** @type {Map<string, Message>} in revision order */
+    last: Map<string, Message>;
+    /** Everything retained has arrived on the present connection; false: `last` may be behind. */
+    synced: boolean;
+    /** @param {Bus} bus @param {number} id @param {string} filter @param {TopicOptions} options */
+    constructor(bus: Bus, id: number, filter: string, { mode, maxRate }: TopicOptions);
+    /** The subscribe request for a new connection, with the cursor where one is known. */
+    request(): {
+        op: string;
+        id: number;
+        filter: string;
+        mode: "every" | "latest" | undefined;
+        max_rate: number | undefined;
+        since: string | undefined;
+    };
+    /** @param {any} frame @param {string} epoch */
+    handle(frame: any, epoch: string): void;
+    /** @protected @override @param {Observer<Message>} observer */
+    protected replay(observer: Observer<Message>): void;
+    /** Ends the subscription at the hub, for all who share it. @override */
+    close(): void;
+}
+/** A connection to the hub that keeps itself alive. Made by `connect`. */
+export declare class Bus {
+    #private;
+    state: Latch<State>;
+    /** @param {string} url @param {{ WebSocket: typeof WebSocket, random: () => number }} environment */
+    constructor(url: string, environment: {
+        WebSocket: typeof WebSocket;
+        random: () => number;
+    });
+    /**
+     * The messages of a topic or filter. Listens at once; the same filter and options give the same store.
+     * @param {string} filter
+     * @param {TopicOptions} [options]
+     */
+    topic(filter: string, options?: TopicOptions): Topic;
+    /**
+     * Publishes and resolves with the hub's acknowledgement. A string goes out as text, bytes as bytes, anything else
+     * as JSON. Rejects with a `BusError`: the hub's code, or `disconnected` when the answer can no longer come: it is then
+     * unknown whether the hub took it.
+     * @param {string} topic
+     * @param {unknown} value
+     * @param {{ retain?: boolean }} [options]
+     * @returns {Promise<Ack>}
+     */
+    publish(topic: string, value: unknown, { retain }?: {
+        retain?: boolean;
+    }): Promise<Ack>;
+    /** Removes a topic's retained value. @param {string} topic */
+    clear(topic: string): Promise<Ack>;
+    /** Offline: tries now instead of at `retryAt`. */
+    retry(): void;
+    /** Ends the connection and every subscription for good. */
+    close(): void;
+    /** Called by `Topic.close`. @param {number} id */
+    forget(id: number): void;
+}
+/**
+ * Opens the bus. Without a URL: `/ws` of the host that the page came from.
+ * @param {string | URL} [url]
+ * @param {{ WebSocket?: typeof WebSocket, random?: () => number }} [environment] for tests
+ */
+export declare function connect(url?: string | URL, environment?: {
+    WebSocket?: typeof WebSocket;
+    random?: () => number;
+}): Bus;

@@ -1,0 +1,161 @@
+/** The browser module as the npm package that other people use: RxJS, `for await`, a store's contract, its size. */
+import assert from 'node:assert/strict';
+import { readFile, readdir } from 'node:fs/promises';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { connect } from 'latchbus';
+import { counter } from 'latchbus/counter';
+import { firstValueFrom, from, map, take, toArray } from 'rxjs';
+import WebSocket from 'ws';
+import { mosquittoPub, startServer, until } from './support.mjs';
+
+const PAGE = fileURLToPath(new URL('../../apps/dashboard/page/', import.meta.url));
+const MAX_COMPRESSED_BYTES = 6_000;
+
+async function open(t) {
+  const server = await startServer(t);
+  const sent = [];
+  class Recorded extends WebSocket {
+    send(text) {
+      sent.push(JSON.parse(text));
+      super.send(text);
+    }
+  }
+  const bus = connect(`${server.url}/ws`, { WebSocket: Recorded });
+  t.after(() => bus.close());
+  await firstValueFrom(from(livePhase(bus)));
+  return { server, bus, sent };
+}
+
+/** Resolves when the bus is live. */
+async function* livePhase(bus) {
+  for await (const { phase } of bus.state) {
+    if (phase !== 'live') continue;
+    yield phase;
+    return;
+  }
+}
+
+const arrived = (topic, value) =>
+  until(
+    () => topic.value !== undefined && JSON.stringify(topic.value.value) === JSON.stringify(value),
+    () => `expected ${JSON.stringify(value)}, the store has ${JSON.stringify(topic.value)}`,
+  );
+
+test("RxJS: from(topic) is the tutorial's stream: connected before the first subscriber, shared, replayed", async (t) => {
+  const { bus, sent } = await open(t);
+  const topic = bus.topic('lab/clicks');
+  await bus.publish('lab/clicks', { red: 1, blue: 3 }, { retain: true });
+  // No subscriber yet, and it has listened: that is publishReplay(1) with connect().
+  await arrived(topic, { red: 1, blue: 3 });
+
+  const percent = ({ red, blue }) => ({ red: (100 * red) / (red + blue), blue: (100 * blue) / (red + blue) });
+  const meter = from(topic).pipe(
+    map(({ value }) => value),
+    map(percent),
+  );
+  const early = firstValueFrom(meter.pipe(take(3), toArray()));
+  assert.deepEqual(await firstValueFrom(meter), { red: 25, blue: 75 }, 'the last value, to whoever comes');
+  await bus.publish('lab/clicks', { red: 2, blue: 2 }, { retain: true });
+  await arrived(topic, { red: 2, blue: 2 });
+  assert.deepEqual(await firstValueFrom(meter), { red: 50, blue: 50 });
+  await bus.publish('lab/clicks', { red: 3, blue: 1 }, { retain: true });
+  assert.deepEqual(await early, [
+    { red: 25, blue: 75 },
+    { red: 50, blue: 50 },
+    { red: 75, blue: 25 },
+  ]);
+  assert.equal(sent.filter(({ op }) => op === 'subscribe').length, 1, 'one subscription for all of them');
+  assert.equal(bus.topic('lab/clicks'), topic);
+});
+
+test("a topic is a store in Svelte's sense, and replays each topic of a filter", async (t) => {
+  const { server, bus } = await open(t);
+  await mosquittoPub(server, 'lab/a', '-r', '-m', '1');
+  await mosquittoPub(server, 'lab/b', '-r', '-m', 'two');
+  const topic = bus.topic('lab/+');
+  await until(
+    () => topic.last.size === 2,
+    () => 'both topics',
+  );
+  const seen = [];
+  const stop = topic.subscribe(({ topic, value }) => seen.push([topic, value]));
+  assert.deepEqual(
+    seen,
+    [
+      ['lab/a', 1],
+      ['lab/b', 'two'],
+    ],
+    'at once, before subscribe returns',
+  );
+  stop();
+  await bus.clear('lab/a');
+  await until(
+    () => topic.last.size === 1,
+    () => 'one topic is cleared',
+  );
+  assert.equal(seen.length, 2, 'nothing after the end');
+  assert.equal(topic.value.cleared, true);
+});
+
+test('for await: a slow loop gets the newest value of each topic, and ends with the topic', async (t) => {
+  const { bus } = await open(t);
+  const topic = bus.topic('lab/n');
+  await bus.publish('lab/n', 0, { retain: true });
+  await arrived(topic, 0);
+  const taken = [];
+  for await (const { value } of topic) {
+    taken.push(value);
+    if (value === 50) topic.close();
+    if (value !== 0) continue;
+    for (let n = 1; n <= 50; n++) await bus.publish('lab/n', n, { retain: true });
+    await arrived(topic, 50);
+  }
+  assert.deepEqual(taken, [0, 50]);
+});
+
+test('a refused publish says why, and bytes and text arrive as they were sent', async (t) => {
+  const { bus } = await open(t);
+  await assert.rejects(bus.publish('clicks/main/values', { red: 1, blue: 1 }, { retain: true }), { code: 'not_allowed' });
+  await assert.rejects(bus.publish('a/+', 1), { code: 'invalid_topic' });
+  const topic = bus.topic('raw/#');
+  for (const value of [new Uint8Array([0, 255, 128]), 'grün', { n: [1, null] }]) {
+    await bus.publish('raw/x', value, { retain: true });
+    await until(
+      () => topic.value?.value?.toString() === value.toString(),
+      () => `expected ${value}`,
+    );
+    assert.deepEqual(topic.value.value, value);
+  }
+});
+
+test('counter(room): shown at once, confirmed by the hub, one store a room', async (t) => {
+  const { bus } = await open(t);
+  const clicks = counter('lab', bus);
+  t.after(() => clicks.close());
+  assert.equal(counter('lab', bus), clicks);
+  assert.throws(() => counter('a/b', bus), RangeError);
+  const seen = [];
+  clicks.subscribe((score) => seen.push(score));
+  for (let i = 0; i < 3; i++) clicks.click('red');
+  await until(
+    () => clicks.value.red === 3 && clicks.value.pending.red === 0 && clicks.value.isLive,
+    () => `three confirmed clicks, not ${JSON.stringify(clicks.value)}`,
+  );
+  assert.ok(seen.every(({ red }, i) => i === 0 || red >= seen[i - 1].red));
+  const values = bus.topic('clicks/lab/values');
+  await arrived(values, { red: 3, blue: 0 });
+});
+
+test('latchbus.js is one module without dependencies, below 6 KB compressed; the page is a few tens of KB', async () => {
+  const source = await readFile(`${PAGE}latchbus.js`);
+  assert.doesNotMatch(source.toString(), /^\s*import\b|\bimport\(|^export .* from /m);
+  const compressed = gzipSync(source, { level: 9 }).length;
+  const files = (await readdir(PAGE)).filter((file) => /\.(js|css|html|svg)$/.test(file));
+  const all = await Promise.all(files.map(async (file) => gzipSync(await readFile(PAGE + file), { level: 9 }).length));
+  const total = all.reduce((a, b) => a + b);
+  console.log(`# latchbus.js ${compressed} bytes, the whole page ${total} bytes, each with gzip -9`);
+  assert.ok(compressed < MAX_COMPRESSED_BYTES, `${compressed} bytes`);
+  assert.ok(total < 60_000, `${total} bytes`);
+});
