@@ -45,8 +45,8 @@ impl<S: AsRef<str>> TopicName<S> {
     pub fn parse(name: S) -> Result<Self, TopicError> {
         let text = name.as_ref();
         check_characters(text)?;
-        match text.chars().find(|c| matches!(c, '+' | '#')) {
-            Some(wildcard) => Err(TopicError::WildcardInName(wildcard)),
+        match text.bytes().find(|byte| matches!(byte, b'+' | b'#')) {
+            Some(wildcard) => Err(TopicError::WildcardInName(wildcard.into())),
             None => Ok(Self(name)),
         }
     }
@@ -98,15 +98,17 @@ impl<S: AsRef<str>> TopicFilter<S> {
     pub fn parse(filter: S) -> Result<Self, TopicError> {
         let text = filter.as_ref();
         check_characters(text)?;
-        let mut levels = text.split('/').peekable();
-        while let Some(level) = levels.next() {
-            let last = levels.peek().is_none();
-            if level.contains('#') && !(level == "#" && last) {
+        let mut rest = Some(text.as_bytes());
+        while let Some(levels) = rest {
+            let (level, behind) = split_level(levels);
+            let has = |wildcard| level.contains(&wildcard);
+            if has(b'#') && !(level == b"#" && behind.is_none()) {
                 return Err(TopicError::HashNotLast);
             }
-            if level.contains('+') && level != "+" {
+            if has(b'+') && level != b"+" {
                 return Err(TopicError::PlusWithinLevel);
             }
+            rest = behind;
         }
         Ok(Self(filter))
     }
@@ -147,20 +149,26 @@ impl<S: AsRef<str>> TopicFilter<S> {
     /// Whether `topic` matches (MQTT 3.1.1 §4.7.1). A leading wildcard does not match a topic that
     /// begins with `$` (§4.7.2).
     pub fn matches<T: AsRef<str>>(&self, topic: &TopicName<T>) -> bool {
-        let (filter, topic) = (self.0.as_ref(), topic.as_str());
-        if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        let (filter, topic) = (self.0.as_ref().as_bytes(), topic.as_str().as_bytes());
+        if let (Some(b'$'), Some(b'+' | b'#')) = (topic.first(), filter.first()) {
             return false;
         }
-        let mut topic_levels = topic.split('/');
-        for level in filter.split('/') {
-            match (level, topic_levels.next()) {
-                ("#", _) => return true,
-                ("+", Some(_)) => {}
-                (level, Some(name)) if level == name => {}
-                _ => return false,
+        let (mut filter, mut topic) = (Some(filter), Some(topic));
+        while let Some(levels) = filter {
+            let (level, behind) = split_level(levels);
+            if level == b"#" {
+                return true;
             }
+            let Some(names) = topic else {
+                return false;
+            };
+            let (name, names_behind) = split_level(names);
+            if level != b"+" && level != name {
+                return false;
+            }
+            (filter, topic) = (behind, names_behind);
         }
-        topic_levels.next().is_none()
+        topic.is_none()
     }
 }
 
@@ -170,12 +178,21 @@ impl<S: AsRef<str>> fmt::Display for TopicFilter<S> {
     }
 }
 
+/// The first level, and what is behind its `/` if there is one. On bytes, which takes a quarter of the code that
+/// splitting text does.
+fn split_level(levels: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match levels.iter().position(|byte| *byte == b'/') {
+        Some(end) => (levels.get(..end).unwrap_or_default(), levels.get(end + 1..)),
+        None => (levels, None),
+    }
+}
+
 fn check_characters(text: &str) -> Result<(), TopicError> {
     if text.is_empty() {
         Err(TopicError::Empty)
     } else if text.len() > MAX_TOPIC_BYTES {
         Err(TopicError::TooLong(text.len()))
-    } else if text.contains('\0') {
+    } else if text.bytes().any(|byte| byte == 0) {
         Err(TopicError::Nul)
     } else {
         Ok(())

@@ -153,17 +153,16 @@ pub(super) struct Walk {
     clears_after: u64,
     /// Events up to here do not concern this walk, or are lost to it.
     events_after: u64,
-    /// In mode `every`, behind the ring: up to here state comes from the log.
-    catch_up_to: u64,
+    /// In mode `every`: it has fallen out of the ring, and up to `events_after` state comes from the log.
+    fell_behind: bool,
     /// Whether entries up to `began` are a snapshot, and not the rest of an earlier subscription.
     fresh: bool,
     reset: bool,
     synced: bool,
     /// The hub's revision when the subscription began, before any reset: its events count from there.
     events_since: u64,
-    /// The filter's totals: of state when the walk began, of events when the subscription did.
-    base: Totals,
-    /// Of the publishes since then: those taken, or counted as lost.
+    /// Of the filter's totals, what is dealt with: what was published before (state: before the walk began, events:
+    /// before the subscription did), and what was then taken or counted as lost.
     accounted: Totals,
     counts: Counts,
 }
@@ -189,13 +188,12 @@ impl Walk {
             began,
             clears_after: changes_after,
             events_after: changes_after,
-            catch_up_to: 0,
+            fell_behind: false,
             fresh,
             reset,
             synced: false,
             events_since: began,
-            base: source.totals(),
-            accounted: Totals::default(),
+            accounted: source.totals(),
             counts: Counts::default(),
         }
     }
@@ -212,6 +210,12 @@ impl Walk {
         let clears_after = self.clears_done();
         self.restart(source);
         self.clears_after = clears_after;
+    }
+
+    /// The revision of what comes next in mode `latest`.
+    #[cfg(feature = "alloc")]
+    pub(super) fn upcoming<S: Source>(&self, source: &S) -> Option<u64> {
+        self.latest(source).map(|found| found.rev)
     }
 
     /// Takes the next step; `None` when the subscription has all there is.
@@ -244,7 +248,7 @@ impl Walk {
         let live = rev > self.began;
         if kind == Kind::Event {
             self.accounted.events += u64::from(rev > self.events_since);
-        } else if live && rev > self.catch_up_to {
+        } else if live && rev > self.catch_up_to() {
             self.accounted.state += 1;
         } else if live {
             // It was counted as lost when the cursor fell out of the ring; the log still had it.
@@ -269,11 +273,18 @@ impl Walk {
         self.changes_done() + 1 >= source.recent_from()
     }
 
+    fn catch_up_to(&self) -> u64 {
+        match self.fell_behind {
+            true => self.events_after,
+            false => 0,
+        }
+    }
+
     /// Up to here the walk reads from the log: its snapshot, and what it has to catch up with.
     fn log_to(&self) -> u64 {
         match self.fresh {
-            true => self.began.max(self.catch_up_to),
-            false => self.catch_up_to,
+            true => self.began.max(self.catch_up_to()),
+            false => self.catch_up_to(),
         }
     }
 
@@ -294,12 +305,8 @@ impl Walk {
         *self = Self {
             events_after,
             events_since: self.events_since,
-            base: Totals {
-                state: walk.base.state,
-                events: self.base.events,
-            },
             accounted: Totals {
-                state: 0,
+                state: walk.accounted.state,
                 events: self.accounted.events,
             },
             counts: self.counts,
@@ -317,7 +324,7 @@ impl Walk {
         let ring_end = source.recent_from() - 1;
         let totals = source.totals();
         let waiting = source.recent_totals(self.events_since.max(done)).events;
-        let lost_events = totals.events - self.base.events - self.accounted.events - waiting;
+        let lost_events = totals.events - self.accounted.events - waiting;
         self.accounted.events += lost_events;
         self.counts.skipped += lost_events;
         self.events_after = ring_end;
@@ -325,10 +332,10 @@ impl Walk {
             return (lost_events > 0).then_some(lost_events);
         }
         let waiting = source.recent_totals(self.began.max(done)).state;
-        let lost_state = totals.state - self.base.state - self.accounted.state - waiting;
+        let lost_state = totals.state - self.accounted.state - waiting;
         self.accounted.state += lost_state;
         self.counts.conflated += lost_state;
-        self.catch_up_to = ring_end;
+        self.fell_behind = true;
         let unknown = ring_end.min(self.events_since).saturating_sub(done);
         (lost_events + lost_state + unknown > 0).then_some(lost_events + unknown)
     }
@@ -363,7 +370,7 @@ impl Walk {
     fn caught_up<S: Source>(&mut self, source: &S) {
         self.taken = source.revision();
         if self.mode == Mode::Latest {
-            let seen = source.totals().state - self.base.state;
+            let seen = source.totals().state;
             self.counts.conflated += seen - self.accounted.state;
             self.accounted.state = seen;
         }

@@ -1,6 +1,6 @@
 //! The hub in fixed tables: no allocator, every bound a parameter, orders found by scanning.
 
-use heapless::{Deque, String, Vec};
+use heapless::Vec;
 
 use super::cursor::{Counts, Found, Mode, Source, Start, Step, Totals, Walk};
 use super::{
@@ -36,10 +36,14 @@ pub struct FixedHub<
     generation: u32,
     counts: HubCounts,
     values: Vec<Slot<TOPIC, PAYLOAD>, PLACES>,
-    tombstones: Deque<Slot<TOPIC, 0>, TOMBSTONES>,
-    recent: Deque<Slot<TOPIC, PAYLOAD>, RECENT>,
+    // The tables are in no order: the oldest is found by its revision, so that nothing is ever moved.
+    tombstones: Vec<Slot<TOPIC, 0>, TOMBSTONES>,
+    recent: Vec<Slot<TOPIC, PAYLOAD>, RECENT>,
     subscriptions: Vec<Option<Subscription<TOPIC>>, SUBSCRIPTIONS>,
 }
+
+/// A text of up to `N` bytes. Its length takes two bytes where `usize` would take four.
+type String<const N: usize> = heapless::String<N, u16>;
 
 #[derive(Debug, Clone)]
 struct Slot<const TOPIC: usize, const PAYLOAD: usize> {
@@ -47,7 +51,7 @@ struct Slot<const TOPIC: usize, const PAYLOAD: usize> {
     at: u64,
     kind: Kind,
     topic: TopicName<String<TOPIC>>,
-    payload: Vec<u8, PAYLOAD>,
+    payload: Vec<u8, PAYLOAD, u16>,
 }
 
 #[derive(Debug)]
@@ -82,8 +86,8 @@ impl<
                 subscriptions_refused: 0,
             },
             values: Vec::new(),
-            tombstones: Deque::new(),
-            recent: Deque::new(),
+            tombstones: Vec::new(),
+            recent: Vec::new(),
             subscriptions: Vec::new(),
         }
     }
@@ -137,7 +141,10 @@ impl<
             for _ in 0..leaving {
                 self.remove_oldest(topic);
             }
-            self.tombstones.retain(|slot| !slot.is_of(topic));
+            // There is at most one of a topic, since it is cleared only with values.
+            if let Some(place) = self.tombstones.iter().position(|slot| slot.is_of(topic)) {
+                self.tombstones.swap_remove(place);
+            }
             let _has_room = self.values.push(slot.clone());
         }
         Ok(self.accept(slot))
@@ -156,8 +163,9 @@ impl<
             return Ok(None);
         }
         if self.tombstones.is_full()
-            && let Some(oldest) = self.tombstones.pop_front()
+            && let Some(place) = oldest(&self.tombstones)
         {
+            let oldest = self.tombstones.swap_remove(place);
             self.forget(oldest.rev, oldest.topic.borrowed());
         }
         let tombstone = Slot {
@@ -167,7 +175,7 @@ impl<
             topic: slot.topic.clone(),
             payload: Vec::new(),
         };
-        if self.tombstones.push_back(tombstone).is_err() {
+        if self.tombstones.push(tombstone).is_err() {
             self.forget(slot.rev, topic);
         }
         Ok(Some(self.accept(slot)))
@@ -334,11 +342,13 @@ impl<
                 }
             }
         }
-        if self.recent.is_full() {
-            self.recent.pop_front();
+        if self.recent.is_full()
+            && let Some(place) = oldest(&self.recent)
+        {
+            self.recent.swap_remove(place);
         }
         // A ring without places keeps nothing.
-        let _kept = self.recent.push_back(slot);
+        let _kept = self.recent.push(slot);
         self.revision
     }
 
@@ -370,8 +380,8 @@ impl<
             Step::Entry { entry, retained } => {
                 let entry = match entry {
                     Place::Value(index) => self.values.get(index)?.entry(),
-                    Place::Tombstone(index) => self.tombstones.iter().nth(index)?.entry(),
-                    Place::Recent(index) => self.recent.iter().nth(index)?.entry(),
+                    Place::Tombstone(index) => self.tombstones.get(index)?.entry(),
+                    Place::Recent(index) => self.recent.get(index)?.entry(),
                 };
                 Step::Entry { entry, retained }
             }
@@ -430,10 +440,8 @@ impl<
     }
 
     fn recent_from(&self) -> u64 {
-        self.hub
-            .recent
-            .front()
-            .map_or(self.hub.revision + 1, |slot| slot.rev)
+        let oldest = oldest(&self.hub.recent).and_then(|place| self.hub.recent.get(place));
+        oldest.map_or(self.hub.revision + 1, |slot| slot.rev)
     }
 
     fn forgotten_ever(&self) -> u64 {
@@ -461,41 +469,47 @@ impl<
     }
 
     fn value_after(&self, rev: u64) -> Option<Found<Place>> {
-        self.oldest_after(rev, self.hub.values.iter(), Place::Value)
+        self.oldest_after(rev, &self.hub.values, false, Place::Value)
     }
 
     fn tombstone_after(&self, rev: u64) -> Option<Found<Place>> {
-        self.oldest_after(rev, self.hub.tombstones.iter(), Place::Tombstone)
+        self.oldest_after(rev, &self.hub.tombstones, false, Place::Tombstone)
     }
 
     fn recent_after(&self, rev: u64, events_only: bool) -> Option<Found<Place>> {
-        let recent = self.hub.recent.iter().enumerate();
-        recent
-            .filter(|(_, slot)| slot.rev > rev && (!events_only || slot.kind == Kind::Event))
-            .find(|(_, slot)| self.filter.matches(&slot.topic))
-            .map(|(index, slot)| Found {
-                rev: slot.rev,
-                kind: slot.kind,
-                item: Place::Recent(index),
-            })
+        self.oldest_after(rev, &self.hub.recent, events_only, Place::Recent)
     }
 }
 
 impl<H, const T: usize> Scan<'_, H, T> {
-    fn oldest_after<'s, const P: usize>(
+    fn oldest_after<const P: usize>(
         &self,
         rev: u64,
-        slots: impl Iterator<Item = &'s Slot<T, P>>,
-        place: impl Fn(usize) -> Place,
+        slots: &[Slot<T, P>],
+        events_only: bool,
+        place: fn(usize) -> Place,
     ) -> Option<Found<Place>> {
-        slots
-            .enumerate()
-            .filter(|(_, slot)| slot.rev > rev && self.filter.matches(&slot.topic))
-            .min_by_key(|(_, slot)| slot.rev)
-            .map(|(index, slot)| Found {
-                rev: slot.rev,
-                kind: slot.kind,
-                item: place(index),
-            })
+        let mut oldest: Option<Found<Place>> = None;
+        for (index, slot) in slots.iter().enumerate() {
+            if slot.rev > rev
+                && oldest.as_ref().is_none_or(|found| slot.rev < found.rev)
+                && (!events_only || slot.kind == Kind::Event)
+                && self.filter.matches(&slot.topic)
+            {
+                oldest = Some(Found {
+                    rev: slot.rev,
+                    kind: slot.kind,
+                    item: place(index),
+                });
+            }
+        }
+        oldest
     }
+}
+
+/// Where the slot with the smallest revision stands.
+fn oldest<const T: usize, const P: usize>(slots: &[Slot<T, P>]) -> Option<usize> {
+    let slots = slots.iter().enumerate();
+    let oldest = slots.min_by_key(|(_, slot)| slot.rev);
+    oldest.map(|(place, _)| place)
 }

@@ -145,6 +145,11 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             .collect()
     }
 
+    /// How many values a topic keeps.
+    pub fn values_kept(&self, topic: TopicName<&str>) -> usize {
+        self.topics.kept(topic)
+    }
+
     /// Whether a publish would find room: what `publish` would say, without publishing.
     ///
     /// # Errors
@@ -205,15 +210,29 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         topic: TopicName<&str>,
         at: u64,
     ) -> Result<Option<SharedEntry<P>>, PublishError> {
+        self.clear_with(topic, P::default(), at)
+    }
+
+    /// The same, with what is to be delivered of the clear: a payload without bytes, that says who
+    /// cleared the topic, for example.
+    ///
+    /// # Errors
+    /// When the topic is longer than this hub accepts, or the payload larger.
+    pub fn clear_with(
+        &mut self,
+        topic: TopicName<&str>,
+        payload: P,
+        at: u64,
+    ) -> Result<Option<SharedEntry<P>>, PublishError> {
         self.matched.clear();
-        self.check_sizes(topic, 0)?;
+        self.check_sizes(topic, payload.as_ref().len())?;
         if self.topics.kept(topic) == 0 {
             return Ok(None);
         }
         if self.topics.tombstones() >= self.limits.tombstones {
             self.forget_oldest_tombstone();
         }
-        let entry = self.accept(topic, P::default(), Kind::Cleared, at);
+        let entry = self.accept(topic, payload, Kind::Cleared, at);
         let values = self.topics.clear(&entry);
         for_each(&mut self.views, &self.matched, |view| {
             for value in &values {
@@ -336,6 +355,11 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         self.walk(id, |walk, source| walk.rewind(source))
     }
 
+    /// The revision of what a subscription in mode `latest` takes next, resets and gaps aside.
+    pub fn upcoming(&mut self, id: SubscriptionId) -> Option<u64> {
+        self.walk(id, |walk, source| walk.upcoming(source)).ok()?
+    }
+
     /// The filter of a subscription.
     ///
     /// # Errors
@@ -362,6 +386,19 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     pub fn subscription_counts(&self, id: SubscriptionId) -> Result<Counts, UnknownSubscription> {
         self.subscription(id)
             .map(|subscription| subscription.walk.counts())
+    }
+
+    /// The same for all subscriptions that there are, in sum. Looks at each of them.
+    pub fn all_subscription_counts(&self) -> Counts {
+        let subscriptions = self.subscriptions.iter().flatten();
+        subscriptions.fold(Counts::default(), |sum, subscription| {
+            let counts = subscription.walk.counts();
+            Counts {
+                taken: sum.taken + counts.taken,
+                conflated: sum.conflated + counts.conflated,
+                skipped: sum.skipped + counts.skipped,
+            }
+        })
     }
 
     fn subscription(&self, id: SubscriptionId) -> Result<&Subscription, UnknownSubscription> {

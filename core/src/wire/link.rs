@@ -77,7 +77,7 @@ pub fn wrap_link<'b>(pieces: &[&[u8]], out: &'b mut [u8]) -> Result<&'b mut [u8]
 /// assert_eq!(pings, 1);
 /// # Ok::<(), wire::WireError>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LinkDecoder<const N: usize> {
     stuffing: DecoderState,
     message: heapless::Vec<u8, N>,
@@ -97,7 +97,28 @@ pub struct LinkCounts {
     pub oversized: u32,
 }
 
+impl<const N: usize> Default for LinkDecoder<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<const N: usize> LinkDecoder<N> {
+    /// A decoder at the start of a frame.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            stuffing: DecoderState::Idle,
+            message: heapless::Vec::new(),
+            skipping: false,
+            counts: LinkCounts {
+                messages: 0,
+                corrupt: 0,
+                oversized: 0,
+            },
+        }
+    }
+
     /// Reads up to the end of the first intact message in `input`. Returns that message, for
     /// [`decode_client`](super::decode_client) or [`decode_server`](super::decode_server), and the input behind
     /// it. Without a message all input was taken, and the next may go on in the middle of a frame.

@@ -1,9 +1,10 @@
 //! The bus: one hub, its rules, its store, and the handles by which programs and transports use it.
 
 use core::{
+    cmp::Reverse,
     fmt,
     pin::Pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     task::{Context, Poll, ready},
 };
 use std::{
@@ -19,9 +20,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Peer, ReservedTopics};
+use crate::clock::unix_ms;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
+use crate::session::Subscriptions;
 use crate::shared::Shared;
 use crate::store::{Loaded, RedbStore, StoreError};
 use crate::subscription::Subscription;
@@ -166,6 +169,9 @@ pub(crate) struct Inner {
     closing: CancellationToken,
     /// Streams that end when the bus closes.
     streams: Mutex<Vec<WeakWake>>,
+    /// The id of the next client.
+    clients: AtomicU64,
+    sessions: Mutex<Vec<Weak<Subscriptions>>>,
 }
 
 struct DynAccess(Arc<dyn Access>);
@@ -211,6 +217,8 @@ impl Bus {
             metrics,
             closing: CancellationToken::new(),
             streams: Mutex::new(Vec::new()),
+            clients: AtomicU64::new(1),
+            sessions: Mutex::new(Vec::new()),
         }));
         tokio::spawn(sys::run(Arc::downgrade(&bus.0)));
         Ok(bus)
@@ -226,6 +234,7 @@ impl Bus {
         }
         Ok(Client(Arc::new(ClientInner {
             bus: self.clone(),
+            id: self.0.clients.fetch_add(1, Ordering::Relaxed),
             peer,
             queued: Arc::new(AtomicUsize::new(0)),
         })))
@@ -261,12 +270,33 @@ impl Bus {
 
     /// The newest kept value of a topic.
     pub fn last(&self, topic: TopicName<&str>) -> Option<Delivery> {
-        self.0.shared.read(|hub| hub.last(topic))
+        let last = self.0.shared.read(|hub| hub.last(topic));
+        last.filter(|entry| !entry.payload.has_expired(unix_ms()))
     }
 
     /// Every kept value that matches, by topic.
     pub fn kept(&self, filter: TopicFilter<&str>) -> Vec<Delivery> {
-        self.0.shared.read(|hub| hub.kept(filter))
+        let mut kept = self.0.shared.read(|hub| hub.kept(filter));
+        let now = unix_ms();
+        kept.retain(|entry| !entry.payload.has_expired(now));
+        kept
+    }
+
+    /// The clients that have lost most messages in the subscriptions that they have now, most first; none
+    /// of those that have lost nothing, and at most `most`.
+    pub fn behind(&self, most: usize) -> Vec<Behind> {
+        let sessions: Vec<_> = {
+            let mut sessions = lock(&self.0.sessions);
+            sessions.retain(|session| session.strong_count() > 0);
+            sessions.iter().filter_map(Weak::upgrade).collect()
+        };
+        let mut behind: Vec<_> = (sessions.iter())
+            .map(|session| session.behind())
+            .filter(|client| client.lost() > 0)
+            .collect();
+        behind.sort_by_key(|client| Reverse(client.lost()));
+        behind.truncate(most);
+        behind
     }
 
     /// Reads the hub under its lock: keep it short.
@@ -299,6 +329,20 @@ impl Bus {
         self.0.shared.hub_counts()
     }
 
+    /// What subscriptions did not deliver so far: of those that have ended and those that there are. Looks
+    /// at each of the latter.
+    pub fn lost(&self) -> Lost {
+        let (live, expired) = (
+            self.0.shared.read(Hub::all_subscription_counts),
+            self.0.shared.expired(),
+        );
+        Lost {
+            conflated: self.0.metrics.conflated.get() + live.conflated,
+            skipped: self.0.metrics.skipped.get() + live.skipped,
+            expired,
+        }
+    }
+
     /// Whether state can be made durable; if not, why.
     ///
     /// # Errors
@@ -312,9 +356,15 @@ impl Bus {
         self.0.closing.clone()
     }
 
+    /// Asks the transports to end their connections. What they still publish meanwhile, wills say, is
+    /// accepted until [`close`](Self::close).
+    pub fn begin_close(&self) {
+        self.0.closing.cancel();
+    }
+
     /// Ends the bus: streams end, and what was accepted for the store is written.
     pub async fn close(&self) {
-        self.0.closing.cancel();
+        self.begin_close();
         for stream in lock(&self.0.streams).drain(..) {
             stream.wake();
         }
@@ -331,6 +381,10 @@ impl Bus {
         self.0.closing.is_cancelled()
     }
 
+    pub(crate) fn share(&self) -> Arc<Shared> {
+        Arc::clone(&self.0.shared)
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.0.shared
     }
@@ -339,7 +393,12 @@ impl Bus {
     pub(crate) fn tick(&self) {
         match &self.0.writer {
             Some(writer) => writer.tick(),
-            None => lock(&self.0.pipeline).tick(),
+            None => {
+                let mut pipeline = lock(&self.0.pipeline);
+                let expired = pipeline.plan_expired();
+                pipeline.finish(expired);
+                pipeline.tick();
+            }
         }
     }
 
@@ -351,6 +410,16 @@ impl Bus {
             streams.retain(WeakWake::is_alive);
         }
         streams.push(wake.downgrade());
+    }
+
+    /// Takes note of a session, for [`behind`](Self::behind).
+    pub(crate) fn note_session(&self, session: &Arc<Subscriptions>) {
+        let mut sessions = lock(&self.0.sessions);
+        // Swept whenever it has doubled: bounded by the sessions that live.
+        if sessions.len() == sessions.capacity() {
+            sessions.retain(|session| session.strong_count() > 0);
+        }
+        sessions.push(Arc::downgrade(session));
     }
 
     pub(crate) fn check_subscribe(
@@ -366,6 +435,35 @@ impl Bus {
     }
 }
 
+/// Messages that were accepted and not delivered, over all subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// Values that a newer one replaced before they were taken.
+    pub conflated: u64,
+    /// Events that left the recent ring before they were taken.
+    pub skipped: u64,
+    /// Messages whose time was over before they were taken.
+    pub expired: u64,
+}
+
+/// What a client has not been given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// Who it is.
+    pub peer: Peer,
+    /// Values that a newer one replaced before it took them.
+    pub conflated: u64,
+    /// Events that left the recent ring before it took them.
+    pub skipped: u64,
+}
+
+impl Behind {
+    /// Both together.
+    pub fn lost(&self) -> u64 {
+        self.conflated + self.skipped
+    }
+}
+
 /// One peer of the bus. Clones are handles to one peer.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<ClientInner>);
@@ -373,6 +471,7 @@ pub struct Client(Arc<ClientInner>);
 #[derive(Debug)]
 struct ClientInner {
     bus: Bus,
+    id: u64,
     peer: Peer,
     /// Messages of this client that wait for the store. While there are any, its events queue behind
     /// them, so that a client's messages keep their order.
@@ -387,6 +486,11 @@ pub struct Accepted {
 }
 
 impl Client {
+    /// A number that no other client of this bus has, from 1.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
     /// Who this is.
     pub fn peer(&self) -> &Peer {
         &self.0.peer
@@ -413,14 +517,17 @@ impl Client {
             return Receipt::known(Err(PublishRefused::NotAllowed(topic)));
         }
         match &bus.writer {
-            None => Receipt::known(lock(&bus.pipeline).accept(publish)),
-            Some(_) if self.goes_straight(&publish) => {
-                Receipt::known(pipeline::accept_event(&bus.shared, &bus.metrics, publish))
-            }
+            None => Receipt::known(lock(&bus.pipeline).accept(publish, self.0.id)),
+            Some(_) if self.goes_straight(&publish) => Receipt::known(pipeline::accept_event(
+                &bus.shared,
+                &bus.metrics,
+                publish,
+                self.0.id,
+            )),
             Some(writer) => {
                 self.0.queued.fetch_add(1, Ordering::Relaxed);
                 let queued = Queued(Arc::clone(&self.0.queued));
-                writer.accept(publish, queued).await
+                writer.accept(publish, self.0.id, queued).await
             }
         }
     }

@@ -11,7 +11,7 @@
 //! use latchbus_core::hub::{Mode, Start, Step};
 //! use latchbus_core::topic::{TopicFilter, TopicName};
 //!
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let bus = Bus::open(Options::default())?;
 //! let topic = TopicName::parse("lab/temp".to_owned())?;
 //! bus.publish(Publish::state(topic, "21.5")).await?;
@@ -36,7 +36,9 @@ mod access;
 mod backoff;
 mod bus;
 mod clock;
+mod expiring;
 pub mod faulty;
+mod group;
 mod link;
 pub mod memory;
 mod message;
@@ -56,11 +58,11 @@ mod writer;
 pub use access::{Access, Peer, ReservedTopics};
 pub use backoff::Backoff;
 pub use bus::{
-    Accepted, Bus, ClickLimits, Client, HistoryRule, OpenError, Options, Receipt, SessionLimits,
-    StoreKind,
+    Accepted, Behind, Bus, ClickLimits, Client, HistoryRule, Lost, OpenError, Options, Receipt,
+    SessionLimits, StoreKind,
 };
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
-pub use message::{Delivery, Encoding, Payload, Publish};
+pub use message::{Delivery, Encoding, Payload, Properties, Publish};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 pub use session::{Ended, Session};

@@ -65,6 +65,10 @@ pub struct Subscribe {
     /// At least this much time between two batches, in each of which a topic comes once. Only in mode
     /// [`Mode::Latest`].
     pub pace: Option<Duration>,
+    /// Takes turns with all other subscriptions to `filter` in the group of this name: each message goes
+    /// to one of them, none of which gets a snapshot (MQTT 5 §4.8.2). What nobody takes waits for the
+    /// group as long as it has a member.
+    pub group: Option<String>,
 }
 
 /// What a peer is told.

@@ -6,7 +6,7 @@
 //! use latchbus_core::topic::TopicName;
 //! use tokio_util::sync::CancellationToken;
 //!
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let bus = Bus::open(Options::default())?;
 //! let mut session = Session::new(bus.client(Peer::in_process())?);
 //! let (mut link, mut peer) = memory::link(16);

@@ -1,10 +1,15 @@
 //! What is published, and what is delivered: shared by every subscriber, encoded at most once a form.
 
-use std::sync::OnceLock;
+use core::num::NonZeroU64;
+use core::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use latchbus_core::hub::SharedEntry;
 use latchbus_core::topic::TopicName;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::unix_ms;
 
 /// A message on its way into the bus.
 #[derive(Debug, Clone)]
@@ -18,6 +23,42 @@ pub struct Publish {
     /// The quality of service of an MQTT publisher, 0 to 2; it caps that of MQTT subscribers. Others
     /// publish with [`Publish::STATE_QOS`].
     pub qos: u8,
+    /// What goes with the payload.
+    pub properties: Option<Arc<Properties>>,
+    /// After so long nobody is given it any more, and a topic that keeps it is cleared.
+    pub expires_in: Option<Duration>,
+}
+
+/// What a publisher of MQTT 5 may say beside the payload (§3.3.2.3). The bus keeps it with the message and
+/// passes it on; it understands none of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// Whether the publisher says that the payload is UTF-8.
+    pub payload_is_text: bool,
+    /// Of what kind the payload is.
+    pub content_type: Option<String>,
+    /// Where an answer is expected.
+    pub response_topic: Option<String>,
+    /// What an answer is to carry.
+    pub correlation_data: Option<Vec<u8>>,
+    /// Whatever else, in the publisher's order.
+    pub user: Vec<(String, String)>,
+}
+
+impl Properties {
+    /// The most bytes of all of them together; the publish of more is refused.
+    pub const MAX_BYTES: usize = 8 << 10;
+
+    /// The bytes of what they say, each with two bytes or more for its length.
+    pub fn bytes(&self) -> usize {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, |text| 3 + text.len());
+        let user = (self.user.iter()).map(|(name, value)| 5 + name.len() + value.len());
+        2 * usize::from(self.payload_is_text)
+            + length(&self.content_type)
+            + length(&self.response_topic)
+            + (self.correlation_data.as_ref()).map_or(0, |data| 3 + data.len())
+            + user.sum::<usize>()
+    }
 }
 
 impl Publish {
@@ -31,6 +72,8 @@ impl Publish {
             payload: payload.into(),
             retain: true,
             qos: Self::STATE_QOS,
+            properties: None,
+            expires_in: None,
         }
     }
 
@@ -51,6 +94,10 @@ pub type Delivery = SharedEntry<Payload>;
 pub struct Payload {
     bytes: Bytes,
     qos: u8,
+    /// The client that published it; 0: none that there is now.
+    origin: u64,
+    expires_at: Option<NonZeroU64>,
+    properties: Option<Arc<Properties>>,
     encodings: OnceLock<Box<[OnceLock<Bytes>; Encoding::COUNT]>>,
 }
 
@@ -63,7 +110,7 @@ pub enum Encoding {
     Postcard,
     /// The body of an MQTT 3.1.1 PUBLISH.
     Mqtt3,
-    /// The body of an MQTT 5 PUBLISH.
+    /// The properties of an MQTT 5 PUBLISH that are the same for all subscribers.
     Mqtt5,
 }
 
@@ -76,8 +123,52 @@ impl Payload {
         Self {
             bytes,
             qos,
+            origin: 0,
+            expires_at: None,
+            properties: None,
             encodings: OnceLock::new(),
         }
+    }
+
+    /// The payload of a message that arrives now, and its topic.
+    pub(crate) fn arrive(publish: Publish, origin: u64) -> (TopicName<String>, Self) {
+        let payload = Self {
+            origin,
+            expires_at: publish.expires_in.and_then(|after| {
+                let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                NonZeroU64::new(unix_ms().saturating_add(after))
+            }),
+            properties: publish.properties,
+            ..Self::new(publish.payload, publish.qos)
+        };
+        (publish.topic, payload)
+    }
+
+    /// A payload that was stored.
+    pub(crate) fn restore(
+        bytes: Bytes,
+        qos: u8,
+        expires_at: Option<NonZeroU64>,
+        properties: Option<Properties>,
+    ) -> Self {
+        Self {
+            expires_at,
+            properties: properties.map(Arc::new),
+            ..Self::new(bytes, qos)
+        }
+    }
+
+    /// What ends a value whose time is over: nobody has published it.
+    pub(crate) fn expiry() -> Self {
+        Self {
+            expires_at: Some(NonZeroU64::MIN),
+            ..Self::default()
+        }
+    }
+
+    /// The same message with other bytes.
+    pub(crate) fn with_bytes(self, bytes: Bytes) -> Self {
+        Self { bytes, ..self }
     }
 
     /// The bytes as they were published.
@@ -88,6 +179,33 @@ impl Payload {
     /// The quality of service that the publisher used, 0 to 2.
     pub fn qos(&self) -> u8 {
         self.qos
+    }
+
+    /// Who published it: [`Client::id`](crate::Client::id), or 0 if that client was of an earlier life of
+    /// the bus.
+    pub fn origin(&self) -> u64 {
+        self.origin
+    }
+
+    /// What the publisher said beside the payload.
+    pub fn properties(&self) -> Option<&Arc<Properties>> {
+        self.properties.as_ref()
+    }
+
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub fn expires_at(&self) -> Option<NonZeroU64> {
+        self.expires_at
+    }
+
+    /// Whether its time is over at `now`, in milliseconds since the Unix epoch. The clear of a topic
+    /// whose value has expired is, from its beginning.
+    pub fn has_expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|at| at.get() <= now)
+    }
+
+    /// Whether this is what the bus itself says when it clears a topic whose value has expired.
+    pub fn is_expiry(&self) -> bool {
+        self.expires_at == Some(NonZeroU64::MIN)
     }
 
     /// The message in a form, which `encode` makes if nobody has asked for it before. It must come out

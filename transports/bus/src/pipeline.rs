@@ -8,7 +8,11 @@ use core::{
     fmt::{self, Display},
     time::Duration,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use latchbus_core::clicks::{
@@ -20,16 +24,20 @@ use tracing::{error, warn};
 
 use crate::bus::{Accepted, HistoryRule, Options};
 use crate::clock::unix_ms;
+use crate::expiring::Expiring;
 use crate::metrics::Metrics;
 use crate::refusal::PublishRefused;
 use crate::rooms::{Raised, Reported, Rooms};
 use crate::shared::{Changes, Shared};
 use crate::store::{Change, Loaded, StoredValue};
-use crate::{Payload, Publish};
+use crate::{Payload, Properties, Publish};
 
-/// Places of the hub's log that are kept for its own topics: values, shares, rates, floors. Peers are
-/// refused when only so many are free; of a small log it is an eighth.
+/// Places of the hub's log that are kept for its own topics, besides those of every room: floors, presses,
+/// `$SYS`. Peers are refused when only so many are free; of a small log it is an eighth.
 const RESERVED_PLACES: usize = 4_096;
+
+/// Values, share and rate.
+const PLACES_OF_A_ROOM: usize = 3;
 
 /// Between two log lines about malformed messages.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,9 +48,13 @@ pub(crate) struct Pipeline {
     metrics: Arc<Metrics>,
     rooms: Rooms,
     history: Vec<HistoryRule>,
+    expiring: Expiring,
     /// Rooms whose values have changed since they were shown.
     changed_rooms: BTreeSet<String>,
-    /// Places that the plans of this batch need at most.
+    /// Places that peers may fill.
+    places: usize,
+    /// Values that the plans of this batch add to topics, and their sum.
+    planned: BTreeMap<String, usize>,
     planned_places: usize,
     malformed_log: SparseLog,
 }
@@ -63,13 +75,20 @@ pub(crate) struct Plan {
 enum Step {
     Publish {
         topic: TopicName<String>,
-        payload: Bytes,
-        qos: u8,
+        payload: Payload,
         retain: Retain,
         stored: bool,
     },
     /// On a topic that keeps nothing it is an event with an empty payload.
-    Clear { topic: TopicName<String>, qos: u8 },
+    Clear {
+        topic: TopicName<String>,
+        payload: Payload,
+    },
+    /// Nothing where the topic keeps nothing: the hub's own doing.
+    Forget {
+        topic: TopicName<String>,
+        payload: Payload,
+    },
 }
 
 impl Pipeline {
@@ -100,12 +119,29 @@ impl Pipeline {
             metrics,
             rooms,
             history: options.history.clone(),
+            expiring: Expiring::default(),
+            places: {
+                let places = options.limits.places;
+                let reserved = RESERVED_PLACES + PLACES_OF_A_ROOM * options.clicks.rooms;
+                places - reserved.min(places / 8)
+            },
+            planned: BTreeMap::new(),
             planned_places: 0,
             malformed_log: SparseLog::default(),
         };
         shared.change(|changes| {
             for (topic, history, value) in loaded.values {
-                let payload = Payload::new(value.payload.into(), value.qos);
+                pipeline.expiring.set(&topic, value.expires_at);
+                let payload = Payload::restore(
+                    value.payload.into(),
+                    value.qos,
+                    value.expires_at,
+                    value.properties,
+                );
+                if payload.has_expired(unix_ms()) {
+                    // The next tick removes it from the store.
+                    continue;
+                }
                 let restored = TopicName::parse(topic.as_str())
                     .map_err(|error| error.to_string())
                     .and_then(|topic| {
@@ -128,24 +164,48 @@ impl Pipeline {
     }
 
     /// Takes one message all the way, where nothing is stored.
-    pub(crate) fn accept(&mut self, publish: Publish) -> Result<Accepted, PublishRefused> {
-        let plan = self.plan(publish)?;
+    pub(crate) fn accept(
+        &mut self,
+        publish: Publish,
+        origin: u64,
+    ) -> Result<Accepted, PublishRefused> {
+        let plan = self.plan(publish, origin)?;
         let accepted = self.finish(vec![plan]).pop();
         accepted.unwrap_or(Err(PublishRefused::Closed))
     }
 
     /// Merges a message into what is known. What it says afterwards must be applied.
-    pub(crate) fn plan(&mut self, publish: Publish) -> Result<Plan, PublishRefused> {
-        let planned_places = self.planned_places;
-        let plan = self.try_plan(publish);
+    pub(crate) fn plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
+        let plan = self.try_plan(publish, origin);
+        if let Ok(plan) = &plan {
+            self.reserve(plan);
+        }
         if let Err(refused) = &plan {
-            self.planned_places = planned_places;
             self.metrics.publishes_refused.add(1);
             if matches!(refused, PublishRefused::Malformed { .. }) {
                 self.metrics.clicks_malformed.add(1);
             }
         }
         plan
+    }
+
+    /// Ends the values whose time is over. The plans must be committed and applied before any other is
+    /// made.
+    pub(crate) fn plan_expired(&mut self) -> Vec<Plan> {
+        let now = unix_ms();
+        let due = self.expiring.due(now);
+        let topics = due
+            .into_iter()
+            .filter_map(|topic| TopicName::parse(topic).ok());
+        topics
+            .map(|topic| Plan {
+                steps: vec![Step::Forget {
+                    topic,
+                    payload: Payload::expiry(),
+                }],
+                ..Plan::default()
+            })
+            .collect()
     }
 
     /// What the store has to commit before the plans are applied.
@@ -198,6 +258,7 @@ impl Pipeline {
             }
             accepted
         });
+        self.planned.clear();
         self.planned_places = 0;
         let (rooms, devices) = self.rooms.sizes();
         self.metrics.rooms.set(rooms as u64);
@@ -218,7 +279,8 @@ impl Pipeline {
         });
     }
 
-    fn try_plan(&mut self, publish: Publish) -> Result<Plan, PublishRefused> {
+    fn try_plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
+        check_properties(&publish)?;
         let topic = publish.topic.as_str().to_owned();
         match ClickTopic::parse(&topic) {
             Err(malformed) => Err(self.malformed_topic(&topic, malformed)),
@@ -227,34 +289,33 @@ impl Pipeline {
                 device,
                 incarnation,
             })) if !publish.payload.is_empty() => {
-                self.plan_count(publish, (room, device), incarnation)
+                self.plan_count(publish, origin, (room, device), incarnation)
             }
             Ok(Some(ClickTopic::Press { room, device })) => {
-                self.plan_press(publish, (room, device))
+                self.plan_press(publish, origin, (room, device))
             }
             // An empty count says nothing: the topic is cleared, and the count stays.
-            Ok(_) => self.plan_plain(publish),
+            Ok(_) => self.plan_plain(publish, origin),
         }
     }
 
-    fn plan_plain(&mut self, publish: Publish) -> Result<Plan, PublishRefused> {
-        let Publish {
-            topic,
-            payload,
-            retain,
-            qos,
-        } = publish;
-        let retain = match retain {
-            true => Retain::Last(self.history_of(&topic)),
+    fn plan_plain(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
+        let retain = match publish.retain {
+            true => Retain::Last(self.history_of(&publish.topic)),
             false => Retain::No,
         };
-        self.check_room(&topic, payload.len(), retain)?;
+        // A clear needs no place; it makes one.
+        let needed = match publish.payload.is_empty() {
+            true => Retain::No,
+            false => retain,
+        };
+        self.check_room(&publish.topic, publish.payload.len(), needed)?;
+        let (topic, payload) = Payload::arrive(publish, origin);
         let step = match retain {
-            Retain::Last(_) if payload.is_empty() => Step::Clear { topic, qos },
+            Retain::Last(_) if payload.bytes().is_empty() => Step::Clear { topic, payload },
             _ => Step::Publish {
                 topic,
                 payload,
-                qos,
                 retain,
                 stored: true,
             },
@@ -268,13 +329,21 @@ impl Pipeline {
     fn plan_count(
         &mut self,
         publish: Publish,
+        origin: u64,
         (room, device): (&str, &str),
         incarnation: Incarnation,
     ) -> Result<Plan, PublishRefused> {
-        let topic = publish.topic;
         let reported = Counter::parse(&publish.payload)
-            .map_err(|error| self.malformed("count", topic.as_str(), &error))?;
-        self.check_room(&topic, publish.payload.len(), Retain::LAST)?;
+            .map_err(|error| self.malformed("count", publish.topic.as_str(), &error))?;
+        self.check_room(&publish.topic, publish.payload.len(), Retain::LAST)?;
+        // What was counted does not expire.
+        let (topic, payload) = Payload::arrive(
+            Publish {
+                expires_in: None,
+                ..publish
+            },
+            origin,
+        );
         let Raised { joined, folded } =
             match self
                 .rooms
@@ -306,26 +375,25 @@ impl Pipeline {
                 }
             };
         let payload = match joined == reported {
-            true => publish.payload,
+            true => payload,
             // Each colour's larger count came in another message: neither says it all.
-            false => text(joined),
+            false => payload.with_bytes(text(joined)),
         };
         let mut steps = vec![Step::Publish {
             topic,
             payload,
-            qos: publish.qos,
             retain: Retain::LAST,
             stored: true,
         }];
         if let Some((record, fallen)) = folded {
             for incarnation in fallen {
-                steps.push(Step::Clear {
+                steps.push(Step::Forget {
                     topic: own_topic(ClickTopic::Count {
                         room,
                         device,
                         incarnation,
                     }),
-                    qos: Publish::STATE_QOS,
+                    payload: Payload::default(),
                 });
             }
             steps.push(Step::derived(ClickTopic::Floor { room, device }, record));
@@ -341,6 +409,7 @@ impl Pipeline {
     fn plan_press(
         &mut self,
         publish: Publish,
+        origin: u64,
         (room, device): (&str, &str),
     ) -> Result<Plan, PublishRefused> {
         let press = Press::parse(&publish.payload)
@@ -358,10 +427,10 @@ impl Pipeline {
         let shown = Step::derived(ClickTopic::Pressed { room, device }, pressed.value);
         // A press is an event whatever its publisher says: retained, it would be counted again by
         // whoever replays it.
+        let (topic, payload) = Payload::arrive(publish, origin);
         let event = Step::Publish {
-            topic: publish.topic,
-            payload: publish.payload,
-            qos: publish.qos,
+            topic,
+            payload,
             retain: Retain::No,
             stored: false,
         };
@@ -375,13 +444,14 @@ impl Pipeline {
     }
 
     fn apply(
-        &self,
+        &mut self,
         changes: &mut Changes<'_>,
         plan: Plan,
         at: u64,
     ) -> Result<Accepted, PublishRefused> {
         let mut first = None;
         for step in plan.steps {
+            self.note_expiry(&step);
             let rev = step.publish(changes, at).inspect_err(|error| {
                 error!(%error, "an accepted message cannot be shown");
             });
@@ -396,6 +466,20 @@ impl Pipeline {
         Ok(Accepted { rev })
     }
 
+    /// Remembers when what a topic is about to keep expires, or that it does not.
+    fn note_expiry(&mut self, step: &Step) {
+        match step {
+            Step::Publish {
+                topic,
+                payload,
+                retain: Retain::Last(_),
+                ..
+            } => self.expiring.set(topic.as_str(), payload.expires_at()),
+            Step::Clear { topic, .. } => self.expiring.set(topic.as_str(), None),
+            Step::Publish { .. } | Step::Forget { .. } => {}
+        }
+    }
+
     fn show(&self, changes: &mut Changes<'_>, step: Step, at: u64) {
         if let Err(error) = step.publish(changes, at) {
             error!(%error, "a derived topic cannot be shown");
@@ -407,26 +491,46 @@ impl Pipeline {
         rule.map_or(1, |rule| rule.keep.max(1))
     }
 
-    /// Whether the hub has room for a message, with that of the other plans of the batch.
+    /// Whether the hub has room for a message besides those that are planned.
     fn check_room(
-        &mut self,
+        &self,
         topic: &TopicName<String>,
         bytes: usize,
         retain: Retain,
     ) -> Result<(), PublishRefused> {
-        let planned = self.planned_places;
-        let places = self.shared.limits.places;
-        let free_for_peers = places - RESERVED_PLACES.min(places / 8);
-        let needs_place = self.shared.read(|hub| {
-            hub.check(topic.borrowed(), bytes, retain)?;
-            let is_new = retain != Retain::No && hub.last(topic.borrowed()).is_none();
-            match is_new && hub.places_taken() + planned >= free_for_peers {
-                true => Err(PublishError::Full { places }),
-                false => Ok(is_new),
+        let grows = self.grows(topic, retain);
+        self.shared.read(|hub| {
+            hub.check(topic.borrowed(), bytes, Retain::No)?;
+            match grows && hub.places_taken() + self.planned_places >= self.places {
+                true => Err(PublishError::Full {
+                    places: self.shared.limits.places,
+                }),
+                false => Ok(()),
             }
         })?;
-        self.planned_places += usize::from(needs_place);
         Ok(())
+    }
+
+    /// Whether a message takes a place of the log, and not that of an older value.
+    fn grows(&self, topic: &TopicName<String>, retain: Retain) -> bool {
+        let Retain::Last(history) = retain else {
+            return false;
+        };
+        let planned = self.planned.get(topic.as_str()).copied().unwrap_or(0);
+        let kept = self.shared.read(|hub| hub.values_kept(topic.borrowed()));
+        kept + planned < usize::from(history.max(1))
+    }
+
+    /// Counts the places that a plan takes.
+    fn reserve(&mut self, plan: &Plan) {
+        for step in &plan.steps {
+            if let Step::Publish { topic, retain, .. } = step
+                && self.grows(topic, *retain)
+            {
+                *self.planned.entry(topic.as_str().to_owned()).or_default() += 1;
+                self.planned_places += 1;
+            }
+        }
     }
 
     fn malformed_topic(&mut self, topic: &str, malformed: MalformedTopic) -> PublishRefused {
@@ -452,12 +556,29 @@ pub(crate) fn accept_event(
     shared: &Shared,
     metrics: &Metrics,
     publish: Publish,
+    origin: u64,
 ) -> Result<Accepted, PublishRefused> {
-    let payload = Payload::new(publish.payload, publish.qos);
-    let entry = shared
-        .change(|changes| changes.publish(publish.topic.borrowed(), payload, Retain::No, unix_ms()))
-        .inspect_err(|_| metrics.publishes_refused.add(1))?;
+    let accepted = check_properties(&publish).and_then(|()| {
+        let (topic, payload) = Payload::arrive(publish, origin);
+        let publish = |changes: &mut Changes<'_>| {
+            changes.publish(topic.borrowed(), payload, Retain::No, unix_ms())
+        };
+        Ok(shared.change(publish)?)
+    });
+    let entry = accepted.inspect_err(|_| metrics.publishes_refused.add(1))?;
     Ok(Accepted { rev: entry.rev })
+}
+
+fn check_properties(publish: &Publish) -> Result<(), PublishRefused> {
+    let properties = publish.properties.as_ref();
+    let (bytes, limit) = (
+        properties.map_or(0, |properties| properties.bytes()),
+        Properties::MAX_BYTES,
+    );
+    if bytes > limit {
+        return Err(PublishRefused::PropertiesTooLarge { bytes, limit });
+    }
+    Ok(())
 }
 
 impl Step {
@@ -465,8 +586,7 @@ impl Step {
     fn derived(topic: ClickTopic<'_>, value: impl Display) -> Self {
         Self::Publish {
             topic: own_topic(topic),
-            payload: text(value),
-            qos: Publish::STATE_QOS,
+            payload: Payload::new(text(value), Publish::STATE_QOS),
             retain: Retain::LAST,
             stored: false,
         }
@@ -477,20 +597,21 @@ impl Step {
             Self::Publish {
                 topic,
                 payload,
-                qos,
                 retain: Retain::Last(history),
                 stored: true,
             } => Some(Change::Keep {
                 topic: topic.as_str(),
                 value: StoredValue {
                     at,
-                    qos: *qos,
-                    payload: payload.to_vec(),
+                    qos: payload.qos(),
+                    expires_at: payload.expires_at(),
+                    properties: payload.properties().map(|said| (**said).clone()),
+                    payload: payload.bytes().to_vec(),
                 },
                 history: *history,
             }),
             Self::Publish { .. } => None,
-            Self::Clear { topic, .. } => Some(Change::Clear {
+            Self::Clear { topic, .. } | Self::Forget { topic, .. } => Some(Change::Clear {
                 topic: topic.as_str(),
             }),
         }
@@ -501,19 +622,22 @@ impl Step {
             Self::Publish {
                 topic,
                 payload,
-                qos,
                 retain,
                 ..
             } => {
-                let payload = Payload::new(payload, qos);
                 let entry = changes.publish(topic.borrowed(), payload, retain, at)?;
                 Ok(entry.rev)
             }
-            Self::Clear { topic, qos } => {
-                if let Some(cleared) = changes.clear(topic.borrowed(), at)? {
-                    return Ok(cleared.rev);
+            Self::Forget { topic, payload } => {
+                let cleared = changes.clear(topic.borrowed(), payload, at)?;
+                Ok(cleared.map_or(changes.hub().revision(), |cleared| cleared.rev))
+            }
+            Self::Clear { topic, payload } => {
+                let keeps = changes.hub().last(topic.borrowed()).is_some();
+                if keeps {
+                    let cleared = changes.clear(topic.borrowed(), payload, at)?;
+                    return Ok(cleared.map_or(changes.hub().revision(), |cleared| cleared.rev));
                 }
-                let payload = Payload::new(Bytes::new(), qos);
                 let entry = changes.publish(topic.borrowed(), payload, Retain::No, at)?;
                 Ok(entry.rev)
             }

@@ -21,6 +21,14 @@ pub enum PublishRefused {
     /// A bound of the hub.
     #[error(transparent)]
     Hub(#[from] PublishError),
+    /// What MQTT 5 lets a publisher say beside the payload.
+    #[error("properties of {bytes} bytes are more than {limit}")]
+    PropertiesTooLarge {
+        /// Their size.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// A bound of the click model.
     #[error("{what} is full: {limit}")]
     ClicksFull {
@@ -41,7 +49,9 @@ impl PublishRefused {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
             Self::Malformed { .. } => ErrorCode::BadMessage,
             Self::Hub(PublishError::TopicTooLong { .. }) => ErrorCode::InvalidTopic,
-            Self::Hub(PublishError::PayloadTooLarge { .. }) => ErrorCode::TooLarge,
+            Self::Hub(PublishError::PayloadTooLarge { .. }) | Self::PropertiesTooLarge { .. } => {
+                ErrorCode::TooLarge
+            }
             Self::Hub(_) | Self::ClicksFull { .. } | Self::Closed => ErrorCode::Full,
         }
     }

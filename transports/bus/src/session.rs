@@ -1,9 +1,9 @@
 //! One peer's subscriptions, and the loop that serves them over a link.
 
-use core::{cmp::Reverse, future::pending, time::Duration};
+use core::{cmp::Reverse, future::pending, mem, time::Duration};
 use std::{
     collections::{BinaryHeap, HashMap},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use futures_util::FutureExt;
@@ -11,24 +11,27 @@ use latchbus_core::hub::{Mode, Start, Step, SubscriptionId};
 use tokio::{
     select,
     sync::mpsc,
-    task::coop,
+    task::{coop, yield_now},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::Delivery;
-use crate::bus::Client;
+use crate::bus::{Behind, Client};
 use crate::link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 use crate::outbox::{Answer, Outbox, published};
 use crate::refusal::SubscribeRefused;
-use crate::shared::Batch;
+use crate::shared::{Batch, Shared};
 use crate::wake::{Wake, lock};
+use crate::{Delivery, Peer};
 
 /// Steps that are taken from the hub under one lock.
 const BATCH: usize = 64;
 
+/// How long a link that ends waits for the answers to what its peer has published.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a link may take to send its last answers and say goodbye.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The subscriptions of one peer. They outlive its links: run the session again over another link, and
 /// each subscription goes on where it was, as far as the hub's ring and log reach.
@@ -38,15 +41,28 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Session {
     client: Client,
     wake: Wake,
-    subscriptions: Mutex<HashMap<u64, Entry>>,
+    subscriptions: Arc<Subscriptions>,
+}
+
+/// A session's subscriptions, which the bus looks at too.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    peer: Peer,
+    shared: Arc<Shared>,
+    entries: Mutex<HashMap<u64, Entry>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     id: SubscriptionId,
+    /// Whether it is a place in a group.
+    grouped: bool,
+    /// Whether others of the group come first.
+    had_turn: bool,
     mode: Mode,
     pace: Option<Duration>,
-    /// It stands on the hub's waiting list, and comes back through the mailbox.
+    /// It stands on the hub's waiting list, once, and comes back through the mailbox. Else its key is in
+    /// the mailbox or in the work of the write loop, once.
     waiting: bool,
     /// When its next batch may begin.
     not_before: Option<Instant>,
@@ -75,6 +91,10 @@ pub enum Ended<R, S> {
 struct Work {
     /// Subscriptions that may have news.
     ready: Vec<u64>,
+    /// Places in groups that have no news, until the link is flushed: who cannot send is to take no turn.
+    idle: Vec<u64>,
+    /// Whether a turn in a group was taken: the others are to come in between.
+    took_turn: bool,
     /// Subscriptions that have news and are paced.
     paused: BinaryHeap<Reverse<(Instant, u64)>>,
 }
@@ -82,10 +102,17 @@ struct Work {
 impl Session {
     /// A session without subscriptions.
     pub fn new(client: Client) -> Self {
+        let bus = client.bus();
+        let subscriptions = Arc::new(Subscriptions {
+            peer: client.peer().clone(),
+            shared: bus.share(),
+            entries: Mutex::default(),
+        });
+        bus.note_session(&subscriptions);
         Self {
             client,
             wake: Wake::default(),
-            subscriptions: Mutex::new(HashMap::new()),
+            subscriptions,
         }
     }
 
@@ -101,7 +128,7 @@ impl Session {
 
     /// The ids of its subscriptions, in no order.
     pub fn subscription_ids(&self) -> Vec<u64> {
-        lock(&self.subscriptions).keys().copied().collect()
+        lock(&self.subscriptions.entries).keys().copied().collect()
     }
 
     /// Serves a link until one side ends it: see [`Ended`]. Reading and writing run side by side in this
@@ -120,33 +147,43 @@ impl Session {
             biased;
             () = stop.cancelled() => Ended::Stopped,
             () = closing.cancelled() => Ended::Closing,
-            ended = self.read(&mut receiver, answers) => match ended {
-                Ok(()) => Ended::Left,
-                Err(error) => Ended::Receiver(error),
-            },
-            error = self.write(sender, &mut outbox) => Ended::Sender(error),
+            ended = async {
+                // In any order: a peer that never stops sending must not keep the writing from its turn.
+                select! {
+                    ended = self.read(&mut receiver, answers) => match ended {
+                        Ok(()) => Ended::Left,
+                        Err(error) => Ended::Receiver(error),
+                    },
+                    error = self.write(sender, &mut outbox) => Ended::Sender(error),
+                }
+            } => ended,
         };
+        self.skip_turns();
         let close = match ended {
             Ended::Sender(_) => None,
             Ended::Left | Ended::Receiver(_) => Some(Close::ReceiverEnded),
             Ended::Stopped => Some(Close::TakenOver),
             Ended::Closing => Some(Close::GoingAway),
         };
-        // A peer that reads too slowly for this hears nothing more.
-        let _too_slow = timeout(CLOSE_TIMEOUT, async {
-            // A sender that has failed still learns which publishes were answered.
+        // A sender that has failed still learns which publishes were answered. A store that is stuck
+        // does not answer any more, and the peer is still told goodbye.
+        let answers = async {
             while let Some(event) = outbox.next().await {
                 if sender.push(event).is_err() {
                     return;
                 }
             }
-            if let Some(close) = close
-                && sender.flush().await.is_ok()
-            {
-                sender.close(close).await;
-            }
-        })
-        .await;
+        };
+        let _stuck = timeout(ANSWER_TIMEOUT, answers).await;
+        if let Some(close) = close {
+            // A peer that reads too slowly for this hears nothing more.
+            let _too_slow = timeout(CLOSE_TIMEOUT, async {
+                if sender.flush().await.is_ok() {
+                    sender.close(close).await;
+                }
+            })
+            .await;
+        }
         ended
     }
 
@@ -164,12 +201,11 @@ impl Session {
             let answer = match request {
                 Request::Publish { id, publish } => self.publish(id, publish).await,
                 Request::Subscribe { id, subscriptions } => {
-                    let results: Vec<_> = subscriptions
+                    let mut begun = Vec::new();
+                    let results = subscriptions
                         .into_iter()
-                        .map(|subscribe| (subscribe.id, self.subscribe(subscribe)))
+                        .map(|subscribe| (subscribe.id, self.subscribe(subscribe, &mut begun)))
                         .collect();
-                    let accepted = results.iter().filter(|(_, result)| result.is_ok());
-                    let begun: Vec<_> = accepted.map(|(key, _)| *key).collect();
                     place.send(Answer::Event(Event::Subscribed { id, results }));
                     // Only now, so that the answer goes out before the first message.
                     begun.into_iter().for_each(|key| self.wake.ready(key));
@@ -200,29 +236,47 @@ impl Session {
         }
     }
 
-    fn subscribe(&self, subscribe: Subscribe) -> Result<(), SubscribeRefused> {
+    /// Begins a subscription, or begins it again. Its key is added to `begun` unless it is on its way
+    /// to the write loop already.
+    fn subscribe(
+        &self,
+        subscribe: Subscribe,
+        begun: &mut Vec<u64>,
+    ) -> Result<(), SubscribeRefused> {
         let bus = self.client.bus();
         let filter = subscribe.filter.borrowed();
         bus.check_subscribe(self.client.peer(), filter)?;
-        let mut subscriptions = lock(&self.subscriptions);
+        let mut subscriptions = lock(&self.subscriptions.entries);
         let limit = bus.session_limits().subscriptions;
         if subscriptions.len() >= limit && !subscriptions.contains_key(&subscribe.id) {
             return Err(SubscribeRefused::SessionFull { limit });
         }
         if let Some(entry) = subscriptions.get_mut(&subscribe.id)
+            && !entry.grouped
+            && subscribe.group.is_none()
             && (entry.mode, Start::Snapshot) == (subscribe.mode, subscribe.start)
             && bus.shared().rewind(entry.id, filter)
         {
             // The same again: the snapshot comes once more, and the flow of events is not
             // interrupted (MQTT 3.1.1 §3.8.4).
-            (entry.pace, entry.synced) = (subscribe.pace, false);
+            (entry.pace, entry.synced, entry.not_before) = (subscribe.pace, false, None);
+            if mem::take(&mut entry.waiting) {
+                begun.push(subscribe.id);
+            }
             return Ok(());
         }
-        let id = bus
-            .shared()
-            .subscribe(filter, subscribe.mode, subscribe.start)?;
+        let grouped = subscribe.group.is_some();
+        let id = match subscribe.group {
+            Some(group) => bus.shared().join(group, filter, subscribe.mode)?,
+            None => {
+                let (mode, start) = (subscribe.mode, subscribe.start);
+                bus.shared().subscribe(filter, mode, start)?
+            }
+        };
         let entry = Entry {
             id,
+            grouped,
+            had_turn: true,
             mode: subscribe.mode,
             pace: subscribe.pace,
             waiting: false,
@@ -230,20 +284,27 @@ impl Session {
             batch_to: None,
             synced: false,
         };
-        if let Some(replaced) = subscriptions.insert(subscribe.id, entry) {
+        let replaced = subscriptions.insert(subscribe.id, entry);
+        if replaced.as_ref().is_none_or(|replaced| replaced.waiting) {
+            begun.push(subscribe.id);
+        }
+        if let Some(replaced) = replaced {
             self.end(&replaced);
         }
         Ok(())
     }
 
     fn unsubscribe(&self, key: u64) -> bool {
-        let ended = lock(&self.subscriptions).remove(&key);
+        let ended = lock(&self.subscriptions.entries).remove(&key);
         ended.inspect(|entry| self.end(entry)).is_some()
     }
 
     fn end(&self, entry: &Entry) {
         let bus = self.client.bus();
-        bus.metrics().ended(bus.shared().unsubscribe(entry.id));
+        bus.metrics().ended(match entry.grouped {
+            true => bus.shared().leave(entry.id, &self.wake),
+            false => bus.shared().unsubscribe(entry.id),
+        });
     }
 
     /// Sends answers and messages until the link breaks.
@@ -251,6 +312,7 @@ impl Session {
         let mut work = self.unfinished();
         loop {
             match self.write_once(sender, outbox, &mut work).await {
+                Ok(()) if mem::take(&mut work.took_turn) => yield_now().await,
                 Ok(()) => coop::consume_budget().await,
                 Err(error) => return error,
             }
@@ -259,7 +321,7 @@ impl Session {
 
     /// Subscriptions that an earlier run has left in the middle.
     fn unfinished(&self) -> Work {
-        let subscriptions = lock(&self.subscriptions);
+        let subscriptions = lock(&self.subscriptions.entries);
         let running = subscriptions.iter().filter(|(_, entry)| !entry.waiting);
         Work {
             ready: running.map(|(key, _)| *key).collect(),
@@ -280,6 +342,7 @@ impl Session {
         self.collect_ready(work);
         self.deliver(sender, work)?;
         sender.flush().await?;
+        self.await_turns(work);
         if !work.ready.is_empty() && sender.credit() > 0 {
             return Ok(());
         }
@@ -295,10 +358,46 @@ impl Session {
         Ok(())
     }
 
+    /// The places in groups that had nothing wait for their turns.
+    fn await_turns(&self, work: &mut Work) {
+        let mut subscriptions = lock(&self.subscriptions.entries);
+        for key in work.idle.drain(..) {
+            let Some(entry) = subscriptions.get_mut(&key).filter(|entry| !entry.waiting) else {
+                continue;
+            };
+            let shared = self.client.bus().shared();
+            entry.waiting = shared.wait_for_turn(entry.id, (&self.wake, key), entry.had_turn);
+            if entry.waiting {
+                entry.had_turn = false;
+            } else {
+                work.ready.push(key);
+            }
+        }
+    }
+
+    /// Nobody sends what the places in groups would take: the other members are to.
+    fn skip_turns(&self) {
+        for entry in lock(&self.subscriptions.entries).values_mut() {
+            if entry.grouped {
+                entry.waiting = false;
+                self.client.bus().shared().skip_turns(entry.id, &self.wake);
+            }
+        }
+    }
+
+    fn pass_turns(&self, keys: &[u64]) {
+        let subscriptions = lock(&self.subscriptions.entries);
+        for key in keys {
+            if let Some(entry) = subscriptions.get(key).filter(|entry| entry.grouped) {
+                self.client.bus().shared().pass_turn(entry.id);
+            }
+        }
+    }
+
     fn collect_ready(&self, work: &mut Work) {
         let mut fresh = Vec::new();
         self.wake.take_ready(&mut fresh);
-        let mut subscriptions = lock(&self.subscriptions);
+        let mut subscriptions = lock(&self.subscriptions.entries);
         for key in fresh {
             if let Some(entry) = subscriptions.get_mut(&key) {
                 entry.waiting = false;
@@ -328,7 +427,12 @@ impl Session {
             }
             match self.take(key, credit.min(BATCH), &mut steps) {
                 Next::Waits => {}
+                Next::Idle => work.idle.push(key),
                 Next::Ready => unfinished.push(key),
+                Next::Turn => {
+                    work.took_turn = true;
+                    unfinished.push(key);
+                }
                 Next::Paused(until) => work.paused.push(Reverse((until, key))),
             }
             for step in steps.drain(..) {
@@ -339,26 +443,45 @@ impl Session {
         // Those that had their turn go behind those that had none.
         unfinished.append(&mut work.ready);
         work.ready = unfinished;
+        if sender.credit() == 0 {
+            self.pass_turns(&work.ready);
+        }
         self.client.bus().metrics().messages_sent.add(sent);
         Ok(())
     }
 
     /// Takes a batch of one subscription.
     fn take(&self, key: u64, most: usize, steps: &mut Vec<Step<Delivery>>) -> Next {
-        let mut subscriptions = lock(&self.subscriptions);
+        let mut subscriptions = lock(&self.subscriptions.entries);
         let Some(entry) = subscriptions.get_mut(&key).filter(|entry| !entry.waiting) else {
             return Next::Waits;
         };
+        if entry.grouped {
+            let turn = self
+                .client
+                .bus()
+                .shared()
+                .take_turn(entry.id, |step| steps.push(step));
+            return match turn.0 {
+                Batch::More => {
+                    entry.had_turn = true;
+                    Next::Turn
+                }
+                Batch::Idle => Next::Idle,
+                Batch::Complete | Batch::Waiting | Batch::Ended => Next::Waits,
+            };
+        }
         let now = Instant::now();
         if let Some(until) = entry.not_before.filter(|until| *until > now) {
             return Next::Paused(until);
         }
         let (mut newest, mut synced) = (0, entry.synced);
+        let until = entry.pace.and(entry.batch_to);
         let (batch, revision) =
             self.client
                 .bus()
                 .shared()
-                .take(entry.id, most, (&self.wake, key), |step| {
+                .take(entry.id, (most, until), (&self.wake, key), |step| {
                     match &step {
                         Step::Entry { entry, .. } => newest = entry.rev,
                         Step::Synced { .. } => synced = true,
@@ -369,7 +492,7 @@ impl Session {
                 });
         entry.synced = synced;
         let batch_to = *entry.batch_to.get_or_insert(revision);
-        let complete = batch == Batch::Waiting || newest > batch_to;
+        let complete = matches!(batch, Batch::Waiting | Batch::Complete) || newest > batch_to;
         if complete {
             entry.batch_to = None;
             // A snapshot is not paced: it has each topic once anyway.
@@ -379,22 +502,39 @@ impl Session {
                 .map(|pace| now + pace);
         }
         match (batch, entry.not_before) {
-            (Batch::Ended, _) => Next::Waits,
+            (Batch::Ended | Batch::Idle, _) => Next::Waits,
             (Batch::Waiting, _) => {
                 entry.waiting = true;
                 Next::Waits
             }
-            (Batch::More, Some(until)) if complete => Next::Paused(until),
-            (Batch::More, _) => Next::Ready,
+            (_, Some(until)) if complete => Next::Paused(until),
+            (Batch::More | Batch::Complete, _) => Next::Ready,
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for (_, entry) in lock(&self.subscriptions).drain() {
-            let bus = self.client.bus();
-            bus.metrics().ended(bus.shared().unsubscribe(entry.id));
+        let entries = mem::take(&mut *lock(&self.subscriptions.entries));
+        for entry in entries.values() {
+            self.end(entry);
+        }
+    }
+}
+
+impl Subscriptions {
+    /// What its client has lost. What a group has lost was nobody's in particular.
+    pub(crate) fn behind(&self) -> Behind {
+        let entries = lock(&self.entries);
+        let own = entries.values().filter(|entry| !entry.grouped);
+        let counts: Vec<_> = self.shared.read(|hub| {
+            own.filter_map(|entry| hub.subscription_counts(entry.id).ok())
+                .collect()
+        });
+        Behind {
+            peer: self.peer.clone(),
+            conflated: counts.iter().map(|counts| counts.conflated).sum(),
+            skipped: counts.iter().map(|counts| counts.skipped).sum(),
         }
     }
 }
@@ -403,6 +543,10 @@ impl Drop for Session {
 enum Next {
     /// It has no news, or is gone.
     Waits,
+    /// It is a place in a group that has no news.
+    Idle,
+    /// It has taken a turn in its group.
+    Turn,
     Ready,
     Paused(Instant),
 }

@@ -3,11 +3,13 @@
 use std::sync::Mutex;
 
 use latchbus_core::hub::{
-    Counts, Hub, HubCounts, Limits, Mode, PublishError, Retain, Start, Step, SubscribeError,
+    Counts, Hub, HubCounts, Kind, Limits, Mode, PublishError, Retain, Start, Step, SubscribeError,
     SubscriptionId, ViewId,
 };
 use latchbus_core::topic::{TopicFilter, TopicName};
 
+use crate::clock::unix_ms;
+use crate::group::Groups;
 use crate::wake::{Wake, lock};
 use crate::{Delivery, Payload};
 
@@ -26,10 +28,13 @@ struct State {
     /// By view: the subscriptions that have taken all there was. A publish empties the lists of the views
     /// that it matches, so each waiter is woken once however many messages come before it runs.
     waiting: Vec<Vec<Waiter>>,
+    groups: Groups,
+    expired: u64,
 }
 
+/// A session's subscription that has taken all there was.
 #[derive(Debug)]
-struct Waiter {
+pub(crate) struct Waiter {
     wake: Wake,
     key: u64,
     id: SubscriptionId,
@@ -46,10 +51,23 @@ pub(crate) struct Changes<'a> {
 pub(crate) enum Batch {
     /// There may be more.
     More,
+    /// What comes next is newer than was asked for.
+    Complete,
     /// The subscription has all there is and waits to be woken.
     Waiting,
+    /// It has all there is, and is to wait for its turn: see [`Shared::wait_for_turn`].
+    Idle,
     /// There is no such subscription any more.
     Ended,
+}
+
+/// Steps that one turn in a group looks at under one lock.
+const LOOKED_AT: usize = 64;
+
+fn wake_all(waiters: impl IntoIterator<Item = Waiter>) {
+    for waiter in waiters {
+        waiter.wake.ready(waiter.key);
+    }
 }
 
 impl Shared {
@@ -58,6 +76,8 @@ impl Shared {
             state: Mutex::new(State {
                 hub: Hub::new(epoch, limits),
                 waiting: Vec::new(),
+                groups: Groups::default(),
+                expired: 0,
             }),
             epoch,
             limits,
@@ -74,9 +94,7 @@ impl Shared {
                 woken: &mut woken,
             })
         };
-        for waiter in woken {
-            waiter.wake.ready(waiter.key);
-        }
+        wake_all(woken);
         result
     }
 
@@ -97,10 +115,118 @@ impl Shared {
         lock(&self.state).hub.subscribe(filter, mode, start)
     }
 
+    /// Joins the group of a filter, or founds it: messages from now on, one at a time.
+    pub(crate) fn join(
+        &self,
+        group: String,
+        filter: TopicFilter<&str>,
+        mode: Mode,
+    ) -> Result<SubscriptionId, SubscribeError> {
+        let state = &mut *lock(&self.state);
+        let name = (group, filter.as_str().to_owned());
+        if let Some(id) = state.groups.join(&name) {
+            return Ok(id);
+        }
+        let id = state.hub.subscribe(filter, mode, Start::Live)?;
+        if let Ok(view) = state.hub.view_of(id) {
+            state.groups.found(name, id, view);
+        }
+        Ok(id)
+    }
+
+    /// Takes at most one message of a group, for one of its members; when there may be more, it is
+    /// another's turn.
+    pub(crate) fn take_turn(
+        &self,
+        id: SubscriptionId,
+        mut taken: impl FnMut(Step<Delivery>),
+    ) -> (Batch, u64) {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let revision = state.hub.revision();
+        for _ in 0..LOOKED_AT {
+            match state.hub.next(id) {
+                // What was kept when the walk was begun again is no message to the group.
+                Ok(Some(Step::Entry {
+                    entry,
+                    retained: false,
+                })) => {
+                    if state.drops_expired(&entry) {
+                        continue;
+                    }
+                    taken(Step::Entry {
+                        entry,
+                        retained: false,
+                    });
+                    let next = state.groups.pass(id);
+                    drop(guard);
+                    wake_all(next);
+                    return (Batch::More, revision);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    state.groups.exhausted(id);
+                    return (Batch::Idle, revision);
+                }
+                Err(_) => return (Batch::Ended, revision),
+            }
+        }
+        (Batch::More, revision)
+    }
+
+    /// Waits for a turn in a group; false when there may be something to take now.
+    pub(crate) fn wait_for_turn(
+        &self,
+        id: SubscriptionId,
+        (wake, key): (&Wake, u64),
+        had_turn: bool,
+    ) -> bool {
+        let wake = wake.clone();
+        let waiter = Waiter { wake, key, id };
+        lock(&self.state).groups.wait(id, waiter, had_turn)
+    }
+
+    /// A member of a group cannot take its turn.
+    pub(crate) fn pass_turn(&self, id: SubscriptionId) {
+        let next = lock(&self.state).groups.pass(id);
+        wake_all(next);
+    }
+
+    /// A member of a group takes no turns for now.
+    pub(crate) fn skip_turns(&self, id: SubscriptionId, wake: &Wake) {
+        let next = {
+            let groups = &mut lock(&self.state).groups;
+            groups.forget(id, |waiter| waiter.wake.is(wake));
+            groups.pass(id)
+        };
+        wake_all(next);
+    }
+
+    /// A member leaves its group for good, which ends with the last: what became of its messages.
+    pub(crate) fn leave(&self, id: SubscriptionId, wake: &Wake) -> Counts {
+        self.skip_turns(id, wake);
+        let last = lock(&self.state).groups.leave(id);
+        match last {
+            true => self.unsubscribe(id),
+            false => Counts::default(),
+        }
+    }
+
+    /// Messages that were not delivered because their time was over.
+    pub(crate) fn expired(&self) -> u64 {
+        lock(&self.state).expired
+    }
+
     /// Begins the snapshot of a subscription again if it has this filter; false if it has another.
     pub(crate) fn rewind(&self, id: SubscriptionId, filter: TopicFilter<&str>) -> bool {
-        let hub = &mut lock(&self.state).hub;
-        hub.filter_of(id) == Ok(filter) && hub.rewind(id).is_ok()
+        let mut state = lock(&self.state);
+        if state.hub.filter_of(id) != Ok(filter) || state.hub.rewind(id).is_err() {
+            return false;
+        }
+        if let Ok(view) = state.hub.view_of(id) {
+            state.stop_waiting(view, id);
+        }
+        true
     }
 
     /// Ends a subscription and says what became of its messages.
@@ -110,28 +236,32 @@ impl Shared {
         let view = state.hub.view_of(id);
         if state.hub.unsubscribe(id).is_ok()
             && let Ok(view) = view
-            && let Some(waiting) = state.waiting.get_mut(view.index())
-            && let Some(place) = waiting.iter().position(|waiter| waiter.id == id)
         {
-            waiting.swap_remove(place);
+            state.stop_waiting(view, id);
         }
         counts
     }
 
-    /// Takes up to `most` steps of a subscription under one lock. When it has taken all there is, it is
-    /// put on the waiting list in the same moment, so that no publish can slip between. Also returns the
-    /// hub's revision.
+    /// Takes up to `most` steps of a subscription under one lock, and of a paced one, which is in mode
+    /// `latest`, none that is newer than `until`. When it has taken all there is, it is put on the waiting
+    /// list in the same moment, so that no publish can slip between. Also returns the hub's revision.
     pub(crate) fn take(
         &self,
         id: SubscriptionId,
-        most: usize,
+        (most, until): (usize, Option<u64>),
         (wake, key): (&Wake, u64),
         mut taken: impl FnMut(Step<Delivery>),
     ) -> (Batch, u64) {
         let mut state = lock(&self.state);
         let revision = state.hub.revision();
         for _ in 0..most {
+            if let Some(until) = until
+                && state.hub.upcoming(id).is_some_and(|rev| rev > until)
+            {
+                return (Batch::Complete, revision);
+            }
             match state.hub.next(id) {
+                Ok(Some(Step::Entry { entry, .. })) if state.drops_expired(&entry) => {}
                 Ok(Some(step)) => taken(step),
                 Ok(None) => {
                     if let Ok(view) = state.hub.view_of(id) {
@@ -147,6 +277,22 @@ impl Shared {
 }
 
 impl State {
+    /// Whether the time of a message is over, which is counted.
+    fn drops_expired(&mut self, entry: &Delivery) -> bool {
+        let expires = entry.payload.expires_at().is_some() && entry.kind != Kind::Cleared;
+        let expired = expires && entry.payload.has_expired(unix_ms());
+        self.expired += u64::from(expired);
+        expired
+    }
+
+    fn stop_waiting(&mut self, view: ViewId, id: SubscriptionId) {
+        if let Some(waiting) = self.waiting.get_mut(view.index())
+            && let Some(place) = waiting.iter().position(|waiter| waiter.id == id)
+        {
+            waiting.swap_remove(place);
+        }
+    }
+
     fn wait(&mut self, view: ViewId, wake: &Wake, key: u64, id: SubscriptionId) {
         if self.waiting.len() <= view.index() {
             self.waiting.resize_with(view.index() + 1, Vec::new);
@@ -177,9 +323,10 @@ impl Changes<'_> {
     pub(crate) fn clear(
         &mut self,
         topic: TopicName<&str>,
+        payload: Payload,
         at: u64,
     ) -> Result<Option<Delivery>, PublishError> {
-        let cleared = self.state.hub.clear(topic, at)?;
+        let cleared = self.state.hub.clear_with(topic, payload, at)?;
         self.collect_waiters();
         Ok(cleared)
     }
@@ -193,6 +340,7 @@ impl Changes<'_> {
             if let Some(waiting) = self.state.waiting.get_mut(view.index()) {
                 self.woken.append(waiting);
             }
+            self.state.groups.publish(*view, self.woken);
         }
     }
 }

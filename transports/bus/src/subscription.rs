@@ -73,12 +73,12 @@ impl Stream for Subscription {
                 }
             }
             let taken = &mut this.taken;
-            let (batch, _) = this
-                .bus
-                .shared()
-                .take(this.id, BATCH, (&this.wake, 0), |step| {
-                    taken.push_back(step)
-                });
+            let (batch, _) =
+                this.bus
+                    .shared()
+                    .take(this.id, (BATCH, None), (&this.wake, 0), |step| {
+                        taken.push_back(step)
+                    });
             this.waiting = batch == Batch::Waiting;
         }
     }

@@ -8,13 +8,17 @@ use latchbus_core::hub::Retain;
 use latchbus_core::topic::TopicName;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::bus::{Bus, Inner};
+use crate::bus::{Behind, Bus, Inner};
 use crate::clock::unix_ms;
 use crate::shared::Changes;
 use crate::{Payload, Publish};
 
 const TICK: Duration = Duration::from_secs(1);
 const TICKS_PER_REPORT: u64 = 10;
+/// Clients that a report names.
+const CLIENTS: usize = 16;
+/// Characters of a client's name that it shows.
+const NAME_CHARS: usize = 64;
 
 /// Runs until the bus closes or its last handle is gone.
 pub(crate) async fn run(bus: Weak<Inner>) {
@@ -37,6 +41,7 @@ pub(crate) async fn run(bus: Weak<Inner>) {
 fn report(bus: &Bus, started: Instant) {
     let (metrics, hub) = (bus.metrics(), bus.hub_counts());
     let (kept, subscriptions) = bus.read(|hub| (hub.places_taken(), hub.subscriptions()));
+    let (lost, behind) = (bus.lost(), behind(&bus.behind(CLIENTS)));
     let at = unix_ms();
     bus.shared().change(|changes| {
         let mut show = |name: &str, value: &dyn Display| show(changes, name, value, at);
@@ -54,11 +59,38 @@ fn report(bus: &Bus, started: Instant) {
             "publish/messages/dropped",
             &(hub.dropped + metrics.publishes_refused.get()),
         );
-        show("publish/messages/conflated", &metrics.conflated.get());
-        show("publish/messages/skipped", &metrics.skipped.get());
+        show("publish/messages/conflated", &lost.conflated);
+        show("publish/messages/skipped", &lost.skipped);
+        show("publish/messages/expired", &lost.expired);
+        show("clients/behind", &behind);
         show("retained messages/count", &kept);
         show("subscriptions/count", &subscriptions);
     });
+}
+
+/// The clients that have lost most, as a JSON array.
+fn behind(clients: &[Behind]) -> String {
+    let one = |client: &Behind| {
+        let (name, transport) = (json_text(&client.peer.name), client.peer.transport);
+        let (conflated, skipped) = (client.conflated, client.skipped);
+        format!(
+            r#"{{"client":{name},"transport":"{transport}","conflated":{conflated},"skipped":{skipped}}}"#
+        )
+    };
+    let clients: Vec<_> = clients.iter().map(one).collect();
+    format!("[{}]", clients.join(","))
+}
+
+fn json_text(text: &str) -> String {
+    let mut json = String::from("\"");
+    for character in text.chars().take(NAME_CHARS) {
+        match character {
+            '"' | '\\' => json.extend(['\\', character]),
+            '\0'..='\x1F' => json += &format!("\\u{:04x}", u32::from(character)),
+            _ => json.push(character),
+        }
+    }
+    json + "\""
 }
 
 fn show(changes: &mut Changes<'_>, name: &str, value: &dyn Display, at: u64) {
@@ -74,5 +106,29 @@ fn show(changes: &mut Changes<'_>, name: &str, value: &dyn Display, at: u64) {
     let payload = Payload::new(Bytes::from(text), Publish::STATE_QOS);
     if let Err(error) = changes.publish(topic, payload, Retain::LAST, at) {
         tracing::debug!(%error, "no room for $SYS topics");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Peer;
+
+    #[test]
+    fn names_of_any_characters_are_json() {
+        let client = Behind {
+            peer: Peer {
+                transport: "mqtt",
+                name: "a\"b\\c\n\u{e9}".into(),
+                address: None,
+            },
+            conflated: 3,
+            skipped: 4,
+        };
+        assert_eq!(
+            behind(&[client]),
+            r#"[{"client":"a\"b\\c\u000aé","transport":"mqtt","conflated":3,"skipped":4}]"#
+        );
+        assert_eq!(behind(&[]), "[]");
     }
 }

@@ -64,6 +64,11 @@ impl Wake {
         Poll::Pending
     }
 
+    /// Whether both wake the same session.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn downgrade(&self) -> WeakWake {
         WeakWake(Arc::downgrade(&self.0))
     }

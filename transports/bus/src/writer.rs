@@ -45,6 +45,7 @@ struct WriterState {
 enum Job {
     Publish {
         publish: Publish,
+        origin: u64,
         answer: oneshot::Sender<Result<Accepted, PublishRefused>>,
         queued: Queued,
     },
@@ -66,6 +67,7 @@ impl Writer {
             store,
             metrics,
             state: Arc::clone(&state),
+            given_up: false,
         };
         // It ends when it is closed, or when every handle to the bus is gone.
         thread::Builder::new()
@@ -75,10 +77,11 @@ impl Writer {
     }
 
     /// Queues a message. Waits while the queue is full.
-    pub(crate) async fn accept(&self, publish: Publish, queued: Queued) -> Receipt {
+    pub(crate) async fn accept(&self, publish: Publish, origin: u64, queued: Queued) -> Receipt {
         let (answer, receipt) = oneshot::channel();
         let job = Job::Publish {
             publish,
+            origin,
             answer,
             queued,
         };
@@ -117,9 +120,10 @@ fn run(mut jobs: mpsc::Receiver<Job>, pipeline: &Mutex<Pipeline>, mut commits: C
             match job {
                 Job::Publish {
                     publish,
+                    origin,
                     answer,
                     queued,
-                } => match pipeline.plan(publish) {
+                } => match pipeline.plan(publish, origin) {
                     Ok(plan) => {
                         plans.push(plan);
                         answers.push((answer, queued));
@@ -136,10 +140,15 @@ fn run(mut jobs: mpsc::Receiver<Job>, pipeline: &Mutex<Pipeline>, mut commits: C
                 .then(|| jobs.try_recv().ok())
                 .flatten();
         }
-        if commits.commit(&pipeline, &plans) {
+        // Once a commit was given up, what is merged is ahead of the disk: nothing more is shown.
+        if !commits.given_up && commits.commit(&pipeline, &plans) {
             answer(&mut pipeline, plans, answers);
         }
-        if tick {
+        if tick && !commits.given_up {
+            let expired = pipeline.plan_expired();
+            if commits.commit(&pipeline, &expired) {
+                pipeline.finish(expired);
+            }
             pipeline.tick();
         }
         if let Some(done) = close {
@@ -162,6 +171,8 @@ struct Commits {
     store: RedbStore,
     metrics: Arc<Metrics>,
     state: Arc<WriterState>,
+    /// The bus closes, and the store fails.
+    given_up: bool,
 }
 
 impl Commits {
@@ -192,6 +203,7 @@ impl Commits {
                 error!(%failure, "the store has failed; nothing is acknowledged until it works");
             }
             if self.state.closing.load(Ordering::Relaxed) {
+                self.given_up = true;
                 return false;
             }
             thread::sleep(wait);

@@ -6,8 +6,11 @@ pub(crate) use self::redb::RedbStore;
 
 use std::io;
 
+use core::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 
+use crate::Properties;
 use crate::rooms::Record;
 
 /// One change of what is stored.
@@ -43,6 +46,9 @@ pub(crate) struct StoredValue {
     /// Milliseconds since the Unix epoch.
     pub(crate) at: u64,
     pub(crate) qos: u8,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) expires_at: Option<NonZeroU64>,
+    pub(crate) properties: Option<Properties>,
     pub(crate) payload: Vec<u8>,
 }
 

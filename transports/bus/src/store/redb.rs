@@ -19,7 +19,7 @@ use super::{Change, Loaded, StoreError, StoredValue};
 use crate::rooms::PRESS_IDS as PRESS_ID_SLOTS;
 
 /// The layout that this program reads and writes.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const FILE: &str = "latchbus.redb";
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -291,6 +291,11 @@ mod tests {
         StoredValue {
             at: 5,
             qos: 1,
+            expires_at: core::num::NonZeroU64::new(u64::MAX),
+            properties: Some(crate::Properties {
+                user: vec![("k".into(), "v".into())],
+                ..crate::Properties::default()
+            }),
             payload: payload.into(),
         }
     }

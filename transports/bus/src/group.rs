@@ -1,0 +1,119 @@
+//! Subscriptions that several clients share: one cursor in the hub, whose messages they take in turn.
+
+use std::collections::{HashMap, VecDeque};
+
+use latchbus_core::hub::{SubscriptionId, ViewId};
+
+use crate::shared::Waiter;
+
+/// All groups of one hub. A group lives as long as it has members, so their number is bounded by that of
+/// the subscriptions.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    /// By name and filter.
+    names: HashMap<(String, String), SubscriptionId>,
+    groups: HashMap<SubscriptionId, Group>,
+    /// By [`ViewId::index`].
+    views: HashMap<usize, Vec<SubscriptionId>>,
+}
+
+#[derive(Debug)]
+struct Group {
+    name: (String, String),
+    view: usize,
+    members: usize,
+    /// Members that have nothing to do; whoever took a message last is at the end.
+    waiting: VecDeque<Waiter>,
+    /// Whether there may be something to take.
+    has_news: bool,
+}
+
+impl Groups {
+    /// Another member, if the group is there.
+    pub(crate) fn join(&mut self, name: &(String, String)) -> Option<SubscriptionId> {
+        let id = *self.names.get(name)?;
+        self.groups.get_mut(&id)?.members += 1;
+        Some(id)
+    }
+
+    /// A new group with one member.
+    pub(crate) fn found(&mut self, name: (String, String), id: SubscriptionId, view: ViewId) {
+        self.names.insert(name.clone(), id);
+        self.views.entry(view.index()).or_default().push(id);
+        self.groups.insert(
+            id,
+            Group {
+                name,
+                view: view.index(),
+                members: 1,
+                waiting: VecDeque::new(),
+                has_news: true,
+            },
+        );
+    }
+
+    /// A member has left; true when it was the last.
+    pub(crate) fn leave(&mut self, id: SubscriptionId) -> bool {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return false;
+        };
+        group.members -= 1;
+        if group.members > 0 {
+            return false;
+        }
+        if let Some(group) = self.groups.remove(&id) {
+            self.names.remove(&group.name);
+            if let Some(ids) = self.views.get_mut(&group.view) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    self.views.remove(&group.view);
+                }
+            }
+        }
+        true
+    }
+
+    /// A message has come that matches a view: in each group, one member's turn.
+    pub(crate) fn publish(&mut self, view: ViewId, woken: &mut Vec<Waiter>) {
+        for id in self.views.get(&view.index()).into_iter().flatten() {
+            if let Some(group) = self.groups.get_mut(id) {
+                group.has_news = true;
+                woken.extend(group.waiting.pop_front());
+            }
+        }
+    }
+
+    /// Another member's turn: whose it was cannot take, or there is more.
+    pub(crate) fn pass(&mut self, id: SubscriptionId) -> Option<Waiter> {
+        let group = self.groups.get_mut(&id).filter(|group| group.has_news)?;
+        group.waiting.pop_front()
+    }
+
+    /// The group has nothing more.
+    pub(crate) fn exhausted(&mut self, id: SubscriptionId) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.has_news = false;
+        }
+    }
+
+    /// Waits for a turn: behind the others for whoever has had one; false when there may be something to
+    /// take now.
+    pub(crate) fn wait(&mut self, id: SubscriptionId, waiter: Waiter, had_turn: bool) -> bool {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return true;
+        };
+        match (group.has_news, had_turn) {
+            (true, _) => return false,
+            (false, true) => group.waiting.push_back(waiter),
+            (false, false) => group.waiting.push_front(waiter),
+        }
+        true
+    }
+
+    /// Waits no longer.
+    pub(crate) fn forget(&mut self, id: SubscriptionId, is_it: impl Fn(&Waiter) -> bool) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.waiting.retain(|waiter| !is_it(waiter));
+        }
+    }
+}
