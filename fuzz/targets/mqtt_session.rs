@@ -4,12 +4,12 @@
 #![no_main]
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use latchbus_bus::{
-    Bus, Delivery, Event, Options, Publish, PublishRefused, Request, SubscribeRefused,
+    Bus, Delivery, Event, Options, Properties, Publish, PublishRefused, Request, SubscribeRefused,
 };
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::{Bounds, Connection, Opening, Progress, Session, opening, refusal};
@@ -60,7 +60,11 @@ impl Choices {
             in_flight: 2,
             receive_maximum: 2,
             session_expiry: Duration::from_secs(60),
+            topic_aliases: 2,
+            keep_alive: Some(Duration::from_secs(60)),
+            client_id_bytes: 16,
             write_bytes: 64,
+            ..Bounds::default()
         }
     }
 }
@@ -139,7 +143,7 @@ fn connect(
     let in_flight = usize::from(bounds.in_flight);
     let mut peer = Peer {
         choices,
-        connection: Connection::accept(*connect, kept.take(), false, bounds, now),
+        connection: Connection::accept(*connect, kept.take(), false, bounds, now).on_bus(1, 0xE1),
         live,
         asked: VecDeque::new(),
         output: Vec::new(),
@@ -356,9 +360,11 @@ fn is_whole_publish(packet: &[u8], limit: Option<usize>) -> bool {
     let (topic, rest) = packet[header + 2..]
         .split_at(usize::from(packet[header]) << 8 | usize::from(packet[header + 1]));
     let topic = str::from_utf8(topic).expect("a topic");
-    deliveries()
-        .iter()
-        .any(|delivery| delivery.topic.as_str() == topic)
+    // Where it is empty an alias stands for it.
+    (topic.is_empty()
+        || deliveries()
+            .iter()
+            .any(|delivery| delivery.topic.as_str() == topic))
         && limit.is_none_or(|limit| packet.len() <= limit)
         && qos < 3
         && (qos == 0 || rest[..2] != [0, 0])
@@ -382,8 +388,15 @@ fn deliveries() -> &'static [Delivery] {
             {
                 let name = TopicName::parse(topic.to_owned()).expect("a topic");
                 let payload = vec![b'x'; bytes + 1];
+                let properties = Properties {
+                    content_type: Some("text/plain".into()),
+                    user: vec![("k".into(), "v".into())],
+                    ..Properties::default()
+                };
                 let publish = Publish {
                     qos: (number % 3) as u8,
+                    properties: (number > 2).then(|| Arc::new(properties)),
+                    expires_in: (number > 3).then_some(Duration::from_secs(3_600)),
                     ..Publish::state(name, payload)
                 };
                 bus.publish(publish).await.expect("room for a value");

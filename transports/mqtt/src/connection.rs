@@ -4,17 +4,19 @@ mod subscribing;
 
 use core::num::NonZeroU16;
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use latchbus_bus::{Event, Publish as BusPublish, PublishRefused, Request};
 use latchbus_core::hub::Kind;
+use latchbus_core::topic::{TopicFilter, TopicName};
 
 use self::subscribing::{Subscribing, Unsubscribing};
 use crate::decode::Decoder;
 use crate::encode::{self, Ack, Welcome};
-use crate::outgoing::{Message, Wire};
+use crate::outgoing::{Aliases, Message, Wire};
 use crate::packet::{Packet, Publish, Service, Version, Will};
 use crate::session::{Arrival, Release, Session};
 use crate::{Connect, Reason, Violation};
@@ -32,6 +34,16 @@ pub struct Bounds {
     /// The longest that a session outlives its connection; what a client of 3.1.1 gets that asks for a
     /// persistent session. Default one day.
     pub session_expiry: Duration,
+    /// Topic aliases that a client of MQTT 5 may use, and the most that it is given. Default 16.
+    pub topic_aliases: u16,
+    /// The longest interval of a keep-alive. A client of MQTT 5 that asks for more, or for none, is told
+    /// to keep this one; in 3.1.1 it cannot be told. Default none.
+    pub keep_alive: Option<Duration>,
+    /// The longest client identifier, in bytes. Default 1,024.
+    pub client_id_bytes: usize,
+    /// Filters of subscriptions that are refused with 0x80: these, and those without wildcards that one
+    /// of these matches. Default none.
+    pub refused_filters: Arc<[TopicFilter<String>]>,
     /// Bytes that wait to be written, from which on no more messages are taken, and, at four times as
     /// many, no more packets read. Default 64 KiB.
     pub write_bytes: usize,
@@ -44,6 +56,10 @@ impl Default for Bounds {
             in_flight: 256,
             receive_maximum: 256,
             session_expiry: Duration::from_secs(24 * 60 * 60),
+            topic_aliases: 16,
+            keep_alive: None,
+            client_id_bytes: 1_024,
+            refused_filters: Arc::default(),
             write_bytes: 64 << 10,
         }
     }
@@ -72,10 +88,18 @@ pub struct Connection {
     /// Asked of the bus and not answered; bounded by the requests that the bus takes unanswered.
     subscribes: VecDeque<Subscribing>,
     unsubscribes: VecDeque<Unsubscribing>,
+    /// What the client's topic aliases stand for.
+    aliases: HashMap<NonZeroU16, TopicName<String>>,
+    problem_information: bool,
+    /// The bus's number of this client.
+    origin: u64,
     out: BytesMut,
-    ending: Option<Reason>,
+    ending: Option<Violation>,
     too_large: u64,
 }
+
+/// A longer topic gets no alias from a client, which bounds what aliases take.
+const ALIASED_TOPIC_BYTES: usize = 4_096;
 
 /// What the bytes so far ask for.
 #[derive(Debug)]
@@ -121,7 +145,18 @@ impl Connection {
         let announced = (connect.session_expiry_secs)
             .and_then(|asked| (asked != session_expiry_secs).then_some(session_expiry_secs));
         let mut out = BytesMut::new();
+        let keep_alive_secs = match (connect.version, bounds.keep_alive) {
+            (Version::V5, Some(most)) => {
+                let most = u16::try_from(most.as_secs()).unwrap_or(u16::MAX).max(1);
+                let asked = connect.keep_alive_secs;
+                if asked == 0 { most } else { asked.min(most) }
+            }
+            _ => connect.keep_alive_secs,
+        };
         let welcome = Welcome {
+            keep_alive_secs: (keep_alive_secs != connect.keep_alive_secs)
+                .then_some(keep_alive_secs),
+            topic_alias_maximum: bounds.topic_aliases,
             session_present: kept.is_some(),
             assigned_client_id: assigned,
             session_expiry_secs: announced,
@@ -132,12 +167,15 @@ impl Connection {
         let mut session = kept.unwrap_or_default();
         session.outgoing.rewind();
         // MQTT 3.1.1 §3.1.2.10: one and a half times the interval.
-        let keep_alive = Duration::from_secs(connect.keep_alive_secs.into()) * 3 / 2;
+        let keep_alive = Duration::from_secs(keep_alive_secs.into()) * 3 / 2;
         Self {
             version: connect.version,
             wire: Wire {
                 version: connect.version,
                 limit: connect.maximum_packet_bytes,
+                epoch: 0,
+                unix_ms: 0,
+                aliases: Aliases::new(connect.topic_alias_maximum.min(bounds.topic_aliases)),
             },
             window: usize::from(bounds.in_flight.min(connect.receive_maximum).max(1)),
             decoder: Decoder::new(connect.version, bounds.max_packet_bytes),
@@ -150,10 +188,28 @@ impl Connection {
             unanswered: 0,
             subscribes: VecDeque::new(),
             unsubscribes: VecDeque::new(),
+            aliases: HashMap::new(),
+            problem_information: connect.problem_information,
+            origin: 0,
             out,
             ending: None,
             too_large: 0,
         }
+    }
+
+    /// Says which client of the bus this is ([`latchbus_bus::Client::id`]), which the option no-local
+    /// needs, and the epoch of the hub, for `latchbus-rev`.
+    #[must_use]
+    pub fn on_bus(mut self, client: u64, epoch: u64) -> Self {
+        self.origin = client;
+        self.wire.epoch = epoch;
+        self
+    }
+
+    /// Sets the time of day, in milliseconds since the Unix epoch: from it follows what is left of the time
+    /// of a message that expires.
+    pub fn set_time(&mut self, unix_ms: u64) {
+        self.wire.unix_ms = unix_ms;
     }
 
     /// Takes packets from the front of `bytes` up to the first that needs the bus. Packets that do not
@@ -197,17 +253,22 @@ impl Connection {
                 let Some(options) = self.session.options(subscription) else {
                     return;
                 };
+                let own = options.no_local && delivery.payload.origin() == self.origin;
+                // That the time of a value is over is no message (MQTT 5 §3.3.2.3.3).
+                if own || delivery.payload.is_expiry() {
+                    return;
+                }
                 let qos = options.qos.min(delivery.payload.qos());
                 let as_published = options.retain_as_published && delivery.kind != Kind::Event;
                 let message = Message {
                     retain: retained || as_published,
-                    identifier: options.identifier,
+                    options,
                     delivery,
                 };
                 let outgoing = &mut self.session.outgoing;
                 let fits = match qos {
-                    0 => message.encode(Service::Zero, false, self.wire, &mut self.out),
-                    qos => outgoing.publish(qos, message, self.wire, &mut self.out),
+                    0 => message.encode(Service::Zero, false, &mut self.wire, &mut self.out),
+                    qos => outgoing.publish(qos, message, &mut self.wire, &mut self.out),
                 };
                 self.too_large += u64::from(!fits);
             }
@@ -238,7 +299,7 @@ impl Connection {
     /// Moves what is to be written into `bytes`, which is empty.
     pub fn take_output(&mut self, bytes: &mut BytesMut) {
         let room = self.bounds.write_bytes;
-        (self.session.outgoing).resend(self.window, self.wire, room, &mut self.out);
+        (self.session.outgoing).resend(self.window, &mut self.wire, room, &mut self.out);
         core::mem::swap(&mut self.out, bytes);
     }
 
@@ -274,8 +335,12 @@ impl Connection {
 
     /// Says goodbye, where the version has words for it. A violation goes before any other `reason`.
     pub fn close(&mut self, reason: Option<Reason>) {
-        if let Some(reason) = self.ending.take().or(reason) {
-            encode::disconnect(self.version, reason, &mut self.out);
+        let (version, limit, out) = (self.version, self.wire.limit, &mut self.out);
+        if let Some(violation) = self.ending.take() {
+            let words = violation.to_string();
+            encode::disconnect(version, violation.reason(), &words, limit, out);
+        } else if let Some(reason) = reason {
+            encode::disconnect(version, reason, "", limit, out);
         }
     }
 
@@ -295,18 +360,18 @@ impl Connection {
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<T, Violation>,
     ) -> Result<T, Violation> {
-        step(self).inspect_err(|violation| self.ending = Some(violation.reason()))
+        step(self).inspect_err(|violation| self.ending = Some(*violation))
     }
 
     fn handle(&mut self, packet: Packet) -> Result<Option<Request>, Violation> {
         let outgoing = &mut self.session.outgoing;
         match packet {
             Packet::Publish(publish) => return self.publish(publish),
-            Packet::Subscribe { id, filters } => return Ok(self.subscribe(id, filters)),
+            Packet::Subscribe { id, filters } => return self.subscribe(id, filters),
             Packet::Unsubscribe { id, filters } => return Ok(self.unsubscribe(id, filters)),
             Packet::Acknowledged(id) => outgoing.acknowledged(id),
             Packet::Received { id, refused } => {
-                outgoing.received(id, refused, self.wire, &mut self.out);
+                outgoing.received(id, refused, self.version, &mut self.out);
             }
             Packet::Complete(id) => outgoing.completed(id),
             Packet::Release(id) => {
@@ -325,6 +390,7 @@ impl Connection {
 
     fn publish(&mut self, publish: Publish) -> Result<Option<Request>, Violation> {
         let service = publish.service;
+        let topic = self.topic(publish.topic, publish.alias)?;
         if let Service::Two(id) = service {
             match self.session.incoming.arrive(id) {
                 Arrival::New => {}
@@ -349,12 +415,38 @@ impl Connection {
         Ok(Some(Request::Publish {
             id: request_id(service),
             publish: BusPublish {
-                topic: publish.topic,
+                topic,
                 payload: publish.payload,
                 retain: publish.retain,
                 qos: service.qos(),
+                properties: publish.properties,
+                expires_in: publish.expires_in,
             },
         }))
+    }
+
+    /// What a PUBLISH names as its topic, by itself or by an alias (MQTT 5 §3.3.2.3.4).
+    fn topic(
+        &mut self,
+        topic: String,
+        alias: Option<NonZeroU16>,
+    ) -> Result<TopicName<String>, Violation> {
+        let Some(alias) = alias else {
+            if topic.is_empty() && self.version == Version::V5 {
+                return Err(Violation::Protocol("neither a topic nor an alias"));
+            }
+            return TopicName::parse(topic).map_err(|_| Violation::TopicName);
+        };
+        if alias.get() > self.bounds.topic_aliases || topic.len() > ALIASED_TOPIC_BYTES {
+            return Err(Violation::TopicAlias);
+        }
+        if topic.is_empty() {
+            let unknown = Violation::Protocol("a topic alias that stands for nothing");
+            return self.aliases.get(&alias).cloned().ok_or(unknown);
+        }
+        let topic = TopicName::parse(topic).map_err(|_| Violation::TopicName)?;
+        self.aliases.insert(alias, topic.clone());
+        Ok(topic)
     }
 
     /// The bus has answered a publish. A client of 3.1.1 cannot be told of a refusal: the message is
@@ -379,7 +471,15 @@ impl Connection {
             }
             _ => return,
         };
-        encode::ack(ack.0, self.version, ack.1, reason, &mut self.out);
+        let words = refused.filter(|_| self.problem_information && reason.is_error());
+        let (kind, id) = ack;
+        match words.map(ToString::to_string) {
+            Some(words) => {
+                let limit = self.wire.limit;
+                encode::refusing_ack(kind, id, reason, Some(&words), limit, &mut self.out);
+            }
+            None => encode::ack(kind, self.version, id, reason, &mut self.out),
+        }
     }
 
     /// DISCONNECT.

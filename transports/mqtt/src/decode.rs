@@ -1,7 +1,7 @@
 //! Bytes to packets: what the codec leaves open is checked here, so that a packet comes out whole and
 //! valid, or not at all.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use latchbus_core::topic::TopicName;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish as CodecPublish, QoS};
@@ -9,9 +9,11 @@ use rmqtt_codec::{v3, v5};
 use tokio_util::codec::Decoder as _;
 
 use crate::packet::{Options, Packet, Publish, Retained, Service, Version};
+use crate::properties::{AT, REV, read_publish};
 use crate::{Reason, Violation};
 
 pub(crate) const CONNECT: u8 = 0x10;
+const PUBLISH: u8 = 0x30;
 const SUBSCRIBE: u8 = 0x82;
 const PINGREQ: u8 = 0xC0;
 const DISCONNECT: u8 = 0xE0;
@@ -54,6 +56,12 @@ impl Decoder {
                 decoded.map(|(packet, _)| from_v3(packet)).transpose()
             }
             Codec::V5(codec) => {
+                if frame.kind & 0xF0 == PUBLISH {
+                    let publish = read_publish(frame.kind & 0x0F, frame.body)?;
+                    let size = frame.bytes.len();
+                    bytes.advance(size);
+                    return Ok(Some(Packet::Publish(publish)));
+                }
                 let decoded = codec.decode(bytes).map_err(|error| violation(&error))?;
                 decoded.map(|(packet, _)| from_v5(packet)).transpose()
             }
@@ -172,6 +180,8 @@ fn from_v3(packet: v3::Packet) -> Result<Packet, Violation> {
                         retain_as_published: false,
                         retained: Retained::Always,
                         identifier: None,
+                        rev: false,
+                        at: false,
                     };
                     (filter.to_string(), options)
                 })
@@ -195,7 +205,6 @@ fn from_v3(packet: v3::Packet) -> Result<Packet, Violation> {
 
 fn from_v5(packet: v5::Packet) -> Result<Packet, Violation> {
     Ok(match packet {
-        v5::Packet::Publish(publish) => Packet::Publish(self::publish(*publish)?),
         v5::Packet::PublishAck(ack) => Packet::Acknowledged(ack.packet_id),
         v5::Packet::PublishReceived(ack) => Packet::Received {
             id: ack.packet_id,
@@ -209,6 +218,8 @@ fn from_v5(packet: v5::Packet) -> Result<Packet, Violation> {
                 .topic_filters
                 .iter()
                 .map(|(filter, options)| {
+                    let asks_for =
+                        |name| (subscribe.user_properties.iter()).any(|(n, _)| n == name);
                     let options = Options {
                         qos: options.qos.value(),
                         no_local: options.no_local,
@@ -219,6 +230,8 @@ fn from_v5(packet: v5::Packet) -> Result<Packet, Violation> {
                             v5::RetainHandling::NoAtSubscribe => Retained::Never,
                         },
                         identifier: subscribe.id,
+                        rev: asks_for(REV),
+                        at: asks_for(AT),
                     };
                     (filter.to_string(), options)
                 })
@@ -240,14 +253,6 @@ fn from_v5(packet: v5::Packet) -> Result<Packet, Violation> {
 }
 
 fn publish(publish: CodecPublish) -> Result<Publish, Violation> {
-    let properties = publish.properties.as_ref();
-    if properties.is_some_and(|properties| properties.topic_alias.is_some()) {
-        return Err(Violation::TopicAlias);
-    }
-    if properties.is_some_and(|properties| !properties.subscription_ids.is_empty()) {
-        // MQTT 5 §3.3.2.3.8
-        return Err(Violation::Protocol("subscription identifier from a client"));
-    }
     let id = publish.packet_id;
     let service = match (publish.qos, id) {
         (QoS::AtMostOnce, _) => Service::Zero,
@@ -256,10 +261,13 @@ fn publish(publish: CodecPublish) -> Result<Publish, Violation> {
         (_, None) => return Err(Violation::Malformed("no packet identifier")),
     };
     Ok(Publish {
-        topic: topic(&publish.topic)?,
+        topic: publish.topic.to_string(),
         payload: own(&publish.payload),
         retain: publish.retain,
         service,
+        alias: None,
+        properties: None,
+        expires_in: None,
     })
 }
 

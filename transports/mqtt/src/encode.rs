@@ -3,13 +3,14 @@
 //! A PUBLISH goes from the shared delivery into the write buffer in one copy, without the codec, which
 //! would want an owned packet for each subscriber. The acknowledgements are a few fixed bytes.
 
-use core::num::{NonZeroU16, NonZeroU32};
+use core::num::NonZeroU16;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use rmqtt_codec::v5;
 use tokio_util::codec::Encoder as _;
 
 use crate::packet::Version;
+use crate::properties::Added;
 use crate::{Connect, Reason};
 
 /// The acknowledgements that name a packet identifier alone.
@@ -23,7 +24,7 @@ pub(crate) enum Ack {
 }
 
 /// One PUBLISH to a subscriber.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) topic: &'a str,
     pub(crate) payload: &'a [u8],
@@ -31,7 +32,9 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) id: Option<NonZeroU16>,
     pub(crate) retain: bool,
     pub(crate) dup: bool,
-    pub(crate) identifier: Option<NonZeroU32>,
+    /// In MQTT 5: what the publisher said, and what the server adds.
+    pub(crate) said: Bytes,
+    pub(crate) added: Added,
 }
 
 /// The largest remaining length that four bytes can say (MQTT 3.1.1 §2.2.3).
@@ -39,13 +42,16 @@ const MAX_LENGTH: usize = 268_435_455;
 
 impl Outgoing<'_> {
     fn properties_bytes(&self) -> usize {
-        self.identifier.map_or(0, |id| 1 + varint_bytes(id.get()))
+        self.said.len() + self.added.bytes()
     }
 
     fn length(&self, version: Version) -> usize {
         let properties = match version {
             Version::V3 => 0,
-            Version::V5 => 1 + self.properties_bytes(),
+            Version::V5 => {
+                let bytes = self.properties_bytes();
+                bytes + varint_bytes(u32::try_from(bytes).unwrap_or(u32::MAX))
+            }
         };
         2 + self.topic.len() + self.id.map_or(0, |_| 2) + properties + self.payload.len()
     }
@@ -77,12 +83,10 @@ impl Outgoing<'_> {
             out.put_u16(id.get());
         }
         if version == Version::V5 {
-            // At most six bytes: its length takes one.
-            out.put_u8(self.properties_bytes() as u8);
-            if let Some(identifier) = self.identifier {
-                out.put_u8(0x0B);
-                put_varint(identifier.get(), out);
-            }
+            let bytes = u32::try_from(self.properties_bytes()).unwrap_or(u32::MAX);
+            put_varint(bytes, out);
+            self.added.write(out);
+            out.put_slice(&self.said);
         }
         out.put_slice(self.payload);
         true
@@ -97,6 +101,31 @@ pub(crate) fn ack(ack: Ack, version: Version, id: NonZeroU16, reason: Reason, ou
         out.put_u8(reason.0);
     }
 }
+
+/// A refusal in MQTT 5 with its reason in words, where the client wants them (§3.1.2.11.7) and they fit.
+pub(crate) fn refusing_ack(
+    kind: Ack,
+    id: NonZeroU16,
+    reason: Reason,
+    words: Option<&str>,
+    limit: Option<usize>,
+    out: &mut BytesMut,
+) {
+    let words = words.filter(|words| {
+        let size = 9 + words.len();
+        words.len() < 100 && limit.is_none_or(|limit| size <= limit)
+    });
+    let Some(words) = words else {
+        return ack(kind, Version::V5, id, reason, out);
+    };
+    let bytes = words.len() as u8;
+    out.put_slice(&[kind as u8, 7 + bytes]);
+    out.put_u16(id.get());
+    out.put_slice(&[reason.0, 3 + bytes, REASON_STRING, 0, bytes]);
+    out.put_slice(words.as_bytes());
+}
+
+const REASON_STRING: u8 = 0x1F;
 
 /// SUBACK and UNSUBACK: a code for each filter, which an UNSUBACK of 3.1.1 does not carry.
 pub(crate) fn answers(
@@ -134,10 +163,31 @@ pub(crate) fn pong(out: &mut BytesMut) {
 }
 
 /// Only a server of MQTT 5 says why it ends a connection.
-pub(crate) fn disconnect(version: Version, reason: Reason, out: &mut BytesMut) {
-    if version == Version::V5 {
-        out.put_slice(&[0xE0, 1, reason.0]);
+pub(crate) fn disconnect(
+    version: Version,
+    reason: Reason,
+    words: &str,
+    limit: Option<usize>,
+    out: &mut BytesMut,
+) {
+    if version != Version::V5 {
+        return;
     }
+    let bytes = words.len().min(100) as u8;
+    if bytes == 0 || words.len() > 100 || limit.is_some_and(|limit| 7 + words.len() > limit) {
+        out.put_slice(&[0xE0, 1, reason.0]);
+        return;
+    }
+    out.put_slice(&[
+        0xE0,
+        5 + bytes,
+        reason.0,
+        3 + bytes,
+        REASON_STRING,
+        0,
+        bytes,
+    ]);
+    out.put_slice(words.as_bytes());
 }
 
 /// A CONNACK that refuses.
@@ -155,6 +205,8 @@ pub(crate) struct Welcome {
     pub(crate) session_present: bool,
     pub(crate) assigned_client_id: bool,
     pub(crate) session_expiry_secs: Option<u32>,
+    pub(crate) keep_alive_secs: Option<u16>,
+    pub(crate) topic_alias_maximum: u16,
     pub(crate) receive_maximum: NonZeroU16,
     pub(crate) max_packet_bytes: u32,
 }
@@ -170,7 +222,8 @@ pub(crate) fn welcome(connect: &Connect, welcome: &Welcome, out: &mut BytesMut) 
         receive_max: welcome.receive_maximum,
         max_packet_size: Some(welcome.max_packet_bytes),
         assigned_client_id: (welcome.assigned_client_id).then(|| connect.client_id.as_str().into()),
-        shared_subscription_available: false,
+        topic_alias_max: welcome.topic_alias_maximum,
+        server_keepalive_sec: welcome.keep_alive_secs,
         ..v5::ConnectAck::default()
     };
     let encoded = v5::Codec::default().encode(v5::Packet::ConnectAck(Box::new(ack)), out);
@@ -180,7 +233,7 @@ pub(crate) fn welcome(connect: &Connect, welcome: &Welcome, out: &mut BytesMut) 
     );
 }
 
-const fn varint_bytes(value: u32) -> usize {
+pub(crate) const fn varint_bytes(value: u32) -> usize {
     match value {
         0..=0x7F => 1,
         0x80..=0x3FFF => 2,
@@ -189,7 +242,7 @@ const fn varint_bytes(value: u32) -> usize {
     }
 }
 
-fn put_varint(mut value: u32, out: &mut BytesMut) {
+pub(crate) fn put_varint(mut value: u32, out: &mut BytesMut) {
     loop {
         let byte = (value & 0x7F) as u8;
         value >>= 7;

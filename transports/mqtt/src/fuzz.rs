@@ -88,6 +88,8 @@ fn connect(version: Version) -> Connect {
         session_expiry_secs: (version == Version::V5).then_some(60),
         receive_maximum: 3,
         maximum_packet_bytes: None,
+        topic_alias_maximum: 0,
+        problem_information: true,
         will: None,
     }
 }

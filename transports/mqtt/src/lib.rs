@@ -32,9 +32,15 @@
 //!   hub, as a cursor.
 //! - What a client sends can end its own connection, and nothing else. Buffers, windows, sessions and
 //!   connections are bounded: see [`Bounds`] and [`server::Config`].
-//! - What is not here is refused, and announced in the CONNACK: shared subscriptions, topic aliases,
-//!   enhanced authentication. A subscription with the option no-local is refused too. The properties of a
-//!   PUBLISH are read and not passed on.
+//! - What a publisher of MQTT 5 says beside the payload reaches the subscribers of MQTT 5, and stays with a
+//!   retained message. Nobody is given a message whose time is over.
+//! - Enhanced authentication is not here, and is refused with the code for it.
+//!
+//! # The age of a message
+//! A SUBSCRIBE of MQTT 5 with a user property `latchbus-rev` (of any value) asks for a user property of that
+//! name on each message of its subscriptions: `<epoch in hex>:<revision>`, the place of the message in the
+//! hub's order. `latchbus-at` likewise: when the bus accepted the message, in milliseconds since the Unix
+//! epoch.
 
 pub mod client;
 pub mod connection;
@@ -45,6 +51,7 @@ pub mod fuzz;
 mod opening;
 mod outgoing;
 mod packet;
+mod properties;
 mod reason;
 pub mod server;
 mod session;

@@ -3,7 +3,10 @@
 use core::num::NonZeroU16;
 use core::time::Duration;
 
+use std::sync::Arc;
+
 use bytes::{Buf, BytesMut};
+use latchbus_bus::Properties;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::Decoder as _;
@@ -41,13 +44,21 @@ pub fn opening(
     let Some(frame) = Frame::peek(bytes, max_packet_bytes)? else {
         return Ok(None);
     };
-    let opening = connect(&frame)?;
+    let mut version = None;
+    let opening = match (connect(&frame, &mut version), version) {
+        // MQTT 5 §4.13.1: what is wrong is said, where the client can understand it.
+        (Err(violation), Some(Version::V5)) => Opening::Refuse {
+            version: Version::V5,
+            reason: violation.reason(),
+        },
+        (opening, _) => opening?,
+    };
     let bytes_taken = frame.bytes.len();
     bytes.advance(bytes_taken);
     Ok(Some(opening))
 }
 
-fn connect(frame: &Frame<'_>) -> Result<Opening, Violation> {
+fn connect(frame: &Frame<'_>, spoken: &mut Option<Version>) -> Result<Opening, Violation> {
     let short = Violation::Malformed("cut short");
     let (length, rest) = frame.body.split_first_chunk::<2>().ok_or(short)?;
     let name_bytes = usize::from(u16::from_be_bytes(*length));
@@ -72,6 +83,7 @@ fn connect(frame: &Frame<'_>) -> Result<Opening, Violation> {
         }
         _ => return Err(Violation::Protocol("not MQTT")),
     };
+    *spoken = Some(version);
     let (has_will, will_flags) = (flags & 0x04 != 0, flags & 0x38);
     if flags & 0x01 != 0 || will_flags & 0x18 == 0x18 || (!has_will && will_flags != 0) {
         return Err(Violation::Malformed("connect flags"));
@@ -122,6 +134,8 @@ fn connect_v3(connect: v3::Connect) -> Result<Opening, Violation> {
                 payload: own(&will.message),
                 retain: will.retain,
                 qos: will.qos.value(),
+                properties: None,
+                expires_in: None,
             },
             delay: Duration::ZERO,
         }),
@@ -135,6 +149,8 @@ fn connect_v3(connect: v3::Connect) -> Result<Opening, Violation> {
         session_expiry_secs: None,
         receive_maximum: u16::MAX,
         maximum_packet_bytes: None,
+        topic_alias_maximum: 0,
+        problem_information: true,
         will,
     })))
 }
@@ -154,6 +170,9 @@ fn connect_v5(connect: v5::Connect) -> Result<Opening, Violation> {
         Some(will) => Some(Will {
             publish: latchbus_bus::Publish {
                 topic: topic(&will.topic)?,
+                properties: will_properties(&will)?,
+                expires_in: (will.message_expiry_interval)
+                    .map(|secs| Duration::from_secs(secs.get().into())),
                 payload: own(&will.message),
                 retain: will.retain,
                 qos: will.qos.value(),
@@ -170,6 +189,23 @@ fn connect_v5(connect: v5::Connect) -> Result<Opening, Violation> {
         session_expiry_secs: Some(connect.session_expiry_interval_secs),
         receive_maximum: connect.receive_max.map_or(u16::MAX, NonZeroU16::get),
         maximum_packet_bytes: connect.max_packet_size.map(|size| size.get() as usize),
+        topic_alias_maximum: connect.topic_alias_max,
+        problem_information: connect.request_problem_info,
         will,
     })))
+}
+
+fn will_properties(will: &v5::LastWill) -> Result<Option<Arc<Properties>>, Violation> {
+    let own_text = |value: &Option<_>| value.as_deref().map(text).transpose();
+    let user = will.user_properties.iter();
+    let properties = Properties {
+        payload_is_text: will.is_utf8_payload == Some(true),
+        content_type: own_text(&will.content_type)?,
+        response_topic: own_text(&will.response_topic)?,
+        correlation_data: will.correlation_data.as_deref().map(<[u8]>::to_vec),
+        user: user
+            .map(|(name, value)| Ok((text(name)?, text(value)?)))
+            .collect::<Result<_, Violation>>()?,
+    };
+    Ok((properties != Properties::default()).then(|| Arc::new(properties)))
 }

@@ -1,14 +1,16 @@
 //! The QoS 1 and 2 messages on their way to one client, in order.
 
-use core::num::{NonZeroU16, NonZeroU32};
-use std::collections::VecDeque;
+use core::num::NonZeroU16;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-use bytes::BytesMut;
-use latchbus_bus::Delivery;
+use bytes::{Bytes, BytesMut};
+use latchbus_bus::{Delivery, Encoding};
 
 use crate::Reason;
 use crate::encode::{self, Ack};
-use crate::packet::{Service, Version};
+use crate::packet::{Options, Service, Version};
+use crate::properties::{Added, write_said};
 
 /// Messages that the client has not acknowledged. They stay while it is away and are sent again, in the
 /// same order and with the same identifiers, when it returns (MQTT 3.1.1 §4.4).
@@ -40,15 +42,49 @@ enum Stage {
 pub(crate) struct Message {
     pub(crate) delivery: Delivery,
     pub(crate) retain: bool,
-    pub(crate) identifier: Option<NonZeroU32>,
+    pub(crate) options: Options,
 }
 
 /// How the peer wants its packets.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) version: Version,
     /// The largest packet that it takes, in bytes.
     pub(crate) limit: Option<usize>,
+    /// The epoch of the hub.
+    pub(crate) epoch: u64,
+    /// The time of day, in milliseconds since the Unix epoch.
+    pub(crate) unix_ms: u64,
+    pub(crate) aliases: Aliases,
+}
+
+/// The topics that have an alias on a connection: the first that were sent, up to a bound.
+#[derive(Debug, Default)]
+pub(crate) struct Aliases {
+    most: u16,
+    topics: HashMap<Arc<str>, NonZeroU16>,
+}
+
+impl Aliases {
+    pub(crate) fn new(most: u16) -> Self {
+        Self {
+            most,
+            topics: HashMap::new(),
+        }
+    }
+
+    /// The alias of a topic, and whether the peer knows it.
+    fn of(&self, topic: &str) -> Option<(NonZeroU16, bool)> {
+        if self.most == 0 {
+            return None;
+        }
+        if let Some(alias) = self.topics.get(topic) {
+            return Some((*alias, true));
+        }
+        let next = u16::try_from(self.topics.len() + 1).ok()?;
+        let next = NonZeroU16::new(next).filter(|next| next.get() <= self.most)?;
+        Some((next, false))
+    }
 }
 
 impl Message {
@@ -57,19 +93,65 @@ impl Message {
         &self,
         service: Service,
         dup: bool,
-        wire: Wire,
+        wire: &mut Wire,
         out: &mut BytesMut,
     ) -> bool {
-        encode::Outgoing {
-            topic: self.delivery.topic.as_str(),
+        let topic = self.delivery.topic.inner();
+        let packet = encode::Outgoing {
+            topic,
             payload: self.delivery.payload.bytes(),
             qos: service.qos(),
             id: service.id(),
             retain: self.retain,
             dup,
-            identifier: self.identifier,
+            said: Bytes::new(),
+            added: Added::default(),
+        };
+        if wire.version == Version::V3 {
+            return packet.encode(wire.version, wire.limit, out);
         }
-        .encode(wire.version, wire.limit, out)
+        let alias = wire.aliases.of(topic);
+        let packet = encode::Outgoing {
+            topic: match alias {
+                Some((_, true)) => "",
+                _ => topic,
+            },
+            said: self.said(),
+            added: Added {
+                alias: alias.map(|(alias, _)| alias),
+                ..self.added(wire)
+            },
+            ..packet
+        };
+        let fits = packet.encode(wire.version, wire.limit, out);
+        if fits && let Some((alias, false)) = alias {
+            wire.aliases.topics.insert(Arc::clone(topic), alias);
+        }
+        fits
+    }
+
+    fn said(&self) -> Bytes {
+        let payload = &self.delivery.payload;
+        let said = payload.properties();
+        said.map_or_else(Bytes::new, |said| {
+            payload.encoded(Encoding::Mqtt5, || write_said(said))
+        })
+    }
+
+    fn added(&self, wire: &Wire) -> Added {
+        let (delivery, options) = (&self.delivery, &self.options);
+        // MQTT-3.3.2-6: what is left. An identifier that was sent before may not be dropped any more.
+        let expires_in_secs = delivery.payload.expires_at().map(|at| {
+            let left = at.get().saturating_sub(wire.unix_ms).div_ceil(1_000);
+            u32::try_from(left).unwrap_or(u32::MAX).max(1)
+        });
+        Added {
+            expires_in_secs,
+            identifier: options.identifier,
+            alias: None,
+            rev: (options.rev).then(|| format!("{:x}:{}", wire.epoch, delivery.rev)),
+            at: (options.at).then(|| delivery.at.to_string()),
+        }
     }
 }
 
@@ -98,7 +180,13 @@ impl Outgoing {
     }
 
     /// Sends again what is unacknowledged from earlier connections, as far as `window` and `room` allow.
-    pub(crate) fn resend(&mut self, window: usize, wire: Wire, room: usize, out: &mut BytesMut) {
+    pub(crate) fn resend(
+        &mut self,
+        window: usize,
+        wire: &mut Wire,
+        room: usize,
+        out: &mut BytesMut,
+    ) {
         while self.sent < window
             && out.len() < room
             && let Some(flight) = self.flights.get(self.sent)
@@ -127,7 +215,7 @@ impl Outgoing {
         &mut self,
         qos: u8,
         message: Message,
-        wire: Wire,
+        wire: &mut Wire,
         out: &mut BytesMut,
     ) -> bool {
         let id = self.free_id();
@@ -161,7 +249,7 @@ impl Outgoing {
         &mut self,
         id: NonZeroU16,
         refused: bool,
-        wire: Wire,
+        version: Version,
         out: &mut BytesMut,
     ) {
         let mut reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
@@ -177,7 +265,7 @@ impl Outgoing {
         } else if refused {
             return;
         }
-        encode::ack(Ack::Pubrel, wire.version, id, reason, out);
+        encode::ack(Ack::Pubrel, version, id, reason, out);
     }
 
     /// PUBCOMP.

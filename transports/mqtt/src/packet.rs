@@ -3,8 +3,10 @@
 use core::num::{NonZeroU16, NonZeroU32};
 use core::time::Duration;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use latchbus_core::topic::TopicName;
+use latchbus_bus::Properties;
 
 use crate::Reason;
 
@@ -35,6 +37,10 @@ pub struct Connect {
     pub receive_maximum: u16,
     /// The largest packet that it accepts, in bytes.
     pub maximum_packet_bytes: Option<usize>,
+    /// How many topic aliases it takes; 0: none.
+    pub topic_alias_maximum: u16,
+    /// Whether it wants to be told in words why something was refused.
+    pub problem_information: bool,
     /// What to publish when it does not leave by itself.
     pub will: Option<Will>,
 }
@@ -81,10 +87,14 @@ pub(crate) enum Packet {
 /// A PUBLISH from a client.
 #[derive(Debug)]
 pub(crate) struct Publish {
-    pub(crate) topic: TopicName<String>,
+    /// Not parsed yet; empty where the alias stands for it.
+    pub(crate) topic: String,
     pub(crate) payload: Bytes,
     pub(crate) retain: bool,
     pub(crate) service: Service,
+    pub(crate) alias: Option<NonZeroU16>,
+    pub(crate) properties: Option<Arc<Properties>>,
+    pub(crate) expires_in: Option<Duration>,
 }
 
 /// The quality of service of a publish, with the packet identifier that goes with it.
@@ -123,6 +133,9 @@ pub(crate) struct Options {
     pub(crate) retained: Retained,
     /// Given back with each message.
     pub(crate) identifier: Option<NonZeroU32>,
+    /// Whether it asked for the revision of each message, and for the time of its publication.
+    pub(crate) rev: bool,
+    pub(crate) at: bool,
 }
 
 /// When a subscription brings the retained messages.

@@ -90,6 +90,7 @@ impl From<&PublishRefused> for Reason {
             PublishRefused::NotAllowed(_) => Self::NOT_AUTHORIZED,
             PublishRefused::Malformed { .. } => Self::PAYLOAD_FORMAT_INVALID,
             PublishRefused::Hub(PublishError::TopicTooLong { .. }) => Self::TOPIC_NAME_INVALID,
+            PublishRefused::PropertiesTooLarge { .. } => Self::PACKET_TOO_LARGE,
             PublishRefused::Hub(_) | PublishRefused::ClicksFull { .. } => Self::QUOTA_EXCEEDED,
             _ => Self::UNSPECIFIED,
         }
@@ -122,8 +123,8 @@ pub enum Violation {
     /// A publish or a will to what is not a topic name.
     #[error("not a topic name")]
     TopicName,
-    /// A topic alias, though the server had announced that it takes none.
-    #[error("topic alias without permission")]
+    /// A topic alias that the server had not allowed.
+    #[error("topic alias 0, or above the announced maximum")]
     TopicAlias,
     /// A packet larger than the server accepts.
     #[error("packet of {bytes} bytes is larger than {limit}")]

@@ -6,7 +6,7 @@ mod registry;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::BytesMut;
 use latchbus_bus::{Bus, Client, Counter, Ended, Gauge, Peer, Publish};
@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use self::link::{Input, Receiver, Sender, Shared};
 use self::registry::{Away, Claim, Registry};
@@ -61,6 +62,10 @@ pub struct Metrics {
     pub sessions_away: Gauge,
     /// Sessions that were dropped because there were too many.
     pub sessions_dropped: Counter,
+    /// Connections that another one with the same client identifier has ended.
+    pub takeovers: Counter,
+    /// Connections that ended because no CONNECT came in time.
+    pub connect_timeouts: Counter,
     /// Connections that ended because the client broke the protocol or was silent too long.
     pub violations: Counter,
     /// Messages that were not sent because they are larger than the client accepts.
@@ -85,15 +90,17 @@ struct Inner {
 }
 
 impl Server {
-    /// A server without connections.
+    /// A server without connections. Call it inside a tokio runtime.
     pub fn new(bus: Bus, config: Config) -> Self {
         let metrics = Arc::new(Metrics::default());
         let registry = Registry::new(config.max_sessions_away, Arc::clone(&metrics));
         let connections = config.max_connections.min(Semaphore::MAX_PERMITS);
+        let registry = Arc::new(registry);
+        tokio::spawn(keep_house(Arc::downgrade(&registry), bus.closing()));
         Self(Arc::new(Inner {
             bus,
             config,
-            registry: Arc::new(registry),
+            registry,
             connections: Arc::new(Semaphore::new(connections)),
             metrics,
         }))
@@ -109,8 +116,6 @@ impl Server {
     pub async fn serve(&self, listener: TcpListener) {
         let closing = self.0.bus.closing();
         let mut connections = JoinSet::new();
-        let mut housekeeping = interval(HOUSEKEEPING);
-        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = closing.cancelled() => break,
@@ -132,13 +137,12 @@ impl Server {
                     }
                 },
                 Some(_) = connections.join_next() => {}
-                _ = housekeeping.tick() => {
-                    publish_all(self.0.registry.expire(Instant::now())).await;
-                }
             }
         }
         drop(listener);
         while connections.join_next().await.is_some() {}
+        // Sessions end with the server, so their last words are due (MQTT 5 §3.1.2.5).
+        publish_all(self.0.registry.drain()).await;
     }
 
     /// Serves one connection over any stream of bytes, to its end.
@@ -198,9 +202,17 @@ impl Server {
                 return self.refuse(&mut writer, version, reason).await;
             }
             Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            Err(_) => {
+                self.0.metrics.connect_timeouts.add(1);
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
         };
         let version = connect.version;
+        if connect.client_id.len() > self.0.config.bounds.client_id_bytes {
+            return self
+                .refuse(&mut writer, version, Reason::CLIENT_IDENTIFIER_NOT_VALID)
+                .await;
+        }
         let assigned = connect.client_id.is_empty();
         if assigned {
             connect.client_id = format!("latchbus-{:016x}", fastrand::u64(..));
@@ -280,7 +292,9 @@ impl Server {
         };
         let bounds = self.0.config.bounds.clone();
         let now = Instant::now().into_std();
-        let connection = Connection::accept(connect, kept, assigned, bounds, now);
+        let id = subscriptions.client().id();
+        let connection =
+            Connection::accept(connect, kept, assigned, bounds, now).on_bus(id, self.0.bus.epoch());
         let shared = Shared::new(connection);
         let mut sender = Sender::new(Arc::clone(&shared), writer);
         let receiver = Receiver {
@@ -294,10 +308,11 @@ impl Server {
             return Ok(());
         };
         self.0.metrics.messages_too_large.add(remains.too_large);
-        let closing = matches!(ended, Ended::Closing);
-        if !closing {
-            leave(remains, subscriptions, claim).await;
+        if matches!(ended, Ended::Stopped) {
+            self.0.metrics.takeovers.add(1);
         }
+        let closing = matches!(ended, Ended::Closing);
+        leave(remains, subscriptions, claim, closing).await;
         match ended {
             Ended::Receiver(error) | Ended::Sender(error) => Err(error),
             _ => Ok(()),
@@ -316,9 +331,14 @@ impl Drop for Open<'_> {
 
 /// What follows a connection: the will, and the session that is kept. The identifier is free when both
 /// are done, so that a client that comes back speaks after its own will.
-async fn leave(remains: Remains, subscriptions: latchbus_bus::Session, claim: Claim) {
+async fn leave(
+    remains: Remains,
+    subscriptions: latchbus_bus::Session,
+    claim: Claim,
+    closing: bool,
+) {
     let now = Instant::now();
-    let kept = !remains.session_expiry.is_zero();
+    let kept = !remains.session_expiry.is_zero() && !closing;
     let will = match remains.will {
         Some(will) if kept && !will.delay.is_zero() => Some((now + will.delay, will.publish)),
         Some(will) => {
@@ -335,6 +355,23 @@ async fn leave(remains: Remains, subscriptions: latchbus_bus::Session, claim: Cl
             will,
         }))
         .await;
+    }
+}
+
+/// Ends the sessions that have expired and publishes the wills that are due, until the bus closes or the
+/// server is gone.
+async fn keep_house(registry: Weak<Registry>, closing: CancellationToken) {
+    let mut ticks = interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = closing.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Some(registry) = registry.upgrade() else {
+            return;
+        };
+        publish_all(registry.expire(Instant::now())).await;
     }
 }
 

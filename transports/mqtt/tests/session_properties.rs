@@ -50,6 +50,8 @@ fn connect() -> Connect {
         session_expiry_secs: None,
         receive_maximum: u16::MAX,
         maximum_packet_bytes: None,
+        topic_alias_maximum: 0,
+        problem_information: true,
         will: None,
     }
 }

@@ -9,133 +9,25 @@
 
 mod support;
 
-use core::net::SocketAddr;
 use core::num::{NonZeroU16, NonZeroU32};
 
-use bytes::BytesMut;
-use rmqtt_codec::types::{Publish, QoS};
+use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{
-    Codec, Connect, ConnectAck, Disconnect, DisconnectReasonCode, Packet, PublishAck2,
-    PublishAckReason, PublishProperties, RetainHandling, Subscribe, SubscribeAckReason,
-    SubscriptionOptions,
+    Connect, Disconnect, DisconnectReasonCode, Packet, PublishAck2, PublishAckReason,
+    PublishProperties, RetainHandling, SubscribeAckReason, SubscriptionOptions,
 };
-use support::{DEADLINE, Raw, Running, eventually};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_util::codec::{Decoder, Encoder};
-
-struct V5 {
-    stream: TcpStream,
-    bytes: BytesMut,
-}
-
-impl V5 {
-    async fn connect(address: SocketAddr, connect: Connect) -> (Self, ConnectAck) {
-        let mut v5 = Self {
-            stream: TcpStream::connect(address).await.unwrap(),
-            bytes: BytesMut::new(),
-        };
-        v5.send(Packet::Connect(Box::new(connect))).await;
-        match v5.next().await {
-            Some(Packet::ConnectAck(ack)) => (v5, *ack),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn open(address: SocketAddr, id: &str) -> Self {
-        Self::connect(address, client(id)).await.0
-    }
-
-    async fn send(&mut self, packet: Packet) {
-        let mut bytes = BytesMut::new();
-        Codec::default().encode(packet, &mut bytes).unwrap();
-        self.stream.write_all(&bytes).await.unwrap();
-    }
-
-    async fn next(&mut self) -> Option<Packet> {
-        let reading = async {
-            loop {
-                let mut copy = self.bytes.clone();
-                if let Some((packet, _)) = Codec::default().decode(&mut copy).unwrap() {
-                    self.bytes = copy;
-                    return Some(packet);
-                }
-                if !matches!(self.stream.read_buf(&mut self.bytes).await, Ok(1..)) {
-                    return None;
-                }
-            }
-        };
-        timeout(DEADLINE, reading).await.expect("in time")
-    }
-
-    async fn message(&mut self) -> Publish {
-        match self.next().await {
-            Some(Packet::Publish(publish)) => *publish,
-            other => panic!("{other:?} for a PUBLISH"),
-        }
-    }
-
-    async fn subscribe(&mut self, subscribe: Subscribe) -> Vec<SubscribeAckReason> {
-        self.send(Packet::Subscribe(subscribe)).await;
-        match self.next().await {
-            Some(Packet::SubscribeAck(ack)) => ack.status,
-            other => panic!("{other:?} for a SUBACK"),
-        }
-    }
-
-    async fn quiet(&mut self) {
-        self.send(Packet::PingRequest).await;
-        assert_eq!(self.next().await, Some(Packet::PingResponse));
-    }
-
-    /// The server says why it closes, and closes.
-    async fn ends(&mut self, reason: DisconnectReasonCode) {
-        match self.next().await {
-            Some(Packet::Disconnect(disconnect)) => assert_eq!(disconnect.reason_code, reason),
-            other => panic!("{other:?} for a DISCONNECT"),
-        }
-        assert_eq!(self.next().await, None);
-    }
-}
-
-fn client(id: &str) -> Connect {
-    Connect {
-        clean_start: true,
-        keep_alive: 60,
-        ..Connect::default().client_id(id.to_owned())
-    }
-}
-
-fn one(filter: &str, options: SubscriptionOptions) -> Subscribe {
-    Subscribe {
-        packet_id: NonZeroU16::MIN,
-        id: None,
-        user_properties: Vec::new(),
-        topic_filters: vec![(filter.into(), options)],
-    }
-}
-
-fn message(topic: &str, payload: &str, qos: QoS, id: u16) -> Publish {
-    Publish {
-        dup: false,
-        retain: false,
-        qos,
-        topic: topic.into(),
-        packet_id: id.try_into().ok(),
-        payload: payload.to_owned().into(),
-        properties: None,
-    }
-}
+use support::five::{V5, client, message, one};
+use support::{Raw, Running, eventually};
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
 async fn the_connack_announces_what_there_is() {
     let running = Running::start().await;
     let (_v5, ack) = V5::connect(running.address, client("")).await;
     assert!(ack.assigned_client_id.is_some_and(|id| !id.is_empty()));
-    assert!(!ack.session_present && !ack.shared_subscription_available);
+    assert!(!ack.session_present && ack.shared_subscription_available);
     assert!(ack.retain_available && ack.wildcard_subscription_available);
-    assert_eq!((ack.topic_alias_max, ack.receive_max.get()), (0, 256));
+    assert_eq!((ack.topic_alias_max, ack.receive_max.get()), (16, 256));
     assert_eq!(ack.max_packet_size, Some(256 << 10));
 
     // Without an id and without a clean start: a new session under a new name.
@@ -190,17 +82,16 @@ async fn refusals_carry_their_reasons() {
             }
         }
     }
-    let statuses = v5
-        .subscribe(one("$share/group/a", SubscriptionOptions::default()))
-        .await;
-    assert_eq!(
-        statuses,
-        [SubscribeAckReason::SharedSubscriptionNotSupported]
-    );
-    let statuses = v5
-        .subscribe(one("a/#/b", SubscriptionOptions::default()))
-        .await;
-    assert_eq!(statuses, [SubscribeAckReason::TopicFilterInvalid]);
+    for filter in ["a/#/b", "$share//a", "$share/a", "$share/a+/b", "$share/g/"] {
+        let statuses = v5
+            .subscribe(one(filter, SubscriptionOptions::default()))
+            .await;
+        assert_eq!(
+            statuses,
+            [SubscribeAckReason::TopicFilterInvalid],
+            "{filter}"
+        );
+    }
     v5.send(Packet::PublishRelease(PublishAck2 {
         packet_id: NonZeroU16::MAX,
         ..PublishAck2::default()
@@ -222,7 +113,7 @@ async fn violations_are_named_before_the_end() {
 
     let mut aliased = message("t", "x", QoS::AtMostOnce, 0);
     aliased.properties = Some(PublishProperties {
-        topic_alias: Some(NonZeroU16::MIN),
+        topic_alias: NonZeroU16::new(17),
         ..PublishProperties::default()
     });
     v5.send(Packet::Publish(Box::new(aliased))).await;

@@ -87,6 +87,7 @@ pub(crate) fn subscribe(
             mode,
             start: since.map_or(Start::Snapshot, Start::Resume),
             pace,
+            group: None,
         }],
     })
 }
@@ -110,10 +111,8 @@ pub(crate) fn publish(
         message: error.to_string(),
     })?;
     let publish = Publish {
-        topic,
-        payload,
         retain,
-        qos: Publish::STATE_QOS,
+        ..Publish::event(topic, payload)
     };
     Ok(Request::Publish { id, publish })
 }

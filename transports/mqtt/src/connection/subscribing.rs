@@ -4,12 +4,12 @@ use core::num::NonZeroU16;
 
 use latchbus_bus::{Request, Subscribe, SubscribeRefused};
 use latchbus_core::hub::{Mode, Start};
-use latchbus_core::topic::TopicFilter;
+use latchbus_core::topic::{TopicFilter, TopicName};
 
 use super::Connection;
-use crate::Reason;
 use crate::encode::{self, Answers};
 use crate::packet::{Options, Retained, Version};
+use crate::{Reason, Violation};
 
 /// A SUBSCRIBE that the bus has not answered.
 #[derive(Debug)]
@@ -40,7 +40,11 @@ impl Connection {
         &mut self,
         id: NonZeroU16,
         filters: Vec<(String, Options)>,
-    ) -> Option<Request> {
+    ) -> Result<Option<Request>, Violation> {
+        if (filters.iter()).any(|(filter, options)| options.no_local && is_shared(filter)) {
+            // MQTT-3.8.3-4
+            return Err(Violation::Protocol("no-local for a shared subscription"));
+        }
         let mut subscriptions = Vec::new();
         let mut asked = Vec::with_capacity(filters.len());
         for (filter, options) in filters {
@@ -49,27 +53,40 @@ impl Connection {
         let subscribing = Subscribing { id, filters: asked };
         if subscriptions.is_empty() {
             self.answer_subscribe(subscribing, || Ok(()));
-            return None;
+            return Ok(None);
         }
         self.subscribes.push_back(subscribing);
-        Some(Request::Subscribe {
+        Ok(Some(Request::Subscribe {
             id: id.get().into(),
             subscriptions,
-        })
+        }))
     }
 
     fn ask(&mut self, filter: String, options: Options, ask: &mut Vec<Subscribe>) -> Asked {
-        let Ok(parsed) = TopicFilter::parse(filter.clone()) else {
+        let (group, plain) = match shared(&filter) {
+            Some((group, plain)) => (Some(group.to_owned()), plain),
+            None => (None, filter.as_str()),
+        };
+        let has_name = group.as_ref().is_none_or(|name| {
+            // MQTT-4.8.2-1, MQTT-4.8.2-2
+            !name.is_empty() && !name.contains(['+', '#'])
+        });
+        let (Ok(parsed), true) = (TopicFilter::parse(plain.to_owned()), has_name) else {
             return Asked::Refused(Reason::TOPIC_FILTER_INVALID);
         };
-        if self.version == Version::V5 && filter.starts_with("$share/") {
-            return Asked::Refused(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
-        if options.no_local {
-            return Asked::Refused(Reason::IMPLEMENTATION_SPECIFIC);
+        let name = TopicName::parse(plain);
+        let is_refused = |refused: &TopicFilter<String>| {
+            let matches = name.as_ref().is_ok_and(|name| refused.matches(name));
+            matches || refused.as_str() == plain
+        };
+        if self.bounds.refused_filters.iter().any(is_refused) {
+            return Asked::Refused(Reason::UNSPECIFIED);
         }
         let (number, exists) = self.session.reserve(&filter);
         let start = match (options.retained, exists) {
+            // MQTT 5 §4.8.2: no retained messages to the group.
+            _ if group.is_some() && !exists => Start::Live,
+            _ if group.is_some() => return Asked::Kept(number, options),
             (Retained::Always, _) | (Retained::WhenNew, false) => Start::Snapshot,
             (Retained::Never, false) => Start::Live,
             (_, true) => return Asked::Kept(number, options),
@@ -80,6 +97,7 @@ impl Connection {
             mode: Mode::Every,
             start,
             pace: None,
+            group,
         });
         Asked::Bus(filter, number, options)
     }
@@ -171,4 +189,17 @@ impl Connection {
             self.answer_unsubscribe(unsubscribing, existed);
         }
     }
+}
+
+const SHARED: &str = "$share/";
+
+fn is_shared(filter: &str) -> bool {
+    filter.starts_with(SHARED)
+}
+
+/// The name of the group and the filter of a shared subscription (MQTT 5 §4.8.2). Clients of 3.1.1 have
+/// it too: no topic that begins so is published by anybody who does not mean it.
+fn shared(filter: &str) -> Option<(&str, &str)> {
+    let rest = filter.strip_prefix(SHARED)?;
+    Some(rest.split_once('/').unwrap_or((rest, "")))
 }

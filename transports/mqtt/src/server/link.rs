@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BytesMut};
 use latchbus_bus::{Close, Event, LinkReceiver, LinkSender, Request, Wake};
@@ -178,6 +179,14 @@ impl<R: AsyncRead + Unpin + Send> LinkReceiver for Receiver<R> {
     }
 }
 
+/// Milliseconds since the Unix epoch.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
 /// The half that sends.
 #[derive(Debug)]
 pub(crate) struct Sender<W> {
@@ -216,7 +225,9 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
     }
 
     fn push(&mut self, event: Event) -> Result<(), LinkError> {
-        self.shared.lock().handle_event(event);
+        let mut connection = self.shared.lock();
+        connection.set_time(unix_ms());
+        connection.handle_event(event);
         Ok(())
     }
 
@@ -226,7 +237,11 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
                 if self.writing.capacity() > KEPT_WRITE_BYTES {
                     self.writing = BytesMut::new();
                 }
-                self.shared.lock().take_output(&mut self.writing);
+                {
+                    let mut connection = self.shared.lock();
+                    connection.set_time(unix_ms());
+                    connection.take_output(&mut self.writing);
+                }
                 self.shared.drained.notify_one();
             }
             if self.writing.is_empty() {

@@ -149,6 +149,16 @@ impl Registry {
         wills
     }
 
+    /// Ends all sessions of clients that are away: their last words.
+    pub(crate) fn drain(&self) -> Wills {
+        let mut clients = self.lock();
+        let ids: Vec<_> = clients.away.values().cloned().collect();
+        let ended: Vec<_> = ids.iter().filter_map(|id| clients.take_away(id)).collect();
+        self.metrics.sessions_away.set(0);
+        drop(clients);
+        ended.into_iter().filter_map(Away::last_will).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,8 @@
 //! What the tests share: a server in the process, raw MQTT 3.1.1 packets, and conditions with a deadline.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod five;
+
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -51,10 +53,11 @@ impl Running {
         }
     }
 
-    /// The bus closes, and `serve` ends.
+    /// `serve` ends, and the bus closes.
     pub(crate) async fn stop(self) {
-        self.bus.close().await;
+        self.bus.begin_close();
         timeout(DEADLINE, self.serving).await.unwrap().unwrap();
+        self.bus.close().await;
     }
 
     pub(crate) async fn publish(&self, topic: &str, payload: &str, retain: bool, qos: u8) {
