@@ -128,7 +128,12 @@ impl<H: Driver> Check<H> {
             ),
             // A place that is not taken does nothing.
             _ if usize::from(a) >= self.pairs.len() => {}
-            10..=13 => {
+            10 => {
+                let pair = &self.pairs[usize::from(a)];
+                self.real.rewind(pair.real);
+                self.model.rewind(pair.model);
+            }
+            11..=13 => {
                 for _ in 0..b % 16 {
                     self.take(a.into());
                 }
