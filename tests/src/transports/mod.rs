@@ -1,0 +1,13 @@
+//! The transports as the suite sees them, each with a peer of its own making.
+
+mod memory;
+mod mqtt;
+mod mqtt_packet;
+mod tcp;
+mod websocket;
+mod websocket_form;
+
+pub use memory::{Memory, MemoryPeer};
+pub use mqtt::{Mqtt, Mqtt3, Mqtt5, MqttPeer};
+pub use websocket::{WebSocket, WebSocketJson, WebSocketPeer, WebSocketPostcard};
+pub use websocket_form::{Form, Json, Postcard};
