@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::{HostName, Layer, Listen, LogFilter, Origin, Room};
+use crate::settings::{HostName, Layer, Listen, LogFilter, Origin, Room, Serial};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ struct Line {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the server; what happens without a command, too
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Check a settings file, and leave with status 2 if something in it is wrong
     CheckConfig {
         /// The file
@@ -56,6 +56,10 @@ struct Serve {
     /// Where MQTT listens [default: 127.0.0.1:1883] [env: LATCHBUS_MQTT]
     #[arg(long, value_name = "ADDRESS|off")]
     mqtt: Option<Listen>,
+    /// A microcontroller: a serial port with its speed (115200 unless told), or a TCP server that passes bytes on to
+    /// one; may be given several times [env: LATCHBUS_SERIAL]
+    #[arg(long, value_name = "PATH@BAUD|tcp:HOST:PORT")]
+    serial: Option<Vec<Serial>>,
     /// Where state is kept over restarts [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -97,7 +101,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     };
     Ok(match line.verb {
         Some(Verb::CheckConfig { file }) => Command::CheckConfig(file),
-        Some(Verb::Serve(serve)) => serve.into(),
+        Some(Verb::Serve(serve)) => (*serve).into(),
         None => line.serve.into(),
     })
 }
@@ -107,6 +111,7 @@ impl From<Serve> for Command {
         let Serve {
             http,
             mqtt,
+            serial,
             data_dir,
             ephemeral,
             config,
@@ -118,6 +123,7 @@ impl From<Serve> for Command {
         let flags = Layer {
             http,
             mqtt,
+            serial,
             data_dir,
             ephemeral: ephemeral.then_some(true),
             log,
@@ -167,6 +173,13 @@ mod tests {
         let http = Some("127.0.0.1:0".parse().unwrap());
         assert_eq!(flags(&["--http", "127.0.0.1:0"]).http, http);
         assert_eq!(flags(&["serve", "--http", "127.0.0.1:0"]).http, http);
+        let serial = flags(&["--serial", "/dev/ttyUSB0@9600", "--serial", "tcp:board:1"]).serial;
+        let serial: Vec<_> = serial
+            .unwrap()
+            .iter()
+            .map(|one| one.0.to_string())
+            .collect();
+        assert_eq!(serial, ["/dev/ttyUSB0@9600", "tcp:board:1"]);
         let rooms = flags(&["--rooms", "a,b"]).rooms.unwrap();
         assert_eq!(rooms, ["a", "b"].map(|name| Room(name.to_owned())));
         assert_eq!(
@@ -185,6 +198,7 @@ mod tests {
             &["check-config"],
             &["--ephemeral", "check-config", "a.toml"],
             &["--rooms", "a b"],
+            &["--serial", "/dev/ttyUSB0@fast"],
             &["--log", "loud"],
         ] {
             let complaint = line(words).unwrap_err();

@@ -22,6 +22,9 @@ use crate::signals::Signals;
 /// seconds in all.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// How much of it is left to the store.
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What an MQTT packet may need besides its topic and its payload: its header and its properties.
 const PACKET_HEADROOM_BYTES: usize = 16 << 10;
 
@@ -70,6 +73,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     if let Some((listener, _)) = mqtt_listener {
         tasks.spawn(async move { mqtt.serve(listener).await });
+    }
+    for address in settings.serial {
+        tasks.spawn(latchbus_serial::serve(bus.clone(), address));
     }
     ready(&addresses);
 
@@ -130,15 +136,16 @@ fn ready([http, mqtt]: &[String; 2]) {
     info!("http on {http}, mqtt on {mqtt}");
 }
 
-/// Ends the bus, then waits for the connections, which end because it does.
+/// Ends the connections, whose last messages (wills) still go through, and then the bus.
 async fn stop(bus: &Bus, mut tasks: JoinSet<()>) {
     let deadline = Instant::now() + STOP_TIMEOUT;
+    bus.begin_close();
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if timeout_at(deadline - STORE_TIMEOUT, ended).await.is_err() {
+        warn!("connections did not end in time");
+    }
     if timeout_at(deadline, bus.close()).await.is_err() {
         error!("the store could not be written in time; what was acknowledged is in it");
-    }
-    let ended = async { while tasks.join_next().await.is_some() {} };
-    if timeout_at(deadline, ended).await.is_err() {
-        warn!("connections did not end in time");
     }
     info!("stopped");
 }

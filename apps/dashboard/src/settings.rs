@@ -4,7 +4,7 @@ mod layer;
 mod values;
 
 pub use layer::{HistoryLayer, Layer, LimitsLayer};
-pub use values::{Filter, HostName, Listen, LogFilter, Origin, Room, Within};
+pub use values::{Filter, HostName, Listen, LogFilter, Origin, Room, Serial, Within};
 
 use core::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub struct Settings {
     pub http: Listen,
     /// Where MQTT listens.
     pub mqtt: Listen,
+    /// Where microcontrollers are, on byte links.
+    pub serial: Vec<latchbus_serial::Address>,
     /// What is logged.
     pub log: LogFilter,
     /// Which web pages may use this server.
@@ -75,7 +77,7 @@ pub enum SettingsError {
         source_name: String,
     },
     /// Nothing listens.
-    #[error("http and mqtt are both off: there is nothing to serve")]
+    #[error("http and mqtt are both off, and no serial link is named: there is nothing to serve")]
     NothingToServe,
     /// More rooms than the bound allows.
     #[error("{named} rooms are named, and limits.rooms is {limit}")]
@@ -95,6 +97,7 @@ impl Default for Settings {
         Self {
             http: local(3000),
             mqtt: local(1883),
+            serial: Vec::new(),
             log: LogFilter::default(),
             origin: OriginPolicy::default(),
             connections: 20_000,
@@ -132,6 +135,7 @@ impl Settings {
         let Layer {
             http,
             mqtt,
+            serial,
             data_dir,
             ephemeral,
             log,
@@ -143,6 +147,9 @@ impl Settings {
         } = layer;
         set(&mut self.http, http);
         set(&mut self.mqtt, mqtt);
+        if let Some(serial) = serial {
+            self.serial = serial.into_iter().map(|address| address.0).collect();
+        }
         set(&mut self.log, log);
         if let Some(origins) = allow_origins {
             self.origin.allow_origins = origins.into_iter().map(|origin| origin.0).collect();
@@ -211,7 +218,7 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), SettingsError> {
-        if (self.http, self.mqtt) == (Listen::Off, Listen::Off) {
+        if (self.http, self.mqtt) == (Listen::Off, Listen::Off) && self.serial.is_empty() {
             return Err(SettingsError::NothingToServe);
         }
         let (named, limit) = (self.bus.rooms.len(), self.bus.clicks.rooms);

@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 use serde::Deserialize;
 
 use super::SettingsError;
-use super::values::{Filter, HostName, Listen, LogFilter, Origin, Room, Within};
+use super::values::{Filter, HostName, Listen, LogFilter, Origin, Room, Serial, Within};
 
 /// The settings of one source. What it does not say is left to the sources below it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Layer {
     pub http: Option<Listen>,
     /// Where MQTT listens.
     pub mqtt: Option<Listen>,
+    /// Where microcontrollers are.
+    pub serial: Option<Vec<Serial>>,
     /// The directory of the store.
     pub data_dir: Option<PathBuf>,
     /// Whether nothing is stored.
@@ -102,6 +104,7 @@ impl Layer {
         Ok(Self {
             http: variables.value("LATCHBUS_HTTP")?,
             mqtt: variables.value("LATCHBUS_MQTT")?,
+            serial: variables.list("LATCHBUS_SERIAL")?,
             data_dir: variables.raw("LATCHBUS_DATA_DIR").map(PathBuf::from),
             ephemeral: variables.value("LATCHBUS_EPHEMERAL")?,
             log: variables.value("LATCHBUS_LOG")?,

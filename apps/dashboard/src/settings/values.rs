@@ -89,6 +89,18 @@ impl FromStr for Filter {
     }
 }
 
+/// Where a microcontroller is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serial(pub latchbus_serial::Address);
+
+impl FromStr for Serial {
+    type Err = latchbus_serial::AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// The name of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Room(pub String);
@@ -192,7 +204,7 @@ macro_rules! deserialize_from_str {
     )*};
 }
 
-deserialize_from_str!(Listen, LogFilter, Filter, Room, Origin, HostName);
+deserialize_from_str!(Listen, LogFilter, Serial, Filter, Room, Origin, HostName);
 
 #[cfg(test)]
 mod tests {
