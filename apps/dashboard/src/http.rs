@@ -13,6 +13,7 @@ mod connection;
 mod counts;
 mod error;
 mod json;
+mod listing;
 mod metrics;
 mod mqtt;
 mod page;

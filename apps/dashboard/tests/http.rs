@@ -149,10 +149,24 @@ fn clearing_and_events() {
 fn presses_are_counted() {
     let server = Server::ephemeral();
     let press = "/api/v1/topics/clicks/main/kiosk-1/press";
-    assert_eq!(server.send("POST", press, "red").status, 200);
+    let pressed = server.send("POST", press, "red");
+    assert_eq!((pressed.status, pressed.header("etag")), (200, None));
     assert_eq!(server.send("POST", press, "blue 3").status, 200);
     let values = server.get("/api/v1/topics/clicks/main/values");
     assert_eq!(values.json(), json!({"red": 1, "blue": 3}));
+
+    // Retained or not, there is nothing of it to be had.
+    let put = server.send("PUT", press, "red");
+    assert_eq!((put.status, put.header("etag")), (200, None));
+    assert_eq!(server.get(press).status, 404);
+
+    // A count that is not news leaves the value that is there, and names that.
+    let count = "/api/v1/topics/clicks/main/kiosk-2/count/1-0badcafe";
+    let first = server.send("PUT", count, r#"{"red":5,"blue":5}"#);
+    let etag = first.header("etag").unwrap();
+    assert_eq!(server.get(count).header("etag"), Some(etag));
+    let late = server.send("PUT", count, r#"{"red":4,"blue":5}"#);
+    assert_eq!((late.status, late.header("etag")), (200, Some(etag)));
 }
 
 #[test]
@@ -175,7 +189,7 @@ fn topics_are_listed() {
         answer.json()
     };
     let items = list("?filter=t/%23");
-    let [a, b, c] = items.as_array().unwrap().as_slice() else {
+    let [b, a, c] = items.as_array().unwrap().as_slice() else {
         panic!("{items}");
     };
     assert_eq!((&a["topic"], &a["text"]), (&json!("t/a"), &json!("red")));

@@ -3,7 +3,7 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use latchbus_bus::PublishRefused;
+use latchbus_bus::{PublishRefused, SubscribeRefused};
 use latchbus_core::topic::TopicError;
 use latchbus_core::wire::ErrorCode;
 use latchbus_ws::Refusal;
@@ -67,6 +67,20 @@ impl ApiError {
         )
     }
 
+    fn refused(code: ErrorCode, message: impl ToString) -> Self {
+        let status = match code {
+            ErrorCode::BadMessage | ErrorCode::InvalidTopic | ErrorCode::InvalidFilter => {
+                StatusCode::BAD_REQUEST
+            }
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::NotAllowed => StatusCode::FORBIDDEN,
+            ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            // Not 429: to come back later helps nobody as long as the values that fill the table stay.
+            ErrorCode::Full => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Self::new(status, code.as_str(), message)
+    }
+
     pub(super) fn unavailable(message: impl ToString) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
@@ -87,18 +101,17 @@ impl From<PublishRefused> for ApiError {
         if refused == PublishRefused::Closed {
             return Self::unavailable(refused);
         }
-        let code = refused.code();
-        let status = match code {
-            ErrorCode::BadMessage | ErrorCode::InvalidTopic | ErrorCode::InvalidFilter => {
-                StatusCode::BAD_REQUEST
-            }
-            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::NotAllowed => StatusCode::FORBIDDEN,
-            ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            // Not 429: to come back later helps nobody as long as the values that fill the table stay.
-            ErrorCode::Full => StatusCode::INSUFFICIENT_STORAGE,
-        };
-        Self::new(status, code.as_str(), refused)
+        Self::refused(refused.code(), refused)
+    }
+}
+
+impl From<SubscribeRefused> for ApiError {
+    fn from(refused: SubscribeRefused) -> Self {
+        match refused.code() {
+            // Unlike values, subscriptions go by themselves.
+            ErrorCode::Full => Self::unavailable(refused),
+            code => Self::refused(code, refused),
+        }
     }
 }
 

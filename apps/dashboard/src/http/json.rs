@@ -1,7 +1,7 @@
 //! Messages as JSON.
 
 use core::convert::Infallible;
-use core::{iter, str};
+use core::str;
 use std::io::Write as _;
 
 use base64::Engine as _;
@@ -9,33 +9,33 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use latchbus_bus::Delivery;
+use latchbus_ws::json::is_plain_json;
 use serde_json::Value;
+
+use super::listing::Listing;
 
 /// Pieces of an array are about so long.
 const PIECE_BYTES: usize = 32 << 10;
 
 /// A JSON array of messages, made piece by piece as it is asked for.
 pub(super) fn array(
-    deliveries: Vec<Delivery>,
+    listing: Listing,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-    let mut deliveries = deliveries.into_iter();
-    let mut before = Some("[");
-    let pieces = iter::from_fn(move || {
-        before?;
+    stream::unfold(Some((listing, "[")), |rest| async {
+        let (mut listing, mut before) = rest?;
         let mut piece = Vec::new();
         while piece.len() < PIECE_BYTES {
-            let Some(delivery) = deliveries.next() else {
+            let Some(delivery) = listing.next().await else {
                 // An array without items still has to be opened.
-                piece.extend_from_slice(if before == Some("[") { b"[]\n" } else { b"]\n" });
-                before = None;
-                break;
+                piece.extend_from_slice(if before == "[" { b"[]\n" } else { b"]\n" });
+                return Some((Ok(piece.into()), None));
             };
-            piece.extend_from_slice(before.replace(",").unwrap_or_default().as_bytes());
+            piece.extend_from_slice(before.as_bytes());
+            before = ",";
             write(&mut piece, &delivery);
         }
-        Some(Ok(Bytes::from(piece)))
-    });
-    stream::iter(pieces)
+        Some((Ok(piece.into()), Some((listing, before))))
+    })
 }
 
 /// `{"topic":…,"payload":…,"rev":…,"at":…}`, with the payload in the same three keys as over WebSocket.
@@ -44,7 +44,7 @@ fn write(out: &mut Vec<u8>, delivery: &Delivery) {
     // None of this can fail: it writes text into memory.
     let _ = write!(out, r#"{{"topic":{}"#, Value::from(delivery.topic.as_str()));
     let _ = match str::from_utf8(payload) {
-        Ok(json) if is_json(json) => write!(out, r#","payload":{json}"#),
+        Ok(json) if is_plain_json(json) => write!(out, r#","payload":{json}"#),
         Ok(text) => write!(out, r#","text":{}"#, Value::from(text)),
         Err(_) => write!(out, r#","base64":"{}""#, STANDARD.encode(payload)),
     };
@@ -55,16 +55,10 @@ fn write(out: &mut Vec<u8>, delivery: &Delivery) {
 /// guess.
 pub(super) fn content_type(payload: &[u8]) -> &'static str {
     match str::from_utf8(payload) {
-        Ok(json) if is_json(json) => "application/json",
+        Ok(json) if is_plain_json(json) => "application/json",
         Ok(_) => "text/plain; charset=utf-8",
         Err(_) => "application/octet-stream",
     }
-}
-
-/// Whether every reader takes it. Reading the value, rather than skipping over it, also refuses numbers
-/// beyond a double, halves of surrogate pairs and nesting without end.
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok()
 }
 
 #[cfg(test)]
@@ -75,22 +69,27 @@ mod tests {
     use latchbus_core::topic::{TopicFilter, TopicName};
 
     async fn written(bus: &Bus, filter: &str) -> String {
-        let kept = bus.kept(TopicFilter::parse(filter).unwrap());
-        let pieces: Vec<_> = array(kept).map(Result::unwrap).collect().await;
+        let listing = Listing::begin(bus, TopicFilter::parse(filter).unwrap()).unwrap();
+        let pieces: Vec<_> = array(listing).map(Result::unwrap).collect().await;
         String::from_utf8(pieces.concat()).unwrap()
     }
 
     #[tokio::test]
     async fn each_payload_has_its_key() {
         let bus = Bus::open(Options::default()).unwrap();
+        // One deeper than the strictest reader of the array can take.
+        let deep = "[".repeat(64) + &"]".repeat(64);
         for (topic, payload) in [
             ("t/a", &b"{\"c\": 1}"[..]),
             ("t/b", b"red \"1\""),
             ("t/c", b"\xff"),
             ("t/d", b"1e999"),
+            ("t/e", deep.as_bytes()),
         ] {
             let topic = TopicName::parse(topic.to_owned()).unwrap();
-            bus.publish(Publish::state(topic, payload)).await.unwrap();
+            bus.publish(Publish::state(topic, payload.to_vec()))
+                .await
+                .unwrap();
         }
         let items: Vec<Value> = serde_json::from_str(&written(&bus, "t/#").await).unwrap();
         let keys = [
@@ -98,6 +97,7 @@ mod tests {
             ("t/b", "text", "red \"1\"".into()),
             ("t/c", "base64", "/w==".into()),
             ("t/d", "text", "1e999".into()),
+            ("t/e", "text", deep.as_str().into()),
         ];
         assert_eq!(items.len(), keys.len());
         for (item, (topic, key, value)) in items.iter().zip(keys) {

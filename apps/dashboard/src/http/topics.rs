@@ -19,6 +19,7 @@ use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
 
 use super::error::ApiError;
+use super::listing::Listing;
 use super::{App, json};
 
 /// Where the topics lie.
@@ -31,12 +32,13 @@ pub(super) fn router() -> Router<App> {
     )
 }
 
-/// Everything that is kept and matches the filter, `#` unless another is named, by topic: a JSON array
-/// that is written as fast as the client reads it.
+/// Everything that is kept and matches the filter, `#` unless another is named: a JSON array, the oldest
+/// change first, that is written as fast as the client reads it. A topic that changes meanwhile is in it once.
 async fn list(State(app): State<App>, uri: Uri) -> Result<Response, ApiError> {
     let filter = filter(uri.query().unwrap_or_default())?;
     let filter = TopicFilter::parse(filter.as_str()).map_err(ApiError::invalid_filter)?;
-    let body = Body::from_stream(json::array(app.0.bus.kept(filter)));
+    let listing = Listing::begin(&app.0.bus, filter)?;
+    let body = Body::from_stream(json::array(listing));
     let json = HeaderValue::from_static("application/json");
     Ok(([(CONTENT_TYPE, json)], body).into_response())
 }
@@ -102,8 +104,7 @@ async fn publish(
     let client =
         client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))?;
     let payload = body(&app, request).await?;
-    let publish = publish(topic, payload);
-    let keeps = publish.retain && !publish.payload.is_empty();
+    let publish = publish(topic.clone(), payload);
     let accepted = async { client.publish(publish).await.await };
     let accepted = timeout(app.0.config.publish_timeout, accepted).await;
     // The message may still be accepted: it cannot be taken back from the store's queue.
@@ -113,7 +114,9 @@ async fn publish(
     let mut response = format!("{{\"rev\":{rev}}}\n").into_response();
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
-    if keeps {
+    // A press or a clear leaves no value behind, and an event leaves the one before.
+    let last = app.0.bus.last(topic.borrowed());
+    if last.is_some_and(|last| last.rev == rev) {
         let (name, value) = header(ETAG, &etag(&app, rev))?;
         response.headers_mut().insert(name, value);
     }

@@ -5,6 +5,7 @@ mod payload;
 mod request;
 
 pub(crate) use event::{encode, message_head, message_tail};
+pub use payload::is_plain_json;
 pub(crate) use payload::{base64_bytes, payload_key, quoted};
 pub(crate) use request::also_null;
 pub use request::decode;

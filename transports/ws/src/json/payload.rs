@@ -72,8 +72,8 @@ const MAX_DEPTH: u8 = 63;
 
 /// Whether every reader of a frame can read this in it: one publisher must not break the frames of all
 /// subscribers. So it is stricter than the grammar: no number beyond a double, no half of a surrogate
-/// pair, no nesting beyond [`MAX_DEPTH`].
-fn is_plain_json(text: &str) -> bool {
+/// pair, no nesting beyond 63 levels.
+pub fn is_plain_json(text: &str) -> bool {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Value { depth: MAX_DEPTH };
     value.deserialize(&mut deserializer).is_ok() && deserializer.end().is_ok()
