@@ -167,6 +167,16 @@ impl App {
     }
 
     fn handle(&mut self, change: Change, progress: &mut Progress) -> anyhow::Result<()> {
+        let before = self.device.record().incarnation;
+        self.follow(change, progress)?;
+        let after = self.device.record().incarnation;
+        if before != after {
+            tracing::info!(%before, %after, "goes on in a new incarnation");
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, change: Change, progress: &mut Progress) -> anyhow::Result<()> {
         match change {
             Change::Online => {
                 tracing::info!(address = %self.address, "connected");
@@ -194,14 +204,7 @@ impl App {
                 progress.told_by = None;
                 self.device.ready(nonce);
             }
-            Change::Heard(heard) => {
-                let before = self.device.record().incarnation;
-                self.device.hear(heard, nonce);
-                let after = self.device.record().incarnation;
-                if before != after {
-                    tracing::info!(%before, %after, "the server has folded the incarnation");
-                }
-            }
+            Change::Heard(heard) => self.device.hear(heard, nonce),
             // By its own will of an earlier connection, or by another device with this id that has left.
             Change::SaidOffline if self.device.is_ready() => self.link.say_online()?,
             Change::SaidOffline => {}

@@ -5,12 +5,22 @@
 //! In this order a count is on disk before anybody can hear of it.
 //!
 //! # Taking a new incarnation
-//! The hub folds boots at or below a device's floor into a sum, and takes no report of them any more. That
-//! happens to a device whose state file is an old copy, or whose id another device uses. It then goes on
-//! in a new incarnation, above the floor, and carries over the clicks that were never handed to a connection
-//! ([`Record::offered`] tells which these are). What was handed over stays behind: the hub may have counted
-//! it before it folded, and a click that is counted twice can't be taken back. So no click counts twice, and what
-//! can be lost are clicks that reached the hub after another device with this id had left it eight boots behind.
+//! An incarnation belongs to one device alone, or the larger of two counts swallows the other's clicks. There are two
+//! signs that this one can't go on, and with each the device goes on in a new one, above every boot that it
+//! knows. A click that is counted twice can't be taken back, so what may be counted already stays behind.
+//!
+//! - **The hub has folded it**: it takes no report of boots at or below the floor any more. That happens when
+//!   other devices use this id. What was never handed to a connection is carried over ([`Record::offered`] tells what was).
+//!   Lost are clicks that reached the hub after others had left the device eight boots behind.
+//! - **The hub knows more of it than was ever handed to a connection**: somebody else counts in it. The state file
+//!   is an older copy that was put back, or there are two copies of it. What the file held at the start may
+//!   then be a part of what the hub knows, so only this run's clicks are carried over, and of the earlier ones those that
+//!   exceed what the hub knows: the other's report has everything that the two have in common. Lost are clicks of
+//!   an earlier run that ended before it found a server, and clicks that two devices hand over in the same moment,
+//!   before either has heard of the other.
+//!
+//! The new incarnation is stored, with what it carries over, before anything is said in it. Whoever is killed before
+//! that write finds the old incarnation with these clicks as an earlier run's, of which it has said nothing.
 
 use latchbus_core::clicks::{ClickTopic, Color, Counter, Incarnation};
 
@@ -63,6 +73,9 @@ pub(crate) struct Device {
     highest: u32,
     /// What the hub was heard to know of this incarnation.
     kept: Counter,
+    /// The part of the count that was made in this run and not handed to a connection. Not stored: what a file
+    /// holds, a copy of it holds too.
+    fresh: Counter,
 }
 
 /// What a device has to say: retained, QoS 1.
@@ -84,6 +97,7 @@ impl Device {
             floor: 0,
             highest: 0,
             kept: Counter::ZERO,
+            fresh: Counter::ZERO,
         }
     }
 
@@ -104,8 +118,7 @@ impl Device {
 
     /// Counts clicks. Beyond 2^53 − 1 they are not counted any more.
     pub(crate) fn click(&mut self, color: Color, n: u64) {
-        self.record.count.add(color, n);
-        self.dirty = true;
+        self.count(color, n);
         self.offer();
     }
 
@@ -115,8 +128,7 @@ impl Device {
             let Some(color) = self.record.run.as_mut().and_then(Run::click) else {
                 break;
             };
-            self.record.count.add(color, 1);
-            self.dirty = true;
+            self.count(color, 1);
         }
         self.offer();
     }
@@ -135,19 +147,11 @@ impl Device {
     }
 
     /// The hub knows this.
-    ///
-    /// A count of this very incarnation that is larger than its own comes from this device itself, with a
-    /// state file that was put back from an older copy. The device goes on from there: a smaller count would change
-    /// nothing at the hub.
     pub(crate) fn hear(&mut self, heard: Heard, nonce: impl FnOnce() -> u32) {
         match heard {
             Heard::Floor(floor) => self.floor = self.floor.max(floor),
             Heard::Count(incarnation, counter) if incarnation == self.record.incarnation => {
                 self.kept = self.kept.join(counter);
-                let (count, offered) = (self.record.count, self.record.offered);
-                self.record.count = count.join(counter);
-                self.record.offered = offered.join(counter);
-                self.dirty |= (count, offered) != (self.record.count, self.record.offered);
             }
             Heard::Count(incarnation, _) => self.highest = self.highest.max(incarnation.boot()),
         }
@@ -216,8 +220,21 @@ impl Device {
         .to_string()
     }
 
-    /// Takes a new incarnation when the hub takes no report of this one; also when nothing was reported in it
-    /// yet and others were, so that a device that lost its state file again and again folds its own past.
+    fn count(&mut self, color: Color, n: u64) {
+        self.record.count.add(color, n);
+        self.fresh.add(color, n);
+        self.dirty = true;
+    }
+
+    /// Whether somebody else counts in this incarnation: what is offered is stored before it is sent, so the
+    /// hub can't have more from this device.
+    fn is_shared(&self) -> bool {
+        let offered = self.record.offered;
+        offered.join(self.kept) != offered
+    }
+
+    /// Takes a new incarnation when this one can't go on; also when nothing was reported in it yet and others
+    /// were, so that a device that lost its state file again and again folds its own past.
     fn renew(&mut self, nonce: impl FnOnce() -> u32) {
         let Record {
             incarnation,
@@ -225,20 +242,30 @@ impl Device {
             offered,
             ..
         } = self.record;
+        let is_shared = self.is_shared();
         let unheard = offered.is_zero() && incarnation.boot() <= self.highest;
-        if !self.is_folded() && !unheard {
+        if !self.is_folded() && !is_shared && !unheard {
             return;
         }
-        let boot = self.floor.max(self.highest).saturating_add(1);
-        // At the very last boot there is no later one: the device falls silent, and says so at its end.
-        if boot <= incarnation.boot() {
+        let known = self.floor.max(self.highest).max(incarnation.boot());
+        let boot = known.saturating_add(1);
+        // At the very last boot there is no later one. The nonce alone parts two devices that share it; below
+        // the floor, the device falls silent, and says so at its end.
+        let parts = boot > incarnation.boot() || is_shared;
+        if !parts {
             return;
         }
         let Some(incarnation) = Incarnation::new(boot, nonce()) else {
             return;
         };
         self.record.incarnation = incarnation;
-        self.record.count = count.since(offered);
+        self.record.count = if is_shared {
+            let earlier = count.since(self.fresh);
+            let beyond = earlier.since(offered.join(self.kept));
+            self.fresh.saturating_add(beyond)
+        } else {
+            count.since(offered)
+        };
         self.record.offered = Counter::ZERO;
         self.kept = Counter::ZERO;
         self.dirty = true;
@@ -247,6 +274,7 @@ impl Device {
     fn offer(&mut self) {
         if self.ready && !self.is_folded() && self.record.offered != self.record.count {
             self.record.offered = self.record.count;
+            self.fresh = Counter::ZERO;
             self.dirty = true;
         }
     }
@@ -411,19 +439,123 @@ mod tests {
         assert!(!device.is_covered_by(&report));
     }
 
+    /// Started from a file that holds so many red clicks, of which so many were offered.
+    fn restarted(count: u64, offered: u64) -> Device {
+        let record = Record {
+            count: Counter::new(count, 0),
+            offered: Counter::new(offered, 0),
+            ..Record::new(NONCE).unwrap()
+        };
+        Device::new("main", "k1", record, false)
+    }
+
     #[test]
-    fn a_state_file_put_back_from_an_older_copy_goes_on_from_what_the_hub_knows() {
-        let mut device = fresh();
-        device.click(Color::Red, 4);
-        device.saved();
-        let heard = [count("1-0badcafe", 10, 2), count("7-00000001", 1, 0)];
-        connect(&mut device, &heard, unneeded);
+    fn a_count_that_somebody_else_has_raised_swallows_no_clicks_of_this_run() {
+        // Two copies of a file with 4 clicks; the other has made 5 more, and so does this one.
+        let mut device = restarted(4, 4);
+        device.click(Color::Red, 5);
+        let heard = [count("1-0badcafe", 9, 0), count("7-00000001", 1, 0)];
+        connect(&mut device, &heard, || OTHER);
+        let report = (topic("8-5eed5eed"), Counter::new(5, 0));
+        assert_eq!(said(&mut device), Some(report.clone()));
+        // The old incarnation is another's now.
+        device.hear(count("1-0badcafe", 20, 0), unneeded);
+        assert_eq!(said(&mut device), Some(report.clone()));
+        let (incarnation, counter) = ("8-5eed5eed", report.1);
+        assert!(!device.is_covered_by(&device.report().unwrap()));
+        device.hear(count(incarnation, counter.red(), 0), unneeded);
+        assert!(device.is_covered_by(&device.report().unwrap()));
+    }
+
+    #[test]
+    fn a_file_put_back_from_an_older_copy_invents_no_clicks() {
+        // 3 of the 10 clicks were not offered when the copy was made, and have been since.
+        let mut device = restarted(10, 7);
+        connect(&mut device, &[count("1-0badcafe", 12, 2)], || OTHER);
+        assert_eq!(device.record().incarnation.to_string(), "2-5eed5eed");
+        assert_eq!(device.record().count, Counter::ZERO);
+        assert_eq!(said(&mut device), None);
         device.click(Color::Blue, 1);
-        let report = (topic("1-0badcafe"), Counter::new(10, 3));
+        let report = (topic("2-5eed5eed"), Counter::new(0, 1));
         assert_eq!(said(&mut device), Some(report));
-        // Its own words come back, late.
-        device.hear(count("1-0badcafe", 10, 2), unneeded);
-        assert!(!device.is_dirty());
+    }
+
+    #[test]
+    fn earlier_clicks_that_the_hub_cannot_know_are_carried_over() {
+        // Copied at 4; 9 more in an earlier run without a server, and 1 in this. The other has made 5.
+        let mut device = restarted(13, 4);
+        device.click(Color::Red, 1);
+        connect(&mut device, &[count("1-0badcafe", 9, 0)], || OTHER);
+        let report = (topic("2-5eed5eed"), Counter::new(5, 0));
+        assert_eq!(said(&mut device), Some(report));
+    }
+
+    #[test]
+    fn two_devices_with_one_incarnation_part_at_the_first_foreign_click() {
+        let mut device = restarted(4, 4);
+        let own = count("1-0badcafe", 4, 0);
+        connect(&mut device, &[own], unneeded);
+        device.hear(count("1-0badcafe", 4, 1), || OTHER);
+        assert_eq!(said(&mut device), None);
+        device.click(Color::Red, 2);
+        let report = (topic("2-5eed5eed"), Counter::new(2, 0));
+        assert_eq!(said(&mut device), Some(report));
+
+        // While it is away it clicks on, and offers nothing of it in the incarnation that it shares.
+        let mut device = restarted(4, 4);
+        connect(&mut device, &[own], unneeded);
+        device.click(Color::Red, 1);
+        device.saved();
+        device.away();
+        device.click(Color::Red, 2);
+        device.saved();
+        connect(&mut device, &[count("1-0badcafe", 8, 0)], || OTHER);
+        let report = (topic("2-5eed5eed"), Counter::new(2, 0));
+        assert_eq!(said(&mut device), Some(report));
+    }
+
+    #[test]
+    fn at_the_last_boot_the_nonce_parts_two_devices() {
+        let mut device = fresh();
+        device.record.incarnation = Incarnation::new(u32::MAX, NONCE).unwrap();
+        device.click(Color::Red, 1);
+        connect(&mut device, &[count("4294967295-0badcafe", 3, 0)], || OTHER);
+        let report = (topic("4294967295-5eed5eed"), Counter::new(1, 0));
+        assert_eq!(said(&mut device), Some(report));
+    }
+
+    #[test]
+    fn its_own_words_are_no_sign_of_another() {
+        let mut device = fresh();
+        connect(&mut device, &[], unneeded);
+        for n in 1..=3 {
+            device.click(Color::Red, 1);
+            // What was given to a connection is on disk; the words may come back after a restart, or late.
+            device.saved();
+            device = Device::new("main", "k1", *device.record(), false);
+            connect(&mut device, &[count("1-0badcafe", n, 0)], unneeded);
+            device.hear(count("1-0badcafe", n - 1, 0), unneeded);
+        }
+        assert_eq!(device.record().count, Counter::new(3, 0));
+    }
+
+    #[test]
+    fn a_shared_simulation_makes_its_remaining_clicks_once() {
+        let run = || Run::resume(None, Some(100), Some(7), || unreachable!());
+        let mut device = fresh();
+        device.set_run(Some(run()));
+        connect(&mut device, &[], unneeded);
+        device.simulate(60);
+        device.saved();
+        // A copy goes on, and finds that the original has.
+        let mut copy = Device::new("main", "k1", *device.record(), false);
+        device.simulate(40);
+        let heard = Heard::Count(device.record().incarnation, device.record().count);
+        copy.simulate(10);
+        connect(&mut copy, &[heard], || OTHER);
+        copy.simulate(60);
+        assert_eq!(said(&mut copy).unwrap().1.total(), 40);
+        assert!(copy.record().run.unwrap().is_complete());
     }
 
     #[test]

@@ -282,6 +282,57 @@ async fn a_device_that_lost_its_state_takes_the_next_boot() {
 }
 
 #[tokio::test]
+async fn two_copies_of_a_state_file_are_both_counted() {
+    let server = Server::start().await;
+    for (url, room) in urls(&server).iter().zip(["one", "two"]) {
+        let flags = ["--room", room];
+        let original = Kiosk::new("k1", url);
+        let clicks = async |kiosk: &Kiosk, lines: &str| {
+            let output = run(kiosk.program(&flags), lines).await;
+            assert!(output.status.success(), "{output:?}");
+            server.last(&format!("clicks/{room}/values")).unwrap()
+        };
+        clicks(&original, "red 4\n").await;
+        let copy = Kiosk::new("k1", url);
+        std::fs::copy(original.state(), copy.state()).unwrap();
+        clicks(&copy, "red 5\n").await;
+        let score = clicks(&original, "red 5\n").await;
+        assert_eq!(score, r#"{"red":14,"blue":0}"#);
+        // They stay apart.
+        clicks(&copy, "blue 1\n").await;
+        let score = clicks(&original, "blue 1\n").await;
+        assert_eq!(score, r#"{"red":14,"blue":2}"#);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn two_copies_that_run_at_once_are_both_counted() {
+    let server = Server::start().await;
+    for (url, red) in urls(&server).iter().zip([0, 9]) {
+        let original = Kiosk::new("k1", url);
+        let output = run(original.program(&[]), "red 2\n").await;
+        assert!(output.status.success(), "{output:?}");
+        let copy = Kiosk::new("k1", url);
+        std::fs::copy(original.state(), copy.state()).unwrap();
+        let mut one = original.start(&[]);
+        let mut two = copy.start(&[]);
+        one.write("red 3\n").await;
+        let score = format!(r#"{{"red":{},"blue":0}}"#, red + 5);
+        server.has("clicks/main/values", &score).await;
+        // The one that hears of it leaves the incarnation to the other.
+        copy.has_stored(Counter::ZERO).await;
+        two.write("red 4\n").await;
+        let score = format!(r#"{{"red":{},"blue":0}}"#, red + 9);
+        server.has("clicks/main/values", &score).await;
+        one.succeeds().await;
+        two.succeeds().await;
+        assert_eq!(server.score(), Counter::new(red + 9, 0));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn many_lines_at_once_arrive_whole() {
     let server = Server::start().await;
     let kiosk = Kiosk::new("k1", &server.mqtt_url());
