@@ -109,6 +109,93 @@ async fn rumqttc_5_at_each_quality_of_service() {
     running.stop().await;
 }
 
+/// A persistent session with QoS 2, and a will: what rumqttc does for either version.
+macro_rules! session_and_will {
+    ($name:ident, $rumqttc:path, $event:path, $packet:path, $options:expr, $will:expr) => {
+        #[tokio::test]
+        async fn $name() {
+            use $event as Event;
+            use $packet as Packet;
+            use $rumqttc::{AsyncClient, mqttbytes::QoS};
+
+            let running = Running::start().await;
+            let port = running.address.port();
+            let (client, mut events) = AsyncClient::new($options("keeper", port, None), 10);
+            client.subscribe("kept/#", QoS::ExactlyOnce).await.unwrap();
+            soon(async {
+                while !matches!(events.poll().await, Ok(Event::Incoming(Packet::SubAck(_)))) {}
+            })
+            .await;
+            // It leaves as a crash does, and its will reaches nobody but the topic.
+            drop((client, events));
+            eventually(|| running.server.metrics().sessions_away.get() == 1).await;
+            for number in 0..300 {
+                running
+                    .publish("kept/x", &number.to_string(), false, 2)
+                    .await;
+            }
+            let will = Some($will);
+            let (client, mut events) = AsyncClient::new($options("keeper", port, will), 10);
+            let mut received = Vec::new();
+            soon(async {
+                while received.len() < 300 {
+                    match events.poll().await.unwrap() {
+                        Event::Incoming(Packet::ConnAck(ack)) => assert!(ack.session_present),
+                        Event::Incoming(Packet::Publish(publish)) => {
+                            received.push(publish.payload);
+                        }
+                        _ => {}
+                    }
+                }
+            })
+            .await;
+            let expected: Vec<_> = (0..300).map(|number: u32| number.to_string()).collect();
+            assert_eq!(received, expected);
+            drop((client, events));
+            let will = || running.bus.last(topic("will"));
+            eventually(|| will().is_some()).await;
+            assert_eq!(will().unwrap().payload.bytes(), "gone");
+            running.stop().await;
+        }
+    };
+}
+
+session_and_will!(
+    rumqttc_3_1_1_persistent_session_and_will,
+    rumqttc,
+    rumqttc::Event,
+    rumqttc::Packet,
+    |id: &str, port, will: Option<rumqttc::LastWill>| {
+        let mut options = MqttOptions::new(id, "127.0.0.1", port);
+        options.set_clean_session(false);
+        if let Some(will) = will {
+            options.set_last_will(will);
+        }
+        options
+    },
+    rumqttc::LastWill::new("will", "gone", QoS::AtLeastOnce, true)
+);
+
+session_and_will!(
+    rumqttc_5_persistent_session_and_will,
+    rumqttc::v5,
+    rumqttc::v5::Event,
+    rumqttc::v5::mqttbytes::v5::Packet,
+    |id: &str, port, will: Option<rumqttc::v5::mqttbytes::v5::LastWill>| {
+        let mut options = rumqttc::v5::MqttOptions::new(id, "127.0.0.1", port);
+        options.set_clean_start(false);
+        options.set_connect_properties(rumqttc::v5::mqttbytes::v5::ConnectProperties {
+            session_expiry_interval: Some(300),
+            ..rumqttc::v5::mqttbytes::v5::ConnectProperties::new()
+        });
+        if let Some(will) = will {
+            options.set_last_will(will);
+        }
+        options
+    },
+    rumqttc::v5::mqttbytes::v5::LastWill::new("will", "gone", QoS5::AtLeastOnce, true, None)
+);
+
 #[tokio::test]
 async fn our_client_publishes_subscribes_and_confirms() {
     let running = Running::start().await;

@@ -552,7 +552,7 @@ async fn clients_of_an_older_version_or_without_an_id_are_told() {
 #[tokio::test]
 async fn bad_bytes_end_their_own_connection() {
     const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a";
-    let before: [(&str, &[u8]); 12] = [
+    let before: [(&str, &[u8]); 14] = [
         ("a packet before CONNECT", b"\xc0\x00"),
         ("a publish before CONNECT", b"\x30\x03\x00\x01a"),
         ("HTTP", b"GET / HTTP/1.1\r\n\r\n"),
@@ -581,10 +581,18 @@ async fn bad_bytes_end_their_own_connection() {
             "U+0000 in the id",
             b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01\x00",
         ),
+        (
+            "invalid UTF-8 in the will's topic",
+            b"\x10\x12\x00\x04MQTT\x04\x06\x00\x00\x00\x01a\x00\x01\xff\x00\x00",
+        ),
+        (
+            "invalid UTF-8 in the user name",
+            b"\x10\x10\x00\x04MQTT\x04\x82\x00\x00\x00\x01a\x00\x01\xff",
+        ),
         ("a length of five bytes", b"\x10\xff\xff\xff\xff\x7f"),
         ("256 MB", b"\x10\xff\xff\xff\x7f"),
     ];
-    let after: [(&str, &[u8]); 28] = [
+    let after: [(&str, &[u8]); 32] = [
         ("second CONNECT", CONNECT),
         ("CONNACK", b"\x20\x02\x00\x00"),
         ("SUBACK", b"\x90\x03\x00\x01\x00"),
@@ -616,6 +624,13 @@ async fn bad_bytes_end_their_own_connection() {
         ("SUBSCRIBE with QoS 3", b"\x82\x06\x00\x01\x00\x01a\x03"),
         ("SUBSCRIBE cut short", b"\x82\x05\x00\x01\x00\x01a"),
         ("UNSUBSCRIBE without filters", b"\xa2\x02\x00\x01"),
+        (
+            "invalid UTF-8 in a filter",
+            b"\x82\x06\x00\x01\x00\x01\xff\x00",
+        ),
+        ("UNSUBSCRIBE with flags 0", b"\xa0\x05\x00\x01\x00\x01a"),
+        ("DISCONNECT with flags", b"\xe1\x00"),
+        ("DISCONNECT with a body", b"\xe0\x01\x00"),
         ("PUBREL with flags 0", b"\x60\x02\x00\x01"),
         ("PINGREQ with a body", b"\xc0\x01\x00"),
         ("a packet over the bound", b"\x30\xff\xff\xff\x7f"),

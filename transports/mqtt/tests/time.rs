@@ -22,7 +22,6 @@ use rmqtt_codec::v3::{Connect, LastWill, Packet};
 use rmqtt_codec::v5;
 use support::{Raw, client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::codec::Encoder;
@@ -180,11 +179,6 @@ async fn v5_open(world: &World, delay: u32) -> (DuplexStream, JoinHandle<()>, bo
 #[tokio::test(start_paused = true)]
 async fn a_delayed_will_waits_for_a_return_and_sessions_expire() {
     let world = World::new(Config::default());
-    // Housekeeping is part of serving.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = world.server.clone();
-    let housekeeping = tokio::spawn(async move { server.serve(listener).await });
-
     let (stream, serving, _) = v5_open(&world, 5).await;
     drop(stream);
     serving.await.unwrap();
@@ -205,7 +199,6 @@ async fn a_delayed_will_waits_for_a_return_and_sessions_expire() {
     let (_stream, _serving, present) = v5_open(&world, 5).await;
     assert!(!present, "expired");
     world.bus.close().await;
-    housekeeping.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

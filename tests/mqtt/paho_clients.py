@@ -1,0 +1,266 @@
+"""paho-mqtt, 3.1.1 and 5, over TCP and WebSocket, against latchbus."""
+
+import threading
+import time
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from server import DEADLINE, Checks, Server, same, until
+
+RETAINED = 10_000
+
+
+class Client:
+    """A paho client with its loop in a thread, and what it has received."""
+
+    def __init__(self, server, kind, name, clean=True, will=None, expiry=300):
+        version, transport = kind
+        self.five = version == 5
+        protocol = mqtt.MQTTv5 if self.five else mqtt.MQTTv311
+        options = {} if self.five else {"clean_session": clean}
+        self.paho = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=protocol, transport=transport, **options
+        )
+        if transport == "websockets":
+            self.paho.ws_set_options(path="/mqtt")
+        self.received, self.subscribed, self.connacks, self.losses = [], [], [], []
+        self.paho.on_message = lambda _client, _data, message: self.received.append(message)
+        self.paho.on_subscribe = lambda _client, _data, _id, codes, _properties: self.subscribed.append(codes)
+        self.paho.on_connect = lambda _client, _data, flags, code, _properties: self.connacks.append((flags, code))
+        self.paho.on_disconnect = lambda _client, _data, _flags, code, _properties: self.losses.append(code)
+        if will:
+            self.paho.will_set(*will)
+        connect = {}
+        if self.five:
+            connect["clean_start"] = clean
+            connect["properties"] = Properties(PacketTypes.CONNECT)
+            if not clean:
+                connect["properties"].SessionExpiryInterval = expiry
+        port = server.http if transport == "websockets" else server.mqtt
+        self.paho.connect("127.0.0.1", port, **connect)
+        self.paho.loop_start()
+        until(lambda: self.connacks, "CONNACK")
+        flags, code = self.connacks[0]
+        assert not code.is_failure, code
+        self.session_present = flags.session_present
+
+    def subscribe(self, topic, qos=0, **options):
+        before = len(self.subscribed)
+        if self.five:
+            properties = options.pop("properties", None)
+            self.paho.subscribe(topic, options=SubscribeOptions(qos=qos, **options), properties=properties)
+        else:
+            self.paho.subscribe(topic, qos)
+        until(lambda: len(self.subscribed) > before, "SUBACK")
+        return self.subscribed[-1][0].value
+
+    def publish(self, topic, payload, qos=0, retain=False, properties=None):
+        self.paho.publish(topic, payload, qos, retain, properties).wait_for_publish(DEADLINE)
+
+    def expect(self, *messages):
+        until(lambda: len(self.received) >= len(messages), f"{messages} but {self.texts()}")
+        same(self.texts(), list(messages))
+        self.received.clear()
+
+    def texts(self):
+        return [message.payload.decode() for message in self.received]
+
+    def cut(self):
+        """Ends the connection as a network does."""
+        self.paho.on_disconnect = None
+        self.paho.loop_stop()
+        socket = self.paho.socket()
+        if socket:
+            socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.paho.disconnect()
+        self.paho.loop_stop()
+
+
+def each_quality(server, kind):
+    with Client(server, kind, "quality") as client:
+        for qos in range(3):
+            same(client.subscribe("quality", qos), qos)
+            for published in range(3):
+                client.publish("quality", f"{qos} {published}", published)
+            client.expect(*(f"{qos} {published}" for published in range(3)))
+
+
+def retained(server, kind):
+    topic = f"retained/{kind[0]}/{kind[1]}/é"
+    with Client(server, kind, "writer") as writer, Client(server, kind, "reader") as reader:
+        writer.publish(topic, "first", 1, True)
+        writer.publish(topic, "second", 1, True)
+        reader.subscribe(topic, 1)
+        until(lambda: reader.received, "the retained message")
+        assert reader.received[0].retain
+        reader.expect("second")
+        reader.subscribe(topic, 1)
+        reader.expect("second")
+        writer.publish(topic, "third", 1, True)
+        until(lambda: reader.received, "the live message")
+        assert not reader.received[0].retain
+        reader.expect("third")
+        writer.publish(topic, "", 1, True)
+        reader.expect("")
+        reader.subscribe(topic, 1)
+        writer.publish(topic, "event", 1)
+        reader.expect("event")
+
+
+def will(server, kind):
+    with Client(server, kind, "watcher") as watcher:
+        watcher.subscribe("will/#", 2)
+        with Client(server, kind, "polite", will=("will/polite", "gone", 1, False)):
+            pass
+        Client(server, kind, "cut", will=("will/cut", "gone", 1, False)).cut()
+        watcher.expect("gone")
+
+
+def persistent(server, kind):
+    name = f"persistent-{kind[0]}-{kind[1]}"
+    with Client(server, kind, name, clean=False) as first:
+        assert not first.session_present
+        first.subscribe(name, 2)
+    numbers = [str(number) for number in range(300)]
+    with Client(server, kind, "publisher") as publisher:
+        for number in numbers:
+            publisher.paho.publish(name, number, 2)
+        publisher.publish(name, "end", 2)
+    with Client(server, kind, name, clean=False) as second:
+        assert second.session_present
+        second.expect(*numbers, "end")
+    with Client(server, kind, name, clean=True) as third:
+        assert not third.session_present
+
+
+def takeover(server, kind):
+    first = Client(server, kind, "twin")
+    # paho would come back and take the name in its turn.
+    first.paho.reconnect_delay_set(60, 60)
+    with Client(server, kind, "twin") as second:
+        until(lambda: first.losses, "the end of the first")
+        if kind[0] == 5:
+            same(first.losses[0].value, 0x8E)
+        second.subscribe("twin")
+        second.publish("twin", "x")
+        second.expect("x")
+    first.cut()
+
+
+def snapshot(server, kind):
+    with Client(server, (3, "tcp"), "filler") as filler:
+        for number in range(RETAINED):
+            filler.paho.publish(f"many/{number}", str(number), 1, True)
+        filler.publish("many/last", "last", 1, True)
+    for qos in range(3):
+        with Client(server, kind, f"many-{qos}") as client:
+            client.subscribe("many/#", qos)
+            until(lambda: len(client.received) > RETAINED, "the snapshot")
+            same({message.topic for message in client.received}, {"many/last", *(f"many/{n}" for n in range(RETAINED))})
+            same(len(client.received), RETAINED + 1)
+
+
+def request_response_5(server, transport):
+    kind = (5, transport)
+    with Client(server, kind, "asker") as asker, Client(server, kind, "answerer") as answerer:
+        asker.subscribe("answers/asker", 1)
+        answerer.subscribe("questions", 1)
+        asked = Properties(PacketTypes.PUBLISH)
+        asked.ResponseTopic, asked.CorrelationData = "answers/asker", b"\x00\xff"
+        asked.UserProperty = [("a", "1"), ("a", "2")]
+        asker.publish("questions", "?", 1, properties=asked)
+        until(lambda: answerer.received, "the question")
+        question = answerer.received[0].properties
+        same(question.UserProperty, [("a", "1"), ("a", "2")])
+        answer = Properties(PacketTypes.PUBLISH)
+        answer.CorrelationData = question.CorrelationData
+        answerer.publish(question.ResponseTopic, "!", 1, properties=answer)
+        until(lambda: asker.received, "the answer")
+        same(asker.received[0].properties.CorrelationData, b"\x00\xff")
+
+
+def options_5(server, transport):
+    with Client(server, (5, transport), "options") as client:
+        client.subscribe("options/#", 1, noLocal=True)
+        client.publish("options/a", "own", 1)
+        with Client(server, (5, transport), "other") as other:
+            other.publish("options/a", "other", 1)
+            other.publish("options/kept", "kept", 1, True)
+        client.expect("other", "kept")
+        client.subscribe("options/+", 1, retainHandling=2, retainAsPublished=True)
+        client.publish("options/kept", "again", 1, True)
+        until(lambda: client.received, "the message")
+        assert client.received[0].retain
+        client.expect("again")
+        identified = Properties(PacketTypes.SUBSCRIBE)
+        identified.SubscriptionIdentifier = 300000
+        client.subscribe("options/kept", 1, properties=identified)
+        until(lambda: client.received, "the retained message")
+        same(client.received[0].properties.SubscriptionIdentifier, [300000])
+        client.publish("options/kept", "", 1, True)
+
+
+def refused_5(server, transport):
+    with Client(server, (5, transport), "refused") as client:
+        codes = []
+        client.paho.on_publish = lambda _client, _data, _id, code, _properties: codes.append(code.value)
+        client.paho.publish("clicks/main/values", "{}", 1)
+        until(lambda: codes, "the answer")
+        same(codes, [0x87])
+        same(client.subscribe("$share/none", 1), 0x8F)
+
+
+def through_a_cut(server, kind):
+    """QoS 2 with a connection that ends in the middle: each message once."""
+    name = f"cuts-{kind[0]}-{kind[1]}"
+    with Client(server, kind, name + "-reader") as reader:
+        reader.subscribe(name, 2)
+        writer = Client(server, kind, name, clean=False)
+        writer.paho.reconnect_delay_set(1, 1)
+        sent = [str(number) for number in range(500)]
+        def cuts():
+            for _ in range(3):
+                time.sleep(0.05)
+                socket = writer.paho.socket()
+                if socket:
+                    try:
+                        socket.shutdown(2)
+                    except (OSError, AttributeError):
+                        pass
+                time.sleep(1.2)
+        cutting = threading.Thread(target=cuts)
+        cutting.start()
+        for number in sent:
+            writer.paho.publish(name, number, 2)
+            time.sleep(0.005)
+        cutting.join()
+        until(lambda: len(reader.received) >= len(sent), "all messages")
+        same(sorted(reader.texts(), key=int), sent)
+        writer.__exit__()
+
+
+def main():
+    checks = Checks()
+    with Server() as server:
+        for version in (3, 5):
+            for transport in ("tcp", "websockets"):
+                kind = (version, transport)
+                for check in (each_quality, retained, will, persistent, takeover, snapshot):
+                    checks.run(f"{check.__name__} {version} {transport}", check, server, kind)
+                if transport == "tcp":
+                    checks.run(f"through_a_cut {version}", through_a_cut, server, kind)
+        for transport in ("tcp", "websockets"):
+            for check in (request_response_5, options_5, refused_5):
+                checks.run(f"{check.__name__} {transport}", check, server, transport)
+    checks.finish()
+
+
+main()

@@ -1,0 +1,74 @@
+"""A latchbus server in memory, and checks that are counted."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+DEADLINE = 30
+
+
+class Server:
+    """`latchbus --ephemeral` on ports of the system's choice."""
+
+    def __enter__(self):
+        command = [os.environ["LATCHBUS"], "--ephemeral", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.log = []
+        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+        line = self.process.stdout.readline()
+        words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if "mqtt" not in words:
+            self.process.wait(DEADLINE)
+            raise RuntimeError(f"no server: {line!r} {''.join(self.log)}")
+        self.mqtt = int(words["mqtt"].rsplit(":", 1)[1])
+        self.http = int(words["http"].rsplit(":", 1)[1])
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            status = self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        if status != 0:
+            raise RuntimeError(f"the server ended with {status}: {''.join(self.log)}")
+
+
+class Checks:
+    """Runs checks one after the other; the last line says how many passed and failed."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def run(self, name, check, *arguments):
+        begun = time.monotonic()
+        try:
+            check(*arguments)
+        except Exception:
+            self.failed += 1
+            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
+        else:
+            self.passed += 1
+            print(f"ok     {name} ({time.monotonic() - begun:.2f} s)", flush=True)
+
+    def finish(self):
+        print(f"{self.passed} passed, {self.failed} failed")
+        sys.exit(1 if self.failed else 0)
+
+
+def until(condition, what):
+    """Waits until a condition holds."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not in time: {what}")
+        time.sleep(0.005)
+
+
+def same(found, expected):
+    if found != expected:
+        raise AssertionError(f"{found!r} is not {expected!r}")
