@@ -48,7 +48,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let bound_http = Bound::bind(settings.http, "HTTP")?;
     let bound_mqtt = Bound::bind(settings.mqtt, "MQTT")?;
     let store = settings.bus.store.clone();
-    let bus = Bus::open(settings.bus)?;
+    let bus = Bus::open(settings.bus.clone())?;
     let mut signals = Signals::listen().context("cannot wait for signals")?;
     let http_listener = bound_http.map(|bound| bound.listen("HTTP")).transpose()?;
     let mqtt_listener = bound_mqtt.map(|bound| bound.listen("MQTT")).transpose()?;
@@ -60,7 +60,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         }
     }
     let addresses = [address(&http_listener), address(&mqtt_listener)];
-    let mqtt = mqtt_server(&bus, settings.connections, settings.sessions_away);
+    let mqtt = mqtt_server(&bus, &settings);
     let mut tasks = JoinSet::new();
     if let Some((listener, _)) = http_listener {
         let config = http::Config {
@@ -102,21 +102,19 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
 }
 
-fn mqtt_server(
-    bus: &Bus,
-    connections: usize,
-    sessions_away: usize,
-) -> latchbus_mqtt::server::Server {
+fn mqtt_server(bus: &Bus, settings: &Settings) -> latchbus_mqtt::server::Server {
     use latchbus_mqtt::server::{Config, Server};
 
     let mut config = Config {
-        max_connections: connections,
-        max_sessions_away: sessions_away,
+        max_connections: settings.connections,
+        max_sessions_away: settings.sessions_away,
         ..Config::default()
     };
     let limits = bus.limits();
     let longest = limits.payload_bytes + limits.topic_bytes + PACKET_HEADROOM_BYTES;
     config.bounds.max_packet_bytes = config.bounds.max_packet_bytes.max(longest);
+    config.bounds.keep_alive = settings.mqtt_keep_alive;
+    config.bounds.refused_filters = settings.mqtt_refused_filters.clone().into();
     Server::new(bus.clone(), config)
 }
 

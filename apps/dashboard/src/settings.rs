@@ -7,12 +7,14 @@ pub use layer::{HistoryLayer, Layer, LimitsLayer};
 pub use values::{Filter, HostName, Listen, LogFilter, Origin, Room, Serial, Within};
 
 use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use latchbus_bus::{ClickLimits, HistoryRule, Options, SessionLimits, StoreKind};
 use latchbus_core::clicks::ClickTopic;
 use latchbus_core::hub;
+use latchbus_core::topic::TopicFilter;
 use latchbus_ws::OriginPolicy;
 
 /// The directory of the store unless another is named, below the one in which the program runs.
@@ -35,6 +37,10 @@ pub struct Settings {
     pub connections: usize,
     /// MQTT sessions that are kept while their clients are away.
     pub sessions_away: usize,
+    /// Filters that MQTT clients may not subscribe to.
+    pub mqtt_refused_filters: Vec<TopicFilter<String>>,
+    /// The keep-alive that MQTT 5 clients are told to use instead of their own.
+    pub mqtt_keep_alive: Option<Duration>,
     /// How the bus is set up.
     pub bus: Options,
 }
@@ -102,6 +108,8 @@ impl Default for Settings {
             origin: OriginPolicy::default(),
             connections: 20_000,
             sessions_away: 10_000,
+            mqtt_refused_filters: Vec::new(),
+            mqtt_keep_alive: None,
             bus: Options {
                 store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
                 ..Options::default()
@@ -142,6 +150,8 @@ impl Settings {
             allow_origins,
             allow_hosts,
             rooms,
+            mqtt_refused_filters,
+            mqtt_keep_alive_secs,
             limits,
             history,
         } = layer;
@@ -159,6 +169,12 @@ impl Settings {
         }
         if let Some(rooms) = rooms {
             self.bus.rooms = rooms.into_iter().map(|room| room.0).collect();
+        }
+        if let Some(filters) = mqtt_refused_filters {
+            self.mqtt_refused_filters = filters.into_iter().map(|filter| filter.0).collect();
+        }
+        if let Some(Within(secs)) = mqtt_keep_alive_secs {
+            self.mqtt_keep_alive = Some(Duration::from_secs(secs as u64));
         }
         match (data_dir, ephemeral) {
             (Some(_), Some(true)) => {

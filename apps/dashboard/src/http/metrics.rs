@@ -5,9 +5,13 @@ use core::fmt::{Display, Write as _};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use latchbus_bus::Peer;
 use latchbus_core::hub::Hub;
 
 use super::App;
+
+/// Clients that are named for what they have lost.
+const CLIENTS_SHOWN: usize = 16;
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -19,6 +23,7 @@ fn text(app: &App) -> String {
     let (bus, counts) = (&app.0.bus, &app.0.counts);
     let (metrics, hub, mqtt) = (bus.metrics(), bus.hub_counts(), app.0.mqtt.metrics());
     let (kept, subscriptions) = bus.read(|hub: &Hub<_>| (hub.places_taken(), hub.subscriptions()));
+    let lost = bus.lost();
     let commit_seconds = metrics.commit_micros.get() as f64 / 1e6;
 
     let mut out = Page::default();
@@ -56,14 +61,31 @@ fn text(app: &App) -> String {
     );
     out.counter(
         "messages_conflated_total",
-        "Values that ended subscriptions did not take because a newer one had replaced them.",
-        metrics.conflated.get(),
+        "Values that subscriptions did not take because a newer one had replaced them.",
+        lost.conflated,
     );
     out.counter(
         "messages_skipped_total",
-        "Events that ended subscriptions did not take before they were gone.",
-        metrics.skipped.get(),
+        "Events that subscriptions did not take before they were gone.",
+        lost.skipped,
     );
+    out.counter(
+        "messages_expired_total",
+        "Messages that were not delivered because their time was over.",
+        lost.expired,
+    );
+    out.family(
+        "client_lost",
+        "gauge",
+        "Values conflated and events skipped for each of the clients that lost the most.",
+    );
+    for behind in bus.behind(CLIENTS_SHOWN) {
+        let Peer {
+            transport, name, ..
+        } = &behind.peer;
+        let labels = format!("{{transport=\"{transport}\",client=\"{}\"}}", escaped(name));
+        out.sample("client_lost", &labels, behind.lost());
+    }
 
     out.counter(
         "publishes_accepted_total",
@@ -151,6 +173,16 @@ fn text(app: &App) -> String {
         mqtt.sessions_dropped.get(),
     );
     out.counter(
+        "mqtt_takeovers_total",
+        "MQTT connections that another one of the same client id has ended.",
+        mqtt.takeovers.get(),
+    );
+    out.counter(
+        "mqtt_connect_timeouts_total",
+        "MQTT connections whose CONNECT did not come in time.",
+        mqtt.connect_timeouts.get(),
+    );
+    out.counter(
         "mqtt_violations_total",
         "MQTT connections that ended because the client broke the protocol or was silent too long.",
         mqtt.violations.get(),
@@ -184,6 +216,12 @@ fn text(app: &App) -> String {
         );
     }
     out.0
+}
+
+/// A label's value, in which the format gives three characters a meaning.
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n")
 }
 
 /// The text as it grows. That a string grows cannot fail.

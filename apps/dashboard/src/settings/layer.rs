@@ -30,6 +30,10 @@ pub struct Layer {
     pub allow_hosts: Option<Vec<HostName>>,
     /// Rooms that are shown before their first click.
     pub rooms: Option<Vec<Room>>,
+    /// Filters that MQTT clients may not subscribe to; in the file alone.
+    pub mqtt_refused_filters: Option<Vec<Filter>>,
+    /// The keep-alive that MQTT 5 clients are told to use, in seconds; in the file alone.
+    pub mqtt_keep_alive_secs: Option<Within<1, 65_535>>,
     /// Bounds; in the file alone.
     pub limits: LimitsLayer,
     /// Topics that keep more than their last value; in the file alone.
