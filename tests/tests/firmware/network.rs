@@ -97,7 +97,7 @@ async fn next_frame(from: &mut UnixStream) -> Option<Vec<u8>> {
 
 /// Changes a bit that the checksums of IP or TCP cover. Damage elsewhere is what Ethernet's own checksum finds; it
 /// does not exist in here, and such frames are lost instead.
-fn change(frame: &mut Vec<u8>, rng: &mut Rng) {
+fn change(frame: &mut [u8], rng: &mut Rng) {
     const ETHERNET_BYTES: usize = 14;
     const IPV4: [u8; 2] = [0x08, 0x00];
     if frame.get(12..14) == Some(&IPV4) {
