@@ -169,9 +169,10 @@ async fn nobody_is_given_what_has_expired() {
     let filter = TopicFilter::parse("e/#").unwrap();
     let mut steps = (running.bus.subscribe(filter, Mode::Latest, Start::Live)).unwrap();
     let mut v5 = V5::open(running.address, "p").await;
-    v5.publish(expiring("e/short", 1, 1)).await;
+    // Two seconds, so that one has passed for the others too, which are rounded up.
+    v5.publish(expiring("e/short", 2, 1)).await;
     v5.publish(expiring("e/long", 100, 2)).await;
-    v5.publish(expiring("e/renewed", 1, 3)).await;
+    v5.publish(expiring("e/renewed", 2, 3)).await;
     v5.publish(expiring("e/renewed", 100, 4)).await;
 
     // A topic whose value has expired is cleared, and whoever reads the bus sees it.
