@@ -100,7 +100,7 @@ test('two tabs of one browser count apart, as one device', async (t) => {
   for (const color of ['red', 'blue']) await Promise.all(tabs.map((tab) => tab.locator(`#${color}`).click()));
   for (const tab of tabs) {
     await showsSoon(tab, { red: 2, blue: 2, pending: 0 });
-    await until(async () => (await tab.locator('#devices tr').count()) === 1, 'both tabs are one device');
+    await until(async () => (await tab.locator('#devices tr').count()) === 1, () => 'both tabs as one device');
   }
   assert.equal((await incarnations(tabs[0])).length, 2);
 });

@@ -188,8 +188,13 @@ impl Model {
                 let snapshot_to = if sub.fresh { sub.began } else { 0 };
                 let log_to = snapshot_to.max(sub.catch_up_to);
                 let event = ring(sub.taken.max(sub.given_up), true);
-                let behind = logged.into_iter().chain(event).filter(|rev| *rev <= log_to);
-                behind.min().or_else(|| ring(sub.taken.max(log_to), false))
+                let behind = logged.into_iter().chain(event);
+                let behind = behind.filter(|rev| *rev <= log_to).min();
+                if behind.is_none() {
+                    // The log has nothing more that is older than the ring.
+                    sub.taken = sub.taken.max(log_to);
+                }
+                behind.or_else(|| ring(sub.taken, false))
             }
         };
         if !sub.synced && next.is_none_or(|rev| rev > sub.began) {
