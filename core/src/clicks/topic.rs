@@ -47,6 +47,13 @@ pub enum ClickTopic<'a> {
         /// Whose presence it is.
         device: &'a str,
     },
+    /// `clicks/<room>/<device>/trouble`: what of this device's the hub could not read, retained.
+    Trouble {
+        /// Where the device counts.
+        room: &'a str,
+        /// Whose reports were malformed.
+        device: &'a str,
+    },
     /// `clicks/<room>/values`: the hub's sum of all devices, retained.
     Values {
         /// Whose sum.
@@ -115,6 +122,7 @@ impl<'a> ClickTopic<'a> {
                 "pressed" => Ok(Some(Self::Pressed { room, device })),
                 "floor" => Ok(Some(Self::Floor { room, device })),
                 "status" => Ok(Some(Self::Status { room, device })),
+                "trouble" => Ok(Some(Self::Trouble { room, device })),
                 _ => Ok(None),
             },
         }
@@ -129,6 +137,7 @@ impl<'a> ClickTopic<'a> {
             | Self::Press { room, .. }
             | Self::Pressed { room, .. }
             | Self::Status { room, .. }
+            | Self::Trouble { room, .. }
             | Self::Values { room }
             | Self::Share { room }
             | Self::Rate { room } => room,
@@ -149,6 +158,7 @@ impl fmt::Display for ClickTopic<'_> {
             Self::Press { device, .. } => write!(f, "{device}/press"),
             Self::Pressed { device, .. } => write!(f, "{device}/pressed"),
             Self::Status { device, .. } => write!(f, "{device}/status"),
+            Self::Trouble { device, .. } => write!(f, "{device}/trouble"),
             Self::Values { .. } => f.write_str("values"),
             Self::Share { .. } => f.write_str("share"),
             Self::Rate { .. } => f.write_str("rate"),
@@ -176,8 +186,8 @@ pub fn is_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// Whether only the hub may publish to this topic: `values`, `share` and `rate` of a room, `floor`
-/// and `pressed` of a device, and `$SYS` with everything below it.
+/// Whether only the hub may publish to this topic: `values`, `share` and `rate` of a room, `floor`,
+/// `pressed` and `trouble` of a device, and `$SYS` with everything below it.
 ///
 /// The levels of room and device may be anything here, valid names or not, so that a subscriber to
 /// `clicks/+/values` never sees a forged one.
@@ -192,7 +202,7 @@ pub fn is_reserved(topic: &str) -> bool {
     let mut levels = levels.split('/').skip(1);
     match (levels.next(), levels.next(), levels.next()) {
         (Some(kind), None, _) => matches!(kind, "values" | "share" | "rate"),
-        (Some(_), Some(kind), None) => matches!(kind, "floor" | "pressed"),
+        (Some(_), Some(kind), None) => matches!(kind, "floor" | "pressed" | "trouble"),
         _ => false,
     }
 }
@@ -231,6 +241,10 @@ mod tests {
             (
                 "clicks/main/kiosk-1/status",
                 ClickTopic::Status { room, device },
+            ),
+            (
+                "clicks/main/kiosk-1/trouble",
+                ClickTopic::Trouble { room, device },
             ),
             ("clicks/main/values", ClickTopic::Values { room }),
             ("clicks/main/share", ClickTopic::Share { room }),
@@ -319,6 +333,7 @@ mod tests {
             "clicks/main/rate",
             "clicks/main/kiosk-1/floor",
             "clicks/main/kiosk-1/pressed",
+            "clicks/main/kiosk-1/trouble",
             "clicks//values",
             "clicks/my room/rate",
             "clicks/main//floor",
@@ -338,6 +353,7 @@ mod tests {
             "clicks/main/kiosk-1/values",
             "clicks/main/values/x",
             "clicks/main/kiosk-1/floor/x",
+            "clicks/main/trouble",
             "clicks/main/kiosk-1/press",
             "clicks/main/kiosk-1/status",
             "clicks/main/kiosk-1/count/1-0badcafe",

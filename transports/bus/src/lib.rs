@@ -39,6 +39,7 @@ mod clock;
 mod expiring;
 pub mod faulty;
 mod group;
+mod json;
 mod link;
 pub mod memory;
 mod message;
@@ -52,6 +53,7 @@ mod shared;
 mod store;
 mod subscription;
 mod sys;
+mod troubles;
 mod wake;
 mod writer;
 

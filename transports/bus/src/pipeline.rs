@@ -30,6 +30,7 @@ use crate::refusal::PublishRefused;
 use crate::rooms::{Raised, Reported, Rooms};
 use crate::shared::{Changes, Shared};
 use crate::store::{Change, Loaded, StoredValue};
+use crate::troubles::Troubles;
 use crate::{Payload, Properties, Publish};
 
 /// Places of the hub's log that are kept for its own topics, besides those of every room: floors, presses,
@@ -57,6 +58,7 @@ pub(crate) struct Pipeline {
     planned: BTreeMap<String, usize>,
     planned_places: usize,
     malformed_log: SparseLog,
+    troubles: Troubles,
 }
 
 /// What follows from one message.
@@ -128,6 +130,7 @@ impl Pipeline {
             planned: BTreeMap::new(),
             planned_places: 0,
             malformed_log: SparseLog::default(),
+            troubles: Troubles::default(),
         };
         shared.change(|changes| {
             for (topic, history, value) in loaded.values {
@@ -266,12 +269,20 @@ impl Pipeline {
         accepted
     }
 
-    /// Shows the rates; to be called about every second.
+    /// Shows the rates and what was malformed; to be called about every second.
     pub(crate) fn tick(&mut self) {
         let at = unix_ms();
         let rates = self.rooms.rates(at);
+        let troubles = self.troubles.changed();
         let shared = Arc::clone(&self.shared);
         shared.change(|changes| {
+            for (room, device, trouble) in troubles {
+                let (room, device) = (&*room, &*device);
+                let step = Step::derived(ClickTopic::Trouble { room, device }, trouble);
+                if self.has_place(changes, &step) {
+                    self.show(changes, step, at);
+                }
+            }
             for (room, rate) in rates {
                 let topic = ClickTopic::Rate { room: &room };
                 self.show(changes, Step::derived(topic, rate), at);
@@ -486,6 +497,16 @@ impl Pipeline {
         }
     }
 
+    /// Whether the hub has room for what a peer's mistake makes it say: no more than for what peers say
+    /// themselves.
+    fn has_place(&self, changes: &Changes<'_>, step: &Step) -> bool {
+        let hub = changes.hub();
+        let Step::Publish { topic, .. } = step else {
+            return true;
+        };
+        hub.places_taken() < self.places || hub.last(topic.borrowed()).is_some()
+    }
+
     fn history_of(&self, topic: &TopicName<String>) -> u16 {
         let rule = self.history.iter().find(|rule| rule.filter.matches(topic));
         rule.map_or(1, |rule| rule.keep.max(1))
@@ -544,6 +565,7 @@ impl Pipeline {
         reason: &dyn Display,
     ) -> PublishRefused {
         self.malformed_log.warn(kind, topic, reason);
+        self.troubles.note(topic, reason, unix_ms(), &self.rooms);
         PublishRefused::Malformed {
             kind,
             reason: reason.to_string(),

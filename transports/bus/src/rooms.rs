@@ -139,6 +139,11 @@ impl Rooms {
             .map_or(Counter::ZERO, |room| room.score.value)
     }
 
+    /// Whether the device has counted here.
+    pub(crate) fn knows(&self, room: &str, device: &str) -> bool {
+        self.record(room, device).is_some()
+    }
+
     /// What is to be stored of a device.
     pub(crate) fn record(&self, room: &str, device: &str) -> Option<&Record> {
         let device = self.rooms.get(room)?.devices.get(device)?;

@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::bus::{Behind, Bus, Inner};
 use crate::clock::unix_ms;
+use crate::json::json_text;
 use crate::shared::Changes;
 use crate::{Payload, Publish};
 
@@ -71,7 +72,8 @@ fn report(bus: &Bus, started: Instant) {
 /// The clients that have lost most, as a JSON array.
 fn behind(clients: &[Behind]) -> String {
     let one = |client: &Behind| {
-        let (name, transport) = (json_text(&client.peer.name), client.peer.transport);
+        let name = json_text(&client.peer.name, NAME_CHARS);
+        let transport = client.peer.transport;
         let (conflated, skipped) = (client.conflated, client.skipped);
         format!(
             r#"{{"client":{name},"transport":"{transport}","conflated":{conflated},"skipped":{skipped}}}"#
@@ -79,18 +81,6 @@ fn behind(clients: &[Behind]) -> String {
     };
     let clients: Vec<_> = clients.iter().map(one).collect();
     format!("[{}]", clients.join(","))
-}
-
-fn json_text(text: &str) -> String {
-    let mut json = String::from("\"");
-    for character in text.chars().take(NAME_CHARS) {
-        match character {
-            '"' | '\\' => json.extend(['\\', character]),
-            '\0'..='\x1F' => json += &format!("\\u{:04x}", u32::from(character)),
-            _ => json.push(character),
-        }
-    }
-    json + "\""
 }
 
 fn show(changes: &mut Changes<'_>, name: &str, value: &dyn Display, at: u64) {

@@ -285,3 +285,30 @@ async fn streams_end_when_the_bus_closes() {
     assert!(matches!(next(&mut unread).await, Step::Synced { .. }));
     assert!(within(unread.next()).await.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn malformed_reports_are_shown_for_each_device() {
+    let bus = open();
+    let mut troubles = stream(&bus, "clicks/+/+/trouble", Mode::Every, Start::Snapshot);
+    assert!(matches!(next(&mut troubles).await, Step::Synced { .. }));
+    for payload in ["green", "", "red -1"] {
+        let press = event("clicks/main/kiosk-1/press", payload);
+        let refused = bus.publish(press).await;
+        assert!(matches!(refused, Err(PublishRefused::Malformed { .. })));
+    }
+    let count = state("clicks/main/kiosk-2/count/none", "{}");
+    bus.publish(count).await.unwrap_err();
+
+    let first = next_text(&mut troubles).await;
+    assert!(first.starts_with(r#"{"malformed":3,"at":"#), "{first}");
+    let second = next_text(&mut troubles).await;
+    assert!(second.starts_with(r#"{"malformed":1,"at":"#), "{second}");
+    // One change for each device, however many reports there were.
+    assert!(troubles.next().now_or_never().is_none());
+
+    let topic = "clicks/main/kiosk-1/trouble";
+    let forged = bus.client(Peer::in_process()).unwrap();
+    let refused = forged.publish(state(topic, "{}")).await.await;
+    assert!(matches!(refused, Err(PublishRefused::NotAllowed(_))));
+    assert_eq!(bus.metrics().clicks_malformed.get(), 4);
+}
