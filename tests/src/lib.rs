@@ -15,6 +15,8 @@
 //! | [`transports`] | in memory, WebSocket (JSON, postcard), MQTT (3.1.1, 5): raw peers that share no code with the servers' own |
 //! | [`bench`](mod@bench) | a bus behind a transport, for the length of one test |
 //! | [`program`] | the built programs, started as a user would |
+//! | [`chaos`] | those programs, killed, cut off and out of disk |
+//! | [`seed`] | the seed of a run |
 //!
 //! # What MQTT cannot say
 //! A promise that a protocol has no words for is checked in the form that it has there, never left out:
@@ -38,9 +40,11 @@
 )]
 
 pub mod bench;
+pub mod chaos;
 pub mod deadline;
 pub mod program;
 pub mod promises;
+pub mod seed;
 pub mod transport;
 pub mod transports;
 

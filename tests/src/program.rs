@@ -22,8 +22,11 @@ pub fn built(name: &str) -> PathBuf {
         return path.into();
     }
     let test = env::current_exe().unwrap();
-    // <target>/<profile>/deps/<test>
-    let profile = test.ancestors().nth(2).unwrap();
+    // <target>/<profile>/deps/<test>, or <target>/<profile>/<program>
+    let mut directories = test.ancestors().skip(1);
+    let profile = directories
+        .find(|directory| !directory.ends_with("deps"))
+        .unwrap();
     let path = profile
         .join(name)
         .with_extension(env::consts::EXE_EXTENSION);

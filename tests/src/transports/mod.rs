@@ -2,8 +2,8 @@
 
 mod memory;
 mod mqtt;
-mod mqtt_packet;
-mod tcp;
+pub(crate) mod mqtt_packet;
+pub(crate) mod tcp;
 mod websocket;
 mod websocket_form;
 

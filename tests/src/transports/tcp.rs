@@ -1,6 +1,7 @@
 //! Sockets with the habits that the suite needs.
 
 use core::{net::SocketAddr, time::Duration};
+use std::io;
 
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
@@ -9,14 +10,18 @@ use tokio::net::{TcpSocket, TcpStream};
 const NARROW_BYTES: u32 = 8 << 10;
 
 pub(crate) async fn connect(address: SocketAddr, narrow: bool) -> TcpStream {
+    try_connect(address, narrow).await.unwrap()
+}
+
+pub(crate) async fn try_connect(address: SocketAddr, narrow: bool) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     if narrow {
         // Before connecting, so that the window is never larger.
         socket.set_recv_buffer_size(NARROW_BYTES).unwrap();
     }
-    let stream = socket.connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Ends a connection with a reset.

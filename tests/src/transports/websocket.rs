@@ -10,7 +10,7 @@ use latchbus_ws::{Config, Server};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_tungstenite::tungstenite::{Message as Frame, client::IntoClientRequest};
+use tokio_tungstenite::tungstenite::{self, Message as Frame, client::IntoClientRequest};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::tcp;
@@ -91,13 +91,26 @@ impl<F: Form> Transport for WebSocket<F> {
 impl<F: Form> WebSocketPeer<F> {
     /// Connects to the `/ws` of any server, with little room for what is not read if `narrow`.
     pub async fn open(address: SocketAddr, narrow: bool) -> Self {
-        let stream = tcp::connect(address, narrow).await;
-        let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
+        Self::handshake(tcp::connect(address, narrow).await, address)
+            .await
+            .unwrap()
+    }
+
+    /// Connects to the `/ws` of a server that may not be there.
+    ///
+    /// # Errors
+    /// When it is not, or goes away meanwhile.
+    pub async fn try_open(address: SocketAddr) -> Result<Self, tungstenite::Error> {
+        Self::handshake(tcp::try_connect(address, false).await?, address).await
+    }
+
+    async fn handshake(stream: TcpStream, address: SocketAddr) -> Result<Self, tungstenite::Error> {
+        let mut request = format!("ws://{address}/ws").into_client_request()?;
         let name = F::SUBPROTOCOL.parse().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", name);
-        let (stream, _) = client_async(request, stream).await.unwrap();
+        let (stream, _) = client_async(request, stream).await?;
         let form = PhantomData;
-        Self { stream, form }
+        Ok(Self { stream, form })
     }
 
     async fn send(&mut self, frame: Frame) {
