@@ -16,6 +16,8 @@
 //! | [`bench`](mod@bench) | a bus behind a transport, for the length of one test |
 //! | [`program`] | the built programs, started as a user would |
 //! | [`chaos`] | those programs, killed, cut off and out of disk |
+//! | [`kills`] | a server that is killed again and again under load |
+//! | [`http`] | requests to the built server |
 //! | [`seed`] | the seed of a run |
 //!
 //! # What MQTT cannot say
@@ -42,6 +44,8 @@
 pub mod bench;
 pub mod chaos;
 pub mod deadline;
+pub mod http;
+pub mod kills;
 pub mod program;
 pub mod promises;
 pub mod seed;

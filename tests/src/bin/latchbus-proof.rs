@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use latchbus_tests::chaos::{self, Outcome};
+use latchbus_tests::kills;
 use tokio::time::Instant;
 
 /// The proofs that no click is lost and none counted twice, at any length
@@ -31,6 +32,18 @@ enum Proof {
         #[arg(long, default_value_t = 45)]
         round: u64,
     },
+    /// Kills of a server while clients publish counts as fast as they are acknowledged
+    Kills {
+        /// How many
+        #[arg(long, default_value_t = 30)]
+        kills: u64,
+        /// Connections that publish
+        #[arg(long, default_value_t = 200)]
+        clients: u64,
+        /// When the kills come; a random one unless told
+        #[arg(long)]
+        seed: Option<u64>,
+    },
 }
 
 #[tokio::main]
@@ -41,13 +54,18 @@ async fn main() -> ExitCode {
             seed,
             round,
         } => {
-            let first = seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
-            soak(
-                first,
-                Duration::from_secs(60 * minutes),
-                Duration::from_secs(round),
-            )
-            .await
+            let length = Duration::from_secs(60 * minutes);
+            soak(seed.unwrap_or_else(any), length, Duration::from_secs(round)).await
+        }
+        Proof::Kills {
+            kills,
+            clients,
+            seed,
+        } => {
+            let seed = seed.unwrap_or_else(any);
+            let outcome = kills::run(kills, clients, seed, |so_far| println!("{so_far}")).await;
+            println!("seed {seed}: {outcome}");
+            true
         }
     };
     if exact {
@@ -55,6 +73,10 @@ async fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn any() -> u64 {
+    fastrand::u64(..1 << 32)
 }
 
 async fn soak(first: u64, length: Duration, round: Duration) -> bool {

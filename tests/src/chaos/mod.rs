@@ -28,22 +28,20 @@ pub use self::proxy::{Network, Proxy};
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::io;
 use std::sync::Arc;
 
 use fastrand::Rng;
 use latchbus_core::clicks::Counter;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::disk::Disk;
 use self::kiosk::{Feed, Kiosk, Plan};
-use self::observer::Observer;
+use self::observer::{Observer, VALUES};
 use self::schedule::{Act, Schedule};
 use crate::deadline::within;
+use crate::http;
 use crate::program::Server;
 
 /// Devices in a run: every other one over MQTT, the rest over WebSocket.
@@ -223,7 +221,8 @@ impl Chaos {
         }
         self.kill_server().await;
         self.start_server().await;
-        let counted = final_value(self.http).await;
+        let counted = http::last(self.http, VALUES).await.unwrap();
+        let counted = Counter::parse(counted.as_bytes()).unwrap();
         let last = self.observer.last();
         let shown = self.observer.stop().await;
         assert_eq!(counted.join(last), counted, "{last} was shown before");
@@ -235,22 +234,13 @@ impl Chaos {
     }
 }
 
-/// What the server answers to who asks for the room's value.
-async fn final_value(http: SocketAddr) -> Counter {
-    let answer = get(http, "/api/v1/topics/clicks/main/values")
-        .await
-        .unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    Counter::parse(body.as_bytes()).unwrap()
-}
-
 /// Waits until the server says that it cannot store. It gets more to store meanwhile: counts alone go for long
 /// into the room that its file has already.
 async fn unhealthy(http: SocketAddr) {
     let mut large = JoinSet::new();
     for n in 0.. {
-        let answer = get(http, "/healthz").await.unwrap();
-        if answer.starts_with("HTTP/1.1 503") {
+        let health = http::request(http, "GET", "/healthz", "").await.unwrap();
+        if health.status == 503 {
             return;
         }
         assert!(
@@ -259,24 +249,8 @@ async fn unhealthy(http: SocketAddr) {
         );
         large.spawn(async move {
             let path = format!("/api/v1/topics/large/{n}");
-            request(http, "PUT", &path, &"x".repeat(LARGE_BYTES)).await
+            http::request(http, "PUT", &path, &"x".repeat(LARGE_BYTES)).await
         });
         sleep(Duration::from_millis(20)).await;
     }
-}
-
-async fn get(http: SocketAddr, path: &str) -> io::Result<String> {
-    request(http, "GET", path, "").await
-}
-
-async fn request(http: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(http).await?;
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }

@@ -7,8 +7,8 @@ mod presses;
 
 use core::time::Duration;
 
-use latchbus_tests::chaos;
 use latchbus_tests::seed::seed;
+use latchbus_tests::{chaos, kills};
 
 /// `tests/run soak` makes many of them, and longer.
 const LENGTH: Duration = Duration::from_secs(15);
@@ -32,4 +32,13 @@ async fn ten_devices_and_a_server_in_chaos_count_every_click_once() {
     if outcome.full_disks == 0 {
         eprintln!("skipped: the full disk, which only root can mount");
     }
+}
+
+/// `tests/run kills` makes thirty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_under_two_hundred_publishers_has_every_acknowledged_count() {
+    let outcome = kills::run(5, 200, seed(), |_| {}).await;
+    eprintln!("{outcome}");
+    assert!(outcome.acknowledged > 5 * 200, "{outcome}");
+    assert!(outcome.shown > 5, "{outcome}");
 }
