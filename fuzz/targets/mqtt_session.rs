@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use latchbus_bus::{
     Bus, Delivery, Event, Options, Properties, Publish, PublishRefused, Request, SubscribeRefused,
 };
+use latchbus_core::hub::Counts;
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::{Bounds, Connection, Opening, Progress, Session, opening, refusal};
 use libfuzzer_sys::fuzz_target;
@@ -254,7 +255,10 @@ impl Peer<'_> {
                     None => return,
                 }
             }
-            Request::Ping { id } => Event::Pong { id },
+            Request::Ping { id } => Event::Pong {
+                id,
+                counts: Counts::default(),
+            },
             Request::Bad { id, code, message } => Event::Bad { id, code, message },
         };
         self.connection.handle_event(event);

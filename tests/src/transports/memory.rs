@@ -202,6 +202,6 @@ fn incoming(event: Event) -> Incoming {
             missed,
         } => Incoming::Gap(subscription, missed),
         Event::Reset { subscription } => Incoming::Reset(subscription),
-        Event::Pong { id } => panic!("nobody asked for pong {id}"),
+        Event::Pong { id, .. } => panic!("nobody asked for pong {id}"),
     }
 }

@@ -3,7 +3,7 @@
 
 use core::{future::Future, time::Duration};
 
-use latchbus_core::hub::{Cursor, Mode, Start};
+use latchbus_core::hub::{Counts, Cursor, Mode, Start};
 use latchbus_core::topic::TopicFilter;
 use latchbus_core::wire::ErrorCode;
 
@@ -106,6 +106,9 @@ pub enum Event {
     Pong {
         /// The request's id.
         id: u64,
+        /// What the session's subscriptions have taken and lost since they began, in sum. Of a session with
+        /// more than 64 it is the sum of 64.
+        counts: Counts,
     },
     /// The answer to [`Request::Bad`].
     Bad {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use latchbus_core::hub::{Mode, Start, Step, SubscriptionId};
+use latchbus_core::hub::{Counts, Mode, Start, Step, SubscriptionId};
 use tokio::{
     select,
     sync::mpsc,
@@ -26,6 +26,9 @@ use crate::{Delivery, Peer};
 
 /// Steps that are taken from the hub under one lock.
 const BATCH: usize = 64;
+
+/// Subscriptions whose counts a pong sums up: a ping must cost the others little.
+const COUNTED: usize = 64;
 
 /// How long a link that ends waits for the answers to what its peer has published.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -216,7 +219,10 @@ impl Session {
                     let existed = existed.collect();
                     Some(Answer::Event(Event::Unsubscribed { id, existed }))
                 }
-                Request::Ping { id } => Some(Answer::Event(Event::Pong { id })),
+                Request::Ping { id } => {
+                    let counts = self.subscriptions.counts(COUNTED);
+                    Some(Answer::Event(Event::Pong { id, counts }))
+                }
                 Request::Bad { id, code, message } => {
                     Some(Answer::Event(Event::Bad { id, code, message }))
                 }
@@ -525,17 +531,26 @@ impl Drop for Session {
 impl Subscriptions {
     /// What its client has lost. What a group has lost was nobody's in particular.
     pub(crate) fn behind(&self) -> Behind {
-        let entries = lock(&self.entries);
-        let own = entries.values().filter(|entry| !entry.grouped);
-        let counts: Vec<_> = self.shared.read(|hub| {
-            own.filter_map(|entry| hub.subscription_counts(entry.id).ok())
-                .collect()
-        });
+        let counts = self.counts(usize::MAX);
         Behind {
             peer: self.peer.clone(),
-            conflated: counts.iter().map(|counts| counts.conflated).sum(),
-            skipped: counts.iter().map(|counts| counts.skipped).sum(),
+            conflated: counts.conflated,
+            skipped: counts.skipped,
         }
+    }
+
+    /// What became of the messages of up to so many of its subscriptions, in sum.
+    fn counts(&self, most: usize) -> Counts {
+        let entries = lock(&self.entries);
+        let own = entries.values().filter(|entry| !entry.grouped).take(most);
+        self.shared.read(|hub| {
+            let counts = own.filter_map(|entry| hub.subscription_counts(entry.id).ok());
+            counts.fold(Counts::default(), |sum, counts| Counts {
+                taken: sum.taken + counts.taken,
+                conflated: sum.conflated + counts.conflated,
+                skipped: sum.skipped + counts.skipped,
+            })
+        })
     }
 }
 

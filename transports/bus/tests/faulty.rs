@@ -144,7 +144,7 @@ async fn late_events_arrive_on_a_quiet_link() {
     });
     for id in 0..10 {
         peer.requests.send(Request::Ping { id }).await.unwrap();
-        assert!(matches!(recv(&mut peer).await, Event::Pong { id: pong } if pong == id));
+        assert!(matches!(recv(&mut peer).await, Event::Pong { id: pong, .. } if pong == id));
     }
 }
 

@@ -49,7 +49,7 @@ async fn requests_are_answered_in_their_order() {
     let mut answers = Vec::new();
     while answers.len() < 7 {
         match recv(&mut peer).await {
-            Event::Published { id, .. } | Event::Pong { id } => answers.push(id),
+            Event::Published { id, .. } | Event::Pong { id, .. } => answers.push(id),
             Event::Refused { id, .. } | Event::Bad { id, .. } => answers.push(id.unwrap()),
             Event::Subscribed { id, results } => {
                 assert_eq!(results, [(4, Ok(()))]);
@@ -363,7 +363,7 @@ async fn whoever_takes_over_stops_the_link_before() {
     let stop = CancellationToken::new();
     let (mut peer, run) = run(session(&bus), 16, stop.clone());
     peer.requests.send(Request::Ping { id: 1 }).await.unwrap();
-    assert!(matches!(recv(&mut peer).await, Event::Pong { id: 1 }));
+    assert!(matches!(recv(&mut peer).await, Event::Pong { id: 1, .. }));
     stop.cancel();
     let (_, ended) = within(run).await.unwrap();
     assert!(matches!(ended, Ended::Stopped));

@@ -33,7 +33,7 @@ pub(crate) fn write_event(out: &mut Vec<u8>, event: &Event) {
             let (id, rev) = (*id, *rev);
             write(out, &ServerFrame::Ack { id, rev });
         }
-        Event::Pong { id } => write(out, &ServerFrame::Pong { id: *id }),
+        Event::Pong { id, .. } => write(out, &ServerFrame::Pong { id: *id }),
         Event::Synced {
             subscription: id,
             cursor,

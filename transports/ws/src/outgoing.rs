@@ -37,7 +37,10 @@ pub(crate) fn write_event(out: &mut Vec<u8>, protocol: Protocol, event: &Event) 
         Event::Published { id, rev } => {
             write(out, protocol, &ServerFrame::Ack { id: *id, rev: *rev });
         }
-        Event::Pong { id } => write(out, protocol, &ServerFrame::Pong { id: *id }),
+        Event::Pong { id, counts } => match protocol {
+            Protocol::Json => write_frame(out, Opcode::Text, &[&json::pong(*id, *counts)]),
+            Protocol::Postcard => write(out, protocol, &ServerFrame::Pong { id: *id }),
+        },
         Event::Synced {
             subscription: id,
             cursor,

@@ -59,6 +59,45 @@ async fn the_welcome_says_what_the_server_takes() {
 }
 
 #[tokio::test]
+async fn an_event_is_told_from_state() {
+    let server = TestServer::default().await;
+    let (mut peer, _) = Peer::connect(&server, Protocol::Json).await;
+    peer.subscribe(json!({"op": "subscribe", "id": 1, "filter": "lab/#"}))
+        .await;
+    for (retain, event) in [(true, Value::Null), (false, json!(true))] {
+        publish(&server, "lab/bell", "1", retain).await;
+        let message = peer.recv().await;
+        assert_eq!(
+            (&message["payload"], &message["event"]),
+            (&json!(1), &event)
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_pong_says_what_was_conflated() {
+    const VALUES: u64 = 100;
+    let server = TestServer::default().await;
+    let (mut peer, _) = Peer::connect(&server, Protocol::Json).await;
+    peer.subscribe(json!({"op": "subscribe", "id": 1, "filter": "lab/#", "max_rate": 20}))
+        .await;
+    for value in 1..=VALUES {
+        publish(&server, "lab/a", &value.to_string(), true).await;
+    }
+    let (mut taken, mut last) = (0, 0);
+    while last < VALUES {
+        last = peer.recv().await["payload"].as_u64().unwrap();
+        taken += 1;
+    }
+    let pong = peer.ask(json!({"op": "ping", "id": 2})).await;
+    let conflated = pong["conflated"].as_u64().unwrap_or(0);
+    assert_eq!(taken + conflated, VALUES, "{pong}");
+    assert!(conflated > 0);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_snapshot_then_synced_then_live() {
     let server = TestServer::default().await;
     publish(&server, "lab/a", "1", true).await;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use latchbus_core::hub::Kind;
+use latchbus_core::hub::{Counts, Kind};
 use latchbus_core::wire::ServerFrame;
 
 use super::payload::{write_payload, write_text};
@@ -19,8 +19,24 @@ pub(crate) fn message_tail(kind: Kind, topic: &str, payload: &[u8], rev: u64, at
         Kind::State | Kind::Event => write_payload(&mut out, payload),
     }
     // Writing to a vector cannot fail.
-    let _ = write!(out, r#","rev":{rev},"at":{at}}}"#);
+    let _ = write!(out, r#","rev":{rev},"at":{at}"#);
+    out.extend_from_slice(match kind {
+        Kind::Event => br#","event":true}"#,
+        Kind::State | Kind::Cleared => b"}",
+    });
     out
+}
+
+/// The answer to a ping, with what the connection's subscriptions have lost, if anything.
+pub(crate) fn pong(id: u64, counts: Counts) -> Vec<u8> {
+    let mut out = format!(r#"{{"op":"pong","id":{id}"#);
+    for (name, count) in [("conflated", counts.conflated), ("skipped", counts.skipped)] {
+        if count > 0 {
+            out += &format!(r#","{name}":{count}"#);
+        }
+    }
+    out.push('}');
+    out.into_bytes()
 }
 
 /// What precedes a tail.
@@ -85,7 +101,10 @@ fn write_frame(out: &mut Vec<u8>, frame: &ServerFrame<'_>) -> io::Result<()> {
             out.push(b'}');
             Ok(())
         }
-        ServerFrame::Pong { id } => write!(out, r#"{{"op":"pong","id":{id}}}"#),
+        ServerFrame::Pong { id } => {
+            out.extend(pong(id, Counts::default()));
+            Ok(())
+        }
     }
 }
 
@@ -189,6 +208,31 @@ mod tests {
         ] {
             assert_eq!(String::from_utf8(encode(&frame)).unwrap(), text);
             assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_event_says_so() {
+        let tail = message_tail(Kind::Event, "bell", b"ding", 2, 3);
+        assert_eq!(
+            String::from_utf8([message_head(1), tail].concat()).unwrap(),
+            r#"{"op":"message","id":1,"topic":"bell","text":"ding","rev":2,"at":3,"event":true}"#
+        );
+    }
+
+    #[test]
+    fn a_pong_says_what_was_lost() {
+        for (conflated, skipped, text) in [
+            (0, 0, r#"{"op":"pong","id":3}"#),
+            (17, 0, r#"{"op":"pong","id":3,"conflated":17}"#),
+            (17, 4, r#"{"op":"pong","id":3,"conflated":17,"skipped":4}"#),
+        ] {
+            let counts = Counts {
+                taken: 9,
+                conflated,
+                skipped,
+            };
+            assert_eq!(String::from_utf8(pong(3, counts)).unwrap(), text);
         }
     }
 }
