@@ -71,12 +71,62 @@ test('everything that is kept, live, with the exact bytes of a topic in three vi
     async () => (await rows(page))[1]?.[0] === 'lab/attic',
     () => 'a new topic in its place',
   );
-  // An event is shown for what it is.
+  assert.deepEqual(page.complaints, []);
+});
+
+test('an event is marked, does not hide what is kept, and every message is counted', async (t) => {
+  const server = await startServer(t);
+  await mosquittoPub(server, 'lab/temp', '-r', '-m', '21.50');
+  const profile = await browser.profile(t, { viewport: { width: 1440, height: 900 } });
+  const page = await openPage(profile, `${server.url}/topics?filter=lab/%23`);
+  await showsRows(page, [['lab', ''], ['lab/temp', '21.5']]);
+  const cells = (path) =>
+    page.locator(`.row[data-path="${path}"]`).evaluate((row) =>
+      Object.fromEntries(['kind', 'value', 'updates', 'size'].map((cell) => [cell, row.querySelector(`.${cell}`).innerText])),
+    );
+  const showsCells = async (path, expected) => {
+    let last;
+    await until(
+      async () => JSON.stringify((last = await cells(path))) === JSON.stringify(expected),
+      () => `expected ${path} to show ${JSON.stringify(expected)}, got ${JSON.stringify(last)}`,
+    );
+  };
+  // As it was published: 21.5 would be four bytes.
+  await showsCells('lab/temp', { kind: '', value: '21.5', updates: '1', size: '5 B' });
   await mosquittoPub(server, 'lab/bell', '-m', 'ding');
   await page.locator('.row[data-path="lab/bell"]').click();
+  await showsCells('lab/bell', { kind: 'event', value: 'ding', updates: '1', size: '4 B' });
   await hasText(page, 'kept', /^an event/);
   await hasText(page, 'payload', 'ding');
-  assert.deepEqual(page.complaints.filter((text) => !/404/.test(text)), []);
+  assert.equal(await page.locator('#clear').isDisabled(), true);
+
+  await mosquittoPub(server, 'lab/temp', '-m', 'an event on a topic with a value');
+  await showsCells('lab/temp', { kind: '', value: '21.5', updates: '2', size: '5 B' });
+  await mosquittoPub(server, 'lab/bell', '-r', '-m', 'silent');
+  await showsCells('lab/bell', { kind: '', value: 'silent', updates: '2', size: '6 B' });
+  await hasText(page, 'kept', 'kept');
+  await hasText(page, 'payload', 'silent');
+  assert.deepEqual(page.complaints, []);
+});
+
+test('what this page has not taken is counted', async (t) => {
+  const server = await startServer(t);
+  const profile = await browser.profile(t);
+  const page = await openPage(profile, `${server.url}/topics?filter=lab/%23`);
+  await hasText(page, 'own-conflated', '0');
+  const publisher = await mqttPublisher(t, server);
+  for (let i = 1; i <= 50; i++) publisher.publish('lab/fast', String(i), { retain: true });
+  await showsRows(page, [['lab', ''], ['lab/fast', '50']]);
+  const number = async (locator) => Number(await locator.textContent());
+  const seen = await number(page.locator('.row[data-path="lab/fast"] .updates'));
+  assert.ok(seen < 50, `${seen} of 50`);
+  // The page's other subscription, to the hub's own topics, may have lost something too.
+  await until(
+    async () => (await number(page.locator('#own-conflated'))) >= 50 - seen,
+    () => `expected ${50 - seen} conflated values`,
+    30_000,
+  );
+  assert.deepEqual(page.complaints, []);
 });
 
 test('the filter takes MQTT filters, keeps them in the address, and says what is wrong with others', async (t) => {

@@ -26,6 +26,10 @@ export function age(age_ms) {
 
 /** @param {number} bytes */
 export function size(bytes) {
-  if (bytes < 1024) return `${whole(bytes)} B`;
-  return `${tenth(bytes / 1024)} KiB (${whole(bytes)} B)`;
+  return bytes < 1024 ? shortSize(bytes) : `${shortSize(bytes)} (${whole(bytes)} B)`;
+}
+
+/** For a column. @param {number} bytes */
+export function shortSize(bytes) {
+  return bytes < 1024 ? `${whole(bytes)} B` : `${tenth(bytes / 1024)} KiB`;
 }

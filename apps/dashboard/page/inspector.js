@@ -6,6 +6,7 @@ import { bytesOf, dumpOf, jsonOf, textOf } from './payload.js';
 
 /** @typedef {import('./latchbus.js').Message} Message */
 /** @typedef {import('./payload.js').View} View */
+/** @typedef {import('./tree.js').TopicNode} TopicNode */
 
 /** A topic that changes all the time is read again this often. */
 const FETCH_MS = 300;
@@ -19,7 +20,8 @@ export class Inspector {
   #clock;
   /** @type {Message | undefined} */
   #message;
-  /** What is shown, and of which revision. @type {{ rev: number, bytes: Uint8Array, isKept: boolean } | undefined} */
+  #updates = 0;
+  /** What is shown, and of which revision. @type {{ rev: number, bytes: Uint8Array } | undefined} */
   #payload;
   /** Chosen by hand; otherwise the first that fits. @type {View | undefined} */
   #view;
@@ -54,8 +56,8 @@ export class Inspector {
     element('clear-yes').addEventListener('click', () => void this.#clear());
   }
 
-  /** @param {string} topic @param {Message | undefined} message */
-  select(topic, message) {
+  /** @param {string} topic @param {TopicNode | undefined} node */
+  select(topic, node) {
     if (topic !== this.topic) {
       this.topic = topic;
       this.#payload = undefined;
@@ -64,13 +66,17 @@ export class Inspector {
       element('clear').hidden = false;
       show('clear-outcome', '');
     }
-    this.update(message);
+    this.update(node);
   }
 
-  /** The topic's last message is another one. @param {Message | undefined} message */
-  update(message) {
+  /** The topic was given a message, or has lost its value. @param {TopicNode | undefined} node */
+  update(node) {
+    const message = node?.message;
     this.#message = message;
-    if (message && message.rev !== this.#payload?.rev) this.#fetchSoon();
+    this.#updates = node?.updates ?? 0;
+    // The hub keeps no bytes of an event.
+    if (message?.event) this.#payload = { rev: message.rev, bytes: bytesOf(message.value) };
+    else if (message && message.rev !== this.#payload?.rev) this.#fetchSoon();
     this.draw();
   }
 
@@ -81,11 +87,11 @@ export class Inspector {
     show('topic', this.topic ?? '');
     show('revision', message ? whole(message.rev) : '–');
     this.drawAge();
-    show('size', message && this.#payload ? size(this.#payload.bytes.length) : '–');
-    const isKept = this.#payload?.isKept ?? true;
-    const state = isKept ? 'kept' : 'an event: not kept, late subscribers do not get it';
-    show('kept', message ? (this.#payload ? state : '–') : 'no value');
-    for (const id of ['edit', 'clear']) attribute(element(id), 'disabled', message && isKept ? undefined : '');
+    show('size', message ? size(message.bytes ?? 0) : '–');
+    show('updates', message ? whole(this.#updates) : '–');
+    const state = message?.event ? 'an event: not kept, late subscribers do not get it' : 'kept';
+    show('kept', message ? state : 'no value');
+    for (const id of ['edit', 'clear']) attribute(element(id), 'disabled', message && !message.event ? undefined : '');
     this.#drawPayload();
   }
 
@@ -121,7 +127,7 @@ export class Inspector {
   /** The message says what the value is; only the hub knows its bytes. */
   async #fetch() {
     const { topic } = this;
-    if (topic === undefined || !this.#message || this.#isFetching) return;
+    if (topic === undefined || !this.#message || this.#message.event || this.#isFetching) return;
     this.#isFetching = true;
     this.#lastFetch_ms = performance.now();
     const message = this.#message;
@@ -132,9 +138,7 @@ export class Inspector {
       if (response.ok) {
         const bytes = new Uint8Array(await response.arrayBuffer());
         const rev = Number(/:(\d+)"$/.exec(response.headers.get('etag') ?? '')?.[1]);
-        this.#payload = { rev, bytes, isKept: true };
-      } else {
-        this.#payload = { rev: message.rev, bytes: bytesOf(message.value), isKept: false };
+        this.#payload = { rev, bytes };
       }
       this.draw();
     } catch {

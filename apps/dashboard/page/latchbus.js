@@ -19,6 +19,8 @@
  * @property {boolean} cleared the topic has no value any more
  * @property {number} rev the hub's revision, strictly increasing within an epoch
  * @property {number} at Unix milliseconds, by the hub's clock
+ * @property {boolean} [event] it is not kept
+ * @property {number} [bytes] of the payload as published
  * @property {string} epoch the hub's life in which `rev` counts
  */
 /**
@@ -37,6 +39,8 @@
  * @property {string} [epoch] live: the hub's epoch
  * @property {Record<string, number>} [limits] live: what the hub accepts
  * @property {number} [rtt_ms] live: round trip of the last ping
+ * @property {number} [conflated] live: values that a newer one replaced before they came here
+ * @property {number} [skipped] live: events that were gone before they came here
  */
 /** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
 /** @typedef {{ rev: number, epoch: string }} Ack */
@@ -194,8 +198,8 @@ export class Topic extends Latch {
     return { ...this.#request, since: this.#cursor };
   }
 
-  /** @param {any} frame @param {string} epoch */
-  handle(frame, epoch) {
+  /** @param {any} frame @param {string} epoch @param {string} data the frame's text */
+  handle(frame, epoch, data) {
     switch (frame.op) {
       case 'message':
         this.#cursor = `${epoch}:${frame.rev}`;
@@ -205,6 +209,8 @@ export class Topic extends Latch {
           cleared: frame.cleared === true,
           rev: frame.rev,
           at: frame.at,
+          event: frame.event,
+          bytes: size(frame, data),
           epoch,
         });
       case 'synced':
@@ -419,7 +425,8 @@ export class Bus {
         return this.#probe();
       case 'pong':
         if (this.#ping?.id !== frame.id) return;
-        return this.state.set({ ...state, rtt_ms: this.#heard_ms - (this.#ping?.at_ms ?? 0) });
+        const rtt_ms = this.#heard_ms - (this.#ping?.at_ms ?? 0);
+        return this.state.set({ ...state, rtt_ms, conflated: frame.conflated ?? 0, skipped: frame.skipped ?? 0 });
       case 'ack':
         this.#inFlight.get(frame.id)?.resolve({ rev: frame.rev, epoch: state.epoch ?? '' });
         this.#inFlight.delete(frame.id);
@@ -428,7 +435,7 @@ export class Bus {
         this.#inFlight.get(frame.id)?.reject(new BusError(frame.code, frame.message));
         this.#inFlight.delete(frame.id);
     }
-    this.#topics.get(frame?.id)?.handle(frame, state.epoch ?? '');
+    this.#topics.get(frame?.id)?.handle(frame, state.epoch ?? '', String(data));
   }
 
   /** Asks for a sign of life and, while it comes, asks again after each silence. */
@@ -474,6 +481,14 @@ function decode(frame) {
   if ('payload' in frame) return frame.payload;
   if ('base64' in frame) return Uint8Array.from(atob(frame.base64), (character) => character.charCodeAt(0));
   return frame.text;
+}
+
+/** JSON stands in the frame as it was published. @param {any} frame @param {string} data */
+function size(frame, data) {
+  if (frame.cleared) return 0;
+  if ('base64' in frame) return decode(frame).length;
+  const json = data.slice(data.indexOf('","payload":') + 12, data.lastIndexOf(',"rev":'));
+  return new TextEncoder().encode(frame.text ?? json).length;
 }
 
 /** The revision in a cursor `<epoch>:<rev>`. @param {string} cursor */

@@ -36,7 +36,7 @@ const FACTS = [
 const bus = connect();
 const clock = new HubClock();
 const view = new TreeView(element('tree'), new Tree(), clock, (path) => {
-  inspector.select(path, view.tree.find(path)?.message);
+  inspector.select(path, view.tree.find(path));
 });
 const publisher = new Publisher(bus);
 const inspector = new Inspector(bus, clock, (topic, kind, text) => publisher.edit(topic, kind, text));
@@ -71,7 +71,12 @@ for (const example of document.querySelectorAll('[data-filter]')) {
 element('open-all').addEventListener('click', () => setOpen(view.tree.branches()));
 element('close-all').addEventListener('click', () => setOpen(new Set()));
 
-bus.state.subscribe(() => drawSoon());
+bus.state.subscribe(({ conflated, skipped }) => {
+  for (const [id, count] of Object.entries({ 'own-conflated': conflated, 'own-skipped': skipped })) {
+    show(id, count === undefined ? '–' : whole(count));
+  }
+  drawSoon();
+});
 applyFilter();
 whileVisible(() => {
   view.draw();
@@ -105,7 +110,7 @@ function applyFilter() {
           if (tree.size <= OPEN_ROWS) openSome();
           view.reshape();
         }
-        if (message.topic === inspector.topic) inspector.update(message.cleared ? undefined : message);
+        if (message.topic === inspector.topic) inspector.update(tree.find(message.topic));
         drawSoon();
       },
       synced: () => {

@@ -15,8 +15,10 @@ export class TopicNode {
   /** 1: the first level of its topics. @type {number} */
   level;
   parent;
-  /** The last message of the topic, if it has a value. @type {Message | undefined} */
+  /** The value that the topic keeps, or its last event if it keeps none. @type {Message | undefined} */
   message;
+  /** Messages of the topic that this page was given: its value at first, and each one after it. */
+  updates = 0;
   /** Topics here and below. */
   count = 0;
   /** In the order of display. @type {TopicNode[]} */
@@ -89,7 +91,9 @@ export class Tree {
   #set(message) {
     const known = this.find(message.topic);
     if (known?.message) {
-      known.message = message;
+      known.updates++;
+      // An event passes by: it does not hide what is kept.
+      if (!message.event || known.message.event) known.message = message;
       return false;
     }
     if (this.size >= MAX_TOPICS) {
@@ -103,6 +107,7 @@ export class Tree {
       node.count++;
     }
     node.message = message;
+    node.updates = 1;
     return true;
   }
 
@@ -111,6 +116,7 @@ export class Tree {
     const found = this.find(topic);
     if (!found?.message) return false;
     found.message = undefined;
+    found.updates = 0;
     for (let node = /** @type {TopicNode | undefined} */ (found); node; node = node.parent) {
       node.count--;
       if (node.count === 0) node.parent?.remove(node);

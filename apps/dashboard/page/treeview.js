@@ -5,13 +5,17 @@
  * `aria-activedescendant` names the row.
  */
 import { attribute, make, write } from './dom.js';
-import { age, whole } from './format.js';
+import { age, shortSize, whole } from './format.js';
 import { previewOf } from './payload.js';
 
 /** @typedef {import('./tree.js').Tree} Tree */
 /** @typedef {import('./tree.js').TopicNode} TopicNode */
-/** @typedef {{ element: HTMLElement, twisty: HTMLElement, name: HTMLElement, value: HTMLElement, age: HTMLElement }} Row */
+/** @typedef {Record<'element' | typeof CELLS[number], HTMLElement>} Row */
 
+/** Of a row, in their order. */
+const CELLS = /** @type {const} */ (['twisty', 'name', 'kind', 'value', 'updates', 'size', 'revision', 'age']);
+/** Said in words beside the tree, for the row that is chosen. */
+const SILENT = /** @type {const} */ (['twisty', 'updates', 'size', 'revision']);
 /** Rows above and below those in sight. */
 const OVERSCAN = 8;
 /** Deeper levels are not indented further: a topic may have hundreds. */
@@ -104,7 +108,8 @@ export class TreeView {
   }
 
   /** @param {Row} row @param {TopicNode} node @param {number} top_px */
-  #drawRow({ element, twisty, name, value, age: ageCell }, node, top_px) {
+  #drawRow(row, node, top_px) {
+    const { element, value } = row;
     const { message, children, parent } = node;
     const isBranch = children.length > 0;
     const isOpen = isBranch && this.open.has(node.path);
@@ -116,13 +121,17 @@ export class TreeView {
     attribute(element, 'aria-posinset', String((parent?.children.indexOf(node) ?? 0) + 1));
     attribute(element, 'aria-expanded', isBranch ? String(isOpen) : undefined);
     attribute(element, 'aria-selected', String(node.path === this.active));
-    write(twisty, isBranch ? (isOpen ? '▾' : '▸') : '');
-    write(name, node.name || '(empty)');
+    write(row.twisty, isBranch ? (isOpen ? '▾' : '▸') : '');
+    write(row.name, node.name || '(empty)');
+    write(row.kind, message?.event ? 'event' : '');
     const below = node.count - (message ? 1 : 0);
     const preview = message ? previewOf(message.value) : isOpen ? '' : `${whole(below)} ${below === 1 ? 'topic' : 'topics'}`;
     write(value, preview);
     attribute(value, 'data-kind', message ? 'value' : 'count');
-    write(ageCell, message ? age(this.#clock.age_ms(message.at)) : '');
+    write(row.updates, message ? whole(node.updates) : '');
+    write(row.size, message ? shortSize(message.bytes ?? 0) : '');
+    write(row.revision, message ? whole(message.rev) : '');
+    write(row.age, message ? age(this.#clock.age_ms(message.at)) : '');
   }
 
   /** As many elements as the list may need at a time. @param {number} size */
@@ -131,13 +140,13 @@ export class TreeView {
       const element = make('div', 'row');
       element.setAttribute('role', 'treeitem');
       element.id = `row-${this.#pool.length}`;
-      const [twisty, name, value, ageCell] = ['twisty', 'name', 'value', 'age'].map((kind) => make('span', kind));
-      if (!twisty || !name || !value || !ageCell) return;
-      twisty.setAttribute('aria-hidden', 'true');
-      for (const cell of [name, value]) cell.dir = 'auto';
-      element.append(twisty, name, value, ageCell);
+      const cells = CELLS.map((kind) => /** @type {const} */ ([kind, make('span', kind)]));
+      const row = /** @type {Row} */ (Object.fromEntries([['element', element], ...cells]));
+      for (const kind of SILENT) row[kind].setAttribute('aria-hidden', 'true');
+      for (const cell of [row.name, row.value]) cell.dir = 'auto';
+      element.append(...cells.map(([, cell]) => cell));
       this.#space.append(element);
-      this.#pool.push({ element, twisty, name, value, age: ageCell });
+      this.#pool.push(row);
     }
   }
 

@@ -29,6 +29,14 @@ export type Message = {
      */
     at: number;
     /**
+     * it is not kept
+     */
+    event?: boolean;
+    /**
+     * of the payload as published
+     */
+    bytes?: number;
+    /**
      * the hub's life in which `rev` counts
      */
     epoch: string;
@@ -64,6 +72,14 @@ export type State = {
      * live: round trip of the last ping
      */
     rtt_ms?: number;
+    /**
+     * live: values that a newer one replaced before they came here
+     */
+    conflated?: number;
+    /**
+     * live: events that were gone before they came here
+     */
+    skipped?: number;
 };
 export type TopicOptions = {
     mode?: 'latest' | 'every';
@@ -129,8 +145,8 @@ export declare class Topic extends Latch<Message> {
         max_rate: number | undefined;
         since: string | undefined;
     };
-    /** @param {any} frame @param {string} epoch */
-    handle(frame: any, epoch: string): void;
+    /** @param {any} frame @param {string} epoch @param {string} data the frame's text */
+    handle(frame: any, epoch: string, data: string): void;
     /** @protected @override @param {Observer<Message>} observer */
     protected replay(observer: Observer<Message>): void;
     /** Ends the subscription at the hub, for all who share it. @override */

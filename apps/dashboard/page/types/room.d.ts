@@ -15,6 +15,21 @@ export type Device = {
      * of its count or presence, Unix milliseconds by the hub's clock
      */
     changedAt: number;
+    trouble: Trouble | undefined;
+};
+export type Trouble = {
+    /**
+     * how many reports and presses
+     */
+    malformed: number;
+    /**
+     * when the last one came, Unix milliseconds by the hub's clock
+     */
+    at: number;
+    /**
+     * what was wrong with that one
+     */
+    reason: string;
 };
 export type Parts = {
     presence: Device['presence'];
@@ -26,6 +41,7 @@ export type Parts = {
      */
     live: Map<string, Count>;
     changedAt: number;
+    trouble: Trouble | undefined;
 };
 /** @param {string} name */
 export declare function isRoomName(name: string): boolean;
@@ -56,6 +72,8 @@ export declare class Room {
         blue: number;
     };
     get deviceCount(): number;
+    /** Reports of this room's devices that the hub could not read, since its start. */
+    get malformed(): number;
     /** The first devices by name, this browser before all others. @param {number} limit @returns {Device[]} */
     devices(limit: number): Device[];
 }
