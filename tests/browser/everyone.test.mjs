@@ -30,6 +30,7 @@ async function filled(t) {
   await mosquittoPub(server, `clicks/main/${long}/count/1-00c0ffee`, '-r', '-m', '{"red":1234567890,"blue":1234567890}');
   await mosquittoPub(server, 'clicks/main/kiosk-1/status', '-r', '-m', 'online');
   await mosquittoPub(server, 'clicks/main/bad/count/1-00c0ffee', '-r', '-m', 'nonsense');
+  await mosquittoPub(server, 'clicks/main/no device/press', '-m', 'red');
   return server;
 }
 
@@ -40,6 +41,7 @@ for (const colorScheme of ['light', 'dark']) {
     const page = await openPage(profile, server.url);
     await showsSoon(page, { phase: 'live', red: 1_234_567_890 });
     await page.locator('#devices-trouble', { hasText: '1 malformed report' }).waitFor();
+    await page.locator('tr[data-device=bad] summary').click();
     await assertAccessible(page, 'scoreboard');
     await page.locator('#rooms summary').click();
     await page.locator('#rooms-list a[aria-current]').waitFor();

@@ -147,6 +147,36 @@ test('a click reaches mosquitto_sub, a mosquitto_pub press and presence reach th
   assert.deepEqual(page.complaints, []);
 });
 
+test('malformed reports are shown beside the device that they name, with the reason', async (t) => {
+  const server = await startServer(t);
+  const page = await openPage(await browser.profile(t), server.url);
+  await showsSoon(page, { phase: 'live' });
+  await mosquittoPub(server, 'clicks/main/kiosk-1/press', '-m', 'red');
+  await showsSoon(page, { red: 1 });
+  const row = page.locator('#devices tr[data-device="kiosk-1"]');
+  await row.waitFor();
+  assert.equal(await row.locator('summary').count(), 0);
+
+  for (let i = 0; i < 3; i++) await mosquittoPub(server, 'clicks/main/kiosk-1/press', '-m', 'green');
+  const sign = row.locator('summary', { hasText: '3 malformed reports' });
+  await sign.waitFor();
+  assert.equal(await row.locator('p').isVisible(), false);
+  await sign.focus();
+  await page.keyboard.press('Enter');
+  await row.locator('p', { hasText: 'unknown colour' }).waitFor();
+  // Nothing was counted, and a device that has never counted has no count that could have changed.
+  await mosquittoPub(server, 'clicks/main/stranger/press', '-m', 'green');
+  const stranger = page.locator('#devices tr[data-device="stranger"]');
+  await stranger.locator('summary', { hasText: '1 malformed report' }).waitFor();
+  assert.deepEqual(await stranger.locator('td').allTextContents(), ['–', '0', '0', '–']);
+  await showsSoon(page, { red: 1, blue: 0 });
+  // Opened, it stays open while the number goes on.
+  await mosquittoPub(server, 'clicks/main/kiosk-1/count/none', '-r', '-m', '{}');
+  await row.locator('summary', { hasText: '4 malformed reports' }).waitFor();
+  await row.locator('p', { hasText: 'count must be followed by' }).waitFor();
+  assert.deepEqual(page.complaints, []);
+});
+
 test('a reload keeps the counter, and goes on with it', async (t) => {
   const server = await startServer(t);
   const page = await openPage(await browser.profile(t), server.url);

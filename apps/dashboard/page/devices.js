@@ -3,12 +3,14 @@
 import { attribute, element, make, show, write } from './dom.js';
 import { age, short, whole } from './format.js';
 
+/** @typedef {{ row: HTMLElement, header: HTMLElement, cells: HTMLElement[], sign?: TroubleSign }} Row */
+
 /** Rows that the table draws; the rest is said in a sentence. */
 const MAX_ROWS = 200;
 const SHORT_FROM = 10_000_000;
 
 export class DeviceTable {
-  /** @type {Map<string, { row: HTMLElement, cells: HTMLElement[] }>} */
+  /** @type {Map<string, Row>} */
   #rows = new Map();
   #body = element('devices');
   #room;
@@ -23,9 +25,10 @@ export class DeviceTable {
     const gone = new Set(this.#rows.keys());
     /** @type {HTMLElement | null} */
     let previous = null;
-    for (const { name, presence, count, changedAt } of this.#room.devices(MAX_ROWS)) {
+    for (const { name, presence, count, changedAt, trouble } of this.#room.devices(MAX_ROWS)) {
       gone.delete(name);
-      const { row, cells } = this.#rows.get(name) ?? this.#make(name, name === counter.device);
+      const entry = this.#rows.get(name) ?? this.#make(name, name === counter.device);
+      const { row, cells } = entry;
       const [presenceCell, redCell, blueCell, ageCell] = cells;
       const known = isLive ? presence : undefined;
       if (presenceCell) {
@@ -34,7 +37,14 @@ export class DeviceTable {
       }
       writeCount(redCell, count.red);
       writeCount(blueCell, count.blue);
-      write(ageCell, isLive ? age(this.#room.clock.age_ms(changedAt)) : '–');
+      write(ageCell, isLive && changedAt > 0 ? age(this.#room.clock.age_ms(changedAt)) : '–');
+      if (trouble) {
+        entry.sign ??= new TroubleSign(entry.header);
+        entry.sign.draw(trouble, isLive ? age(this.#room.clock.age_ms(trouble.at)) : undefined);
+      } else if (entry.sign) {
+        entry.sign.remove();
+        delete entry.sign;
+      }
       /** @type {ChildNode | null} */
       const place = previous ? previous.nextSibling : this.#body.firstChild;
       if (place !== row) this.#body.insertBefore(row, place);
@@ -51,7 +61,7 @@ export class DeviceTable {
     show('devices-note', isKnown ? none : 'Waiting for the hub…');
   }
 
-  /** @param {string} name @param {boolean} isOwn */
+  /** @param {string} name @param {boolean} isOwn @returns {Row} */
   #make(name, isOwn) {
     const row = make('tr');
     row.dataset.device = name;
@@ -62,9 +72,40 @@ export class DeviceTable {
     if (isOwn) header.append(' ', make('span', 'you', 'this browser'));
     const cells = ['presence', 'number', 'number', 'number age'].map((className) => make('td', className));
     row.append(header, ...cells);
-    const entry = { row, cells };
+    const entry = { row, header, cells };
     this.#rows.set(name, entry);
     return entry;
+  }
+}
+
+/** A sign beside a device's name with the number of its malformed reports; opened, it says what is wrong. */
+class TroubleSign {
+  #details = make('details', 'sign');
+  #count = make('span');
+  #words = make('span', 'unseen');
+  #reason = make('p');
+
+  /** @param {HTMLElement} place */
+  constructor(place) {
+    const summary = make('summary');
+    const mark = make('span', 'mark', '!');
+    mark.setAttribute('aria-hidden', 'true');
+    summary.append(mark, this.#count, this.#words);
+    this.#details.append(summary, this.#reason);
+    place.append(' ', this.#details);
+  }
+
+  /** @param {import('./room.js').Trouble} trouble @param {string | undefined} ago undefined: not known now */
+  draw({ malformed, reason }, ago) {
+    write(this.#count, short(malformed));
+    write(this.#words, malformed === 1 ? ' malformed report' : ' malformed reports');
+    const when = ago === undefined ? 'The last one' : ago === 'now' ? 'The last one, just now' : `The last one, ${ago} ago`;
+    write(this.#reason, `${when}: ${reason}`);
+    attribute(this.#details, 'title', `${whole(malformed)} malformed since the hub’s start. ${reason}`);
+  }
+
+  remove() {
+    this.#details.remove();
   }
 }
 

@@ -13,6 +13,14 @@ import { Rates } from './rates.js';
  * @property {'online' | 'offline' | undefined} presence undefined: it does not say
  * @property {Count} count
  * @property {number} changedAt of its count or presence, Unix milliseconds by the hub's clock
+ * @property {Trouble | undefined} trouble
+ */
+/**
+ * What of a device's the hub could not read, since the hub's start.
+ * @typedef {object} Trouble
+ * @property {number} malformed how many reports and presses
+ * @property {number} at when the last one came, Unix milliseconds by the hub's clock
+ * @property {string} reason what was wrong with that one
  */
 /**
  * What the hub said of a device. Its count is base + pressed + every live incarnation above the floor.
@@ -23,6 +31,7 @@ import { Rates } from './rates.js';
  * @property {Count} pressed
  * @property {Map<string, Count>} live by `<boot>-<nonce>`
  * @property {number} changedAt
+ * @property {Trouble | undefined} trouble
  */
 
 const ROOM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -108,6 +117,13 @@ export class Room {
     return this.#devices.size;
   }
 
+  /** Reports of this room's devices that the hub could not read, since its start. */
+  get malformed() {
+    let sum = 0;
+    for (const { trouble } of this.#devices.values()) sum += trouble?.malformed ?? 0;
+    return sum;
+  }
+
   /** The first devices by name, this browser before all others. @param {number} limit @returns {Device[]} */
   devices(limit) {
     const own = this.counter.device;
@@ -117,7 +133,8 @@ export class Room {
     return this.#names.slice(0, limit).flatMap((name) => {
       const parts = this.#devices.get(name);
       if (!parts) return [];
-      return { name, presence: parts.presence, count: countOf(parts), changedAt: parts.changedAt };
+      const { presence, changedAt, trouble } = parts;
+      return { name, presence, count: countOf(parts), changedAt, trouble };
     });
   }
 
@@ -148,10 +165,10 @@ export class Room {
       }
       return;
     }
-    if (!['count', 'floor', 'pressed', 'status'].includes(second)) return;
+    if (!['count', 'floor', 'pressed', 'status', 'trouble'].includes(second)) return;
     const device = this.#device(first);
-    // A fold is the hub's own business: nothing changed at the device.
-    if (second !== 'floor' && !(second === 'count' && cleared)) device.changedAt = Math.max(device.changedAt, at);
+    // A fold is the hub's own business, and what it could not read changed nothing.
+    if (second !== 'floor' && second !== 'trouble' && !(second === 'count' && cleared)) device.changedAt = Math.max(device.changedAt, at);
     switch (second) {
       case 'count': {
         const count = readCount(value);
@@ -172,6 +189,9 @@ export class Room {
         return;
       case 'status':
         device.presence = !cleared && (value === 'online' || value === 'offline') ? value : undefined;
+        return;
+      case 'trouble':
+        device.trouble = readTrouble(value);
     }
   }
 
@@ -180,7 +200,15 @@ export class Room {
     let parts = this.#devices.get(name);
     if (!parts) {
       const none = () => ({ red: 0, blue: 0 });
-      parts = { presence: undefined, floor: 0, base: none(), pressed: none(), live: new Map(), changedAt: 0 };
+      parts = {
+        presence: undefined,
+        floor: 0,
+        base: none(),
+        pressed: none(),
+        live: new Map(),
+        changedAt: 0,
+        trouble: undefined,
+      };
       this.#devices.set(name, parts);
       this.#names = undefined;
     }
@@ -200,6 +228,12 @@ function countOf({ floor, base, pressed, live }) {
 /** @param {string} incarnation @param {number} floor */
 function isAbove(incarnation, floor) {
   return Number.parseInt(incarnation, 10) > floor;
+}
+
+/** @param {any} value @returns {Trouble | undefined} */
+function readTrouble(value) {
+  const isTrouble = Number.isSafeInteger(value?.malformed) && Number.isFinite(value.at) && typeof value.reason === 'string';
+  return isTrouble && value.malformed > 0 ? value : undefined;
 }
 
 /** @param {any} value @returns {Count | undefined} */

@@ -68,11 +68,13 @@ function start(roomName) {
   addEventListener('pageshow', (event) => event.persisted && room.counter.resume());
 
   let ticks = 0;
+  /** Malformed reports over all rooms. */
+  let malformed = 0;
   whileVisible(() => {
     if (!room.rates.isFlat || ticks++ % QUIET_TICKS === 0) drawChart(room.rates, room.isLive);
     drawTableSoon();
   }, TICK_MS);
-  whileVisible(() => void drawTrouble(), TROUBLE_MS);
+  whileVisible(() => void fetchTrouble(), TROUBLE_MS);
   drawSoon();
 
   function announceScore() {
@@ -83,7 +85,10 @@ function start(roomName) {
   function drawTableSoon() {
     tableTimer ??= setTimeout(() => {
       tableTimer = undefined;
-      requestAnimationFrame(() => table.draw());
+      requestAnimationFrame(() => {
+        table.draw();
+        drawTrouble();
+      });
     }, TABLE_MS);
   }
 
@@ -123,15 +128,22 @@ function start(roomName) {
     return room.isLive && total === 0 ? 'No clicks yet. Press red or blue.' : '';
   }
 
-  /** The hub changes nothing for a malformed report and counts it, over all rooms. */
-  async function drawTrouble() {
+  /** What the table does not show: malformed reports of other rooms, and those that name no device. */
+  function drawTrouble() {
+    if (!room.isLive) return;
+    const n = malformed - room.malformed;
+    const reports = `${whole(n)} malformed ${n === 1 ? 'report' : 'reports'}`;
+    const text = `${reports} beside these, in other rooms or of no device. The hub’s log names the topics.`;
+    show('devices-trouble', n > 0 ? text : '');
+  }
+
+  async function fetchTrouble() {
     if (room.isKnown && !room.isLive) return;
     try {
       const response = await fetch('/metrics');
       const [, count] = /^latchbus_clicks_malformed_total (\d+)$/m.exec(await response.text()) ?? [];
-      const n = Number(count ?? 0);
-      const text = `${whole(n)} malformed ${n === 1 ? 'report' : 'reports'} at this hub, in all rooms. Its log names the topics.`;
-      show('devices-trouble', n > 0 ? text : '');
+      malformed = Number(count ?? 0);
+      drawTableSoon();
     } catch {
       // Offline: the lamp says so.
     }
