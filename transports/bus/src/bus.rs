@@ -16,17 +16,18 @@ use std::{
 use latchbus_core::clicks::DEFAULT_MAX_LIVE;
 use latchbus_core::hub::{Hub, HubCounts, Limits, Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Peer, ReservedTopics};
-use crate::clock::unix_ms;
+use crate::clock::Clock;
+use crate::commits::{Commits, Health, QUEUE};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 use crate::session::Subscriptions;
 use crate::shared::Shared;
-use crate::store::{Loaded, RedbStore, StoreError};
+use crate::store::{Disk, Loaded, RedbStore, Store, StoreError};
 use crate::subscription::Subscription;
 use crate::wake::{Wake, WeakWake, lock};
 use crate::writer::Writer;
@@ -49,6 +50,10 @@ pub struct Options {
     pub session: SessionLimits,
     /// Topics that keep more than their last value; the first rule that matches counts.
     pub history: Vec<HistoryRule>,
+    /// Where the time of day comes from.
+    pub clock: Clock,
+    /// Where chance begins: two buses that open with one seed make the same choices. None: anywhere.
+    pub seed: Option<u64>,
 }
 
 impl Default for Options {
@@ -61,6 +66,8 @@ impl Default for Options {
             rooms: vec!["main".into()],
             session: SessionLimits::default(),
             history: Vec::new(),
+            clock: Clock::system(),
+            seed: None,
         }
     }
 }
@@ -74,6 +81,8 @@ impl fmt::Debug for Options {
             .field("rooms", &self.rooms)
             .field("session", &self.session)
             .field("history", &self.history)
+            .field("clock", &self.clock)
+            .field("seed", &self.seed)
             .finish_non_exhaustive()
     }
 }
@@ -188,26 +197,53 @@ impl Bus {
     /// # Errors
     /// When the store cannot be opened.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let metrics = Arc::new(Metrics::default());
-        let (store, loaded) = match &options.store {
+        let (store, loaded): (Option<Box<dyn Store>>, _) = match &options.store {
             StoreKind::Memory => (None, Loaded::default()),
             StoreKind::Directory(directory) => {
-                let (store, loaded) =
-                    RedbStore::open(directory).map_err(|source| OpenError::Store {
-                        directory: directory.clone(),
-                        source,
-                    })?;
-                (Some(store), loaded)
+                let opened = Disk::directory(directory).and_then(RedbStore::open);
+                let (store, loaded) = opened.map_err(|source| OpenError::Store {
+                    directory: directory.clone(),
+                    source,
+                })?;
+                (Some(Box::new(store)), loaded)
             }
         };
-        let epoch = fastrand::u64(1..=u64::from(u32::MAX));
-        let shared = Arc::new(Shared::new(epoch, options.limits));
-        let pipeline = Pipeline::new(Arc::clone(&shared), Arc::clone(&metrics), &options, loaded);
+        let (bus, commits) = Self::assemble(options, store, loaded);
+        if let Some((writer, commits)) = bus.0.writer.as_ref().zip(commits) {
+            writer.start(commits).map_err(OpenError::Writer)?;
+        }
+        Ok(bus)
+    }
+
+    /// A bus that begins with what was loaded, and the writer of its store, which nobody drives yet.
+    pub(crate) fn assemble(
+        options: Options,
+        store: Option<Box<dyn Store>>,
+        loaded: Loaded,
+    ) -> (Self, Option<Commits>) {
+        let mut random = options
+            .seed
+            .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let metrics = Arc::new(Metrics::default());
+        let epoch = random.u64(1..=u64::from(u32::MAX));
+        let shared = Arc::new(Shared::new(epoch, options.limits, options.clock.clone()));
+        let pipeline = Pipeline::new(
+            Arc::clone(&shared),
+            Arc::clone(&metrics),
+            &options,
+            loaded,
+            random.u32(..),
+        );
         let pipeline = Arc::new(Mutex::new(pipeline));
-        let writer = store
-            .map(|store| Writer::start(store, Arc::clone(&pipeline), Arc::clone(&metrics)))
-            .transpose()
-            .map_err(OpenError::Writer)?;
+        let (writer, commits) = store
+            .map(|store| {
+                let (queue, jobs) = mpsc::channel(QUEUE);
+                let health = Arc::new(Health::default());
+                let (pipeline, metrics) = (Arc::clone(&pipeline), Arc::clone(&metrics));
+                let commits = Commits::new(jobs, pipeline, store, metrics, Arc::clone(&health));
+                (Writer::new(queue, health), commits)
+            })
+            .unzip();
         let bus = Self(Arc::new(Inner {
             shared,
             pipeline,
@@ -221,7 +257,7 @@ impl Bus {
             sessions: Mutex::new(Vec::new()),
         }));
         tokio::spawn(sys::run(Arc::downgrade(&bus.0)));
-        Ok(bus)
+        (bus, commits)
     }
 
     /// Admits a peer: one client for each connection.
@@ -271,13 +307,13 @@ impl Bus {
     /// The newest kept value of a topic.
     pub fn last(&self, topic: TopicName<&str>) -> Option<Delivery> {
         let last = self.0.shared.read(|hub| hub.last(topic));
-        last.filter(|entry| !entry.payload.has_expired(unix_ms()))
+        last.filter(|entry| !entry.payload.has_expired(self.clock().unix_ms()))
     }
 
     /// Every kept value that matches, by topic.
     pub fn kept(&self, filter: TopicFilter<&str>) -> Vec<Delivery> {
         let mut kept = self.0.shared.read(|hub| hub.kept(filter));
-        let now = unix_ms();
+        let now = self.clock().unix_ms();
         kept.retain(|entry| !entry.payload.has_expired(now));
         kept
     }
@@ -307,6 +343,11 @@ impl Bus {
     /// This life of the hub, as cursors name it.
     pub fn epoch(&self) -> u64 {
         self.0.shared.epoch
+    }
+
+    /// Where it reads the time of day.
+    pub fn clock(&self) -> &Clock {
+        &self.0.shared.clock
     }
 
     /// The bounds of the hub.

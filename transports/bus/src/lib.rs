@@ -26,6 +26,9 @@
 //! # }).unwrap();
 //! ```
 //!
+//! With the feature `simulation` a test opens a bus on a disk of its own and makes each step of its store: see
+//! `simulation`.
+//!
 //! # Invariants
 //! - Nothing reaches the hub but through [`Client::publish`], and no acknowledgement ([`Receipt`]) comes
 //!   before the step that it promises: with a store, before the commit to disk.
@@ -36,6 +39,7 @@ mod access;
 mod backoff;
 mod bus;
 mod clock;
+mod commits;
 mod expiring;
 pub mod faulty;
 mod group;
@@ -50,6 +54,8 @@ mod refusal;
 mod rooms;
 mod session;
 mod shared;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod store;
 mod subscription;
 mod sys;
@@ -63,6 +69,7 @@ pub use bus::{
     Accepted, Behind, Bus, ClickLimits, Client, HistoryRule, Lost, OpenError, Options, Receipt,
     SessionLimits, StoreKind,
 };
+pub use clock::Clock;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 pub use message::{Delivery, Encoding, Payload, Properties, Publish};
 pub use metrics::{Counter, Gauge, Metrics};

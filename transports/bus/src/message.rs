@@ -9,8 +9,6 @@ use latchbus_core::hub::SharedEntry;
 use latchbus_core::topic::TopicName;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::unix_ms;
-
 /// A message on its way into the bus.
 #[derive(Debug, Clone)]
 pub struct Publish {
@@ -130,13 +128,13 @@ impl Payload {
         }
     }
 
-    /// The payload of a message that arrives now, and its topic.
-    pub(crate) fn arrive(publish: Publish, origin: u64) -> (TopicName<String>, Self) {
+    /// The payload of a message that arrives at `now`, in Unix milliseconds, and its topic.
+    pub(crate) fn arrive(publish: Publish, origin: u64, now: u64) -> (TopicName<String>, Self) {
         let payload = Self {
             origin,
             expires_at: publish.expires_in.and_then(|after| {
                 let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-                NonZeroU64::new(unix_ms().saturating_add(after))
+                NonZeroU64::new(now.saturating_add(after))
             }),
             properties: publish.properties,
             ..Self::new(publish.payload, publish.qos)

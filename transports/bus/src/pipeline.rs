@@ -23,7 +23,6 @@ use latchbus_core::topic::TopicName;
 use tracing::{error, warn};
 
 use crate::bus::{Accepted, HistoryRule, Options};
-use crate::clock::unix_ms;
 use crate::expiring::Expiring;
 use crate::metrics::Metrics;
 use crate::refusal::PublishRefused;
@@ -94,14 +93,16 @@ enum Step {
 }
 
 impl Pipeline {
-    /// A pipeline that begins with what was stored, and shows it.
+    /// A pipeline that begins with what was stored, and shows it. `nonce` is random: it tells the presses
+    /// that this start counts from those of another with its number.
     pub(crate) fn new(
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         options: &Options,
         loaded: Loaded,
+        nonce: u32,
     ) -> Self {
-        let own = Incarnation::new(loaded.start.max(1), fastrand::u32(..));
+        let own = Incarnation::new(loaded.start.max(1), nonce);
         let own = own.unwrap_or_else(|| unreachable!("a start number is at least 1"));
         let mut rooms = Rooms::new(options.clicks, own);
         for room in &options.rooms {
@@ -132,6 +133,7 @@ impl Pipeline {
             malformed_log: SparseLog::default(),
             troubles: Troubles::default(),
         };
+        let now = shared.clock.unix_ms();
         shared.change(|changes| {
             for (topic, history, value) in loaded.values {
                 pipeline.expiring.set(&topic, value.expires_at);
@@ -141,7 +143,7 @@ impl Pipeline {
                     value.expires_at,
                     value.properties,
                 );
-                if payload.has_expired(unix_ms()) {
+                if payload.has_expired(now) {
                     // The next tick removes it from the store.
                     continue;
                 }
@@ -159,7 +161,7 @@ impl Pipeline {
                 }
             }
             for step in derived {
-                pipeline.show(changes, step, unix_ms());
+                pipeline.show(changes, step, now);
             }
         });
         pipeline.finish(Vec::new());
@@ -195,7 +197,7 @@ impl Pipeline {
     /// Ends the values whose time is over. The plans must be committed and applied before any other is
     /// made.
     pub(crate) fn plan_expired(&mut self) -> Vec<Plan> {
-        let now = unix_ms();
+        let now = self.now();
         let due = self.expiring.due(now);
         let topics = due
             .into_iter()
@@ -215,7 +217,7 @@ impl Pipeline {
     pub(crate) fn changes<'a>(&'a self, plans: &'a [Plan]) -> Vec<Change<'a>> {
         let mut changes = Vec::new();
         let mut devices = BTreeSet::new();
-        let at = unix_ms();
+        let at = self.now();
         for plan in plans {
             changes.extend(plan.steps.iter().filter_map(|step| step.change(at)));
             let Some((room, device)) = &plan.device else {
@@ -245,7 +247,7 @@ impl Pipeline {
     /// Shows what was planned, and the values of the rooms that it changed. The answers are in the order
     /// of the plans.
     pub(crate) fn finish(&mut self, plans: Vec<Plan>) -> Vec<Result<Accepted, PublishRefused>> {
-        let at = unix_ms();
+        let at = self.now();
         let shared = Arc::clone(&self.shared);
         let accepted = shared.change(|changes| {
             let accepted = plans
@@ -271,7 +273,7 @@ impl Pipeline {
 
     /// Shows the rates and what was malformed; to be called about every second.
     pub(crate) fn tick(&mut self) {
-        let at = unix_ms();
+        let at = self.now();
         let rates = self.rooms.rates(at);
         let troubles = self.troubles.changed();
         let shared = Arc::clone(&self.shared);
@@ -288,6 +290,10 @@ impl Pipeline {
                 self.show(changes, Step::derived(topic, rate), at);
             }
         });
+    }
+
+    fn now(&self) -> u64 {
+        self.shared.clock.unix_ms()
     }
 
     fn try_plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
@@ -321,7 +327,7 @@ impl Pipeline {
             false => retain,
         };
         self.check_room(&publish.topic, publish.payload.len(), needed)?;
-        let (topic, payload) = Payload::arrive(publish, origin);
+        let (topic, payload) = Payload::arrive(publish, origin, self.now());
         let step = match retain {
             Retain::Last(_) if payload.bytes().is_empty() => Step::Clear { topic, payload },
             _ => Step::Publish {
@@ -354,11 +360,13 @@ impl Pipeline {
                 ..publish
             },
             origin,
+            self.now(),
         );
+        let now = self.now();
         let Raised { joined, folded } =
             match self
                 .rooms
-                .report((room, device), incarnation, reported, unix_ms())?
+                .report((room, device), incarnation, reported, now)?
             {
                 Reported::Raised(raised) => raised,
                 Reported::Unchanged(joined)
@@ -427,7 +435,8 @@ impl Pipeline {
             .map_err(|error| self.malformed("press", publish.topic.as_str(), &error))?;
         let pressed = own_topic(ClickTopic::Pressed { room, device });
         self.check_room(&pressed, Counter::MAX_JSON_BYTES, Retain::LAST)?;
-        let Some(pressed) = self.rooms.press((room, device), press, unix_ms())? else {
+        let now = self.now();
+        let Some(pressed) = self.rooms.press((room, device), press, now)? else {
             self.metrics.presses_repeated.add(1);
             return Ok(Plan {
                 unchanged: Some(publish.topic),
@@ -438,7 +447,7 @@ impl Pipeline {
         let shown = Step::derived(ClickTopic::Pressed { room, device }, pressed.value);
         // A press is an event whatever its publisher says: retained, it would be counted again by
         // whoever replays it.
-        let (topic, payload) = Payload::arrive(publish, origin);
+        let (topic, payload) = Payload::arrive(publish, origin, now);
         let event = Step::Publish {
             topic,
             payload,
@@ -565,7 +574,8 @@ impl Pipeline {
         reason: &dyn Display,
     ) -> PublishRefused {
         self.malformed_log.warn(kind, topic, reason);
-        self.troubles.note(topic, reason, unix_ms(), &self.rooms);
+        self.troubles
+            .note(topic, reason, self.shared.clock.unix_ms(), &self.rooms);
         PublishRefused::Malformed {
             kind,
             reason: reason.to_string(),
@@ -581,10 +591,10 @@ pub(crate) fn accept_event(
     origin: u64,
 ) -> Result<Accepted, PublishRefused> {
     let accepted = check_properties(&publish).and_then(|()| {
-        let (topic, payload) = Payload::arrive(publish, origin);
-        let publish = |changes: &mut Changes<'_>| {
-            changes.publish(topic.borrowed(), payload, Retain::No, unix_ms())
-        };
+        let now = shared.clock.unix_ms();
+        let (topic, payload) = Payload::arrive(publish, origin, now);
+        let publish =
+            |changes: &mut Changes<'_>| changes.publish(topic.borrowed(), payload, Retain::No, now);
         Ok(shared.change(publish)?)
     });
     let entry = accepted.inspect_err(|_| metrics.publishes_refused.add(1))?;

@@ -8,7 +8,7 @@ use latchbus_core::hub::{
 };
 use latchbus_core::topic::{TopicFilter, TopicName};
 
-use crate::clock::unix_ms;
+use crate::clock::Clock;
 use crate::group::Groups;
 use crate::wake::{Wake, lock};
 use crate::{Delivery, Payload};
@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) epoch: u64,
     pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
 }
 
 #[derive(Debug)]
@@ -71,7 +72,7 @@ fn wake_all(waiters: impl IntoIterator<Item = Waiter>) {
 }
 
 impl Shared {
-    pub(crate) fn new(epoch: u64, limits: Limits) -> Self {
+    pub(crate) fn new(epoch: u64, limits: Limits, clock: Clock) -> Self {
         Self {
             state: Mutex::new(State {
                 hub: Hub::new(epoch, limits),
@@ -81,6 +82,7 @@ impl Shared {
             }),
             epoch,
             limits,
+            clock,
         }
     }
 
@@ -151,7 +153,7 @@ impl Shared {
                     entry,
                     retained: false,
                 })) => {
-                    if state.drops_expired(&entry) {
+                    if state.drops_expired(&entry, &self.clock) {
                         continue;
                     }
                     taken(Step::Entry {
@@ -261,7 +263,8 @@ impl Shared {
                 return (Batch::Complete, revision);
             }
             match state.hub.next(id) {
-                Ok(Some(Step::Entry { entry, .. })) if state.drops_expired(&entry) => {}
+                Ok(Some(Step::Entry { entry, .. })) if state.drops_expired(&entry, &self.clock) => {
+                }
                 Ok(Some(step)) => taken(step),
                 Ok(None) => {
                     if let Ok(view) = state.hub.view_of(id) {
@@ -278,9 +281,9 @@ impl Shared {
 
 impl State {
     /// Whether the time of a message is over, which is counted.
-    fn drops_expired(&mut self, entry: &Delivery) -> bool {
+    fn drops_expired(&mut self, entry: &Delivery, clock: &Clock) -> bool {
         let expires = entry.payload.expires_at().is_some() && entry.kind != Kind::Cleared;
-        let expired = expires && entry.payload.has_expired(unix_ms());
+        let expired = expires && entry.payload.has_expired(clock.unix_ms());
         self.expired += u64::from(expired);
         expired
     }

@@ -1,15 +1,14 @@
 //! What the bus does by the clock: rates every second, `$SYS` topics every ten.
 
 use core::{fmt::Display, time::Duration};
-use std::{sync::Weak, time::Instant};
+use std::sync::Weak;
 
 use bytes::Bytes;
 use latchbus_core::hub::Retain;
 use latchbus_core::topic::TopicName;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::bus::{Behind, Bus, Inner};
-use crate::clock::unix_ms;
 use crate::json::json_text;
 use crate::shared::Changes;
 use crate::{Payload, Publish};
@@ -43,7 +42,7 @@ fn report(bus: &Bus, started: Instant) {
     let (metrics, hub) = (bus.metrics(), bus.hub_counts());
     let (kept, subscriptions) = bus.read(|hub| (hub.places_taken(), hub.subscriptions()));
     let (lost, behind) = (bus.lost(), behind(&bus.behind(CLIENTS)));
-    let at = unix_ms();
+    let at = bus.clock().unix_ms();
     bus.shared().change(|changes| {
         let mut show = |name: &str, value: &dyn Display| show(changes, name, value, at);
         show("version", &concat!("latchbus ", env!("CARGO_PKG_VERSION")));

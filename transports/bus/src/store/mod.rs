@@ -1,17 +1,31 @@
 //! What survives a restart.
 
+mod disk;
+#[cfg(any(test, feature = "simulation"))]
+mod memory;
 mod redb;
 
-pub(crate) use self::redb::RedbStore;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use self::memory::MemoryStore;
+pub(crate) use self::{disk::Disk, redb::RedbStore};
 
+use core::{fmt, num::NonZeroU64};
 use std::io;
-
-use core::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Properties;
 use crate::rooms::Record;
+
+/// What survives a restart, and how it is changed. Loading stands beside it: each form is opened in its own
+/// way.
+pub(crate) trait Store: fmt::Debug + Send {
+    /// Makes all changes durable, or none.
+    ///
+    /// # Errors
+    /// When it cannot say that they are durable. A later call begins anew, and may then find that they were.
+    fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError>;
+}
 
 /// One change of what is stored.
 #[derive(Debug)]
@@ -53,7 +67,7 @@ pub(crate) struct StoredValue {
 }
 
 /// Everything that was stored, as it is loaded at the start.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     /// The number of this start of the hub, from 1.
     pub(crate) start: u32,
@@ -90,6 +104,9 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// The store was closed.
+    #[error("it is closed")]
+    Closed,
     /// The database failed.
     #[error(transparent)]
     Database(Box<::redb::Error>),

@@ -7,20 +7,16 @@
 //! | `devices` | room, device | `rooms::Record`, postcard |
 //! | `press_ids` | room, device, slot | order, id |
 
-use std::{fs, path::Path, path::PathBuf};
-
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition,
-    WriteTransaction,
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Loaded, StoreError, StoredValue};
+use super::{Change, Disk, Loaded, Store, StoreError, StoredValue};
 use crate::rooms::PRESS_IDS as PRESS_ID_SLOTS;
 
 /// The layout that this program reads and writes.
 const FORMAT: u64 = 2;
-const FILE: &str = "latchbus.redb";
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
@@ -35,10 +31,10 @@ struct Topic {
     values: Vec<(u64, StoredValue)>,
 }
 
-/// One directory, locked against other processes while it is open.
+/// One database, locked against other processes while it is open.
 #[derive(Debug)]
 pub(crate) struct RedbStore {
-    path: PathBuf,
+    disk: Disk,
     /// None after a failure that the database does not recover from without being opened again.
     database: Option<Database>,
     /// The place of the next value in the order of all.
@@ -46,40 +42,30 @@ pub(crate) struct RedbStore {
 }
 
 impl RedbStore {
-    /// Opens the store of a directory, which is made if it is not there, and loads what it holds.
-    pub(crate) fn open(directory: &Path) -> Result<(Self, Loaded), StoreError> {
-        fs::create_dir_all(directory).map_err(StoreError::Directory)?;
-        let path = directory.join(FILE);
-        let database = open(&path)?;
+    /// Opens the store of a disk, which may be empty, and loads what it holds.
+    pub(crate) fn open(mut disk: Disk) -> Result<(Self, Loaded), StoreError> {
+        let database = disk.open()?;
         let start = begin(&database)?;
         let (loaded, next) = load(&database, start)?;
+        let database = Some(database);
         Ok((
             Self {
-                path,
-                database: Some(database),
+                disk,
+                database,
                 next,
             },
             loaded,
         ))
     }
 
-    /// Makes all changes durable, or none.
-    pub(crate) fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError> {
-        let result = self.try_commit(changes);
-        if result.is_err() {
-            self.database = None;
-        }
-        result
-    }
-
     fn try_commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => open(&self.path)?,
+            None => self.disk.open()?,
         };
         let database = self.database.insert(database);
         let mut next = self.next;
-        write(database, |transaction| {
+        write(database, self.disk.durability, |transaction| {
             for change in changes {
                 apply(transaction, change, &mut next)?;
             }
@@ -90,17 +76,20 @@ impl RedbStore {
     }
 }
 
-fn open(path: &Path) -> Result<Database, StoreError> {
-    Database::create(path).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked,
-        error => failed(error),
-    })
+impl Store for RedbStore {
+    fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError> {
+        let result = self.try_commit(changes);
+        if result.is_err() {
+            self.database = None;
+        }
+        result
+    }
 }
 
 /// Checks the format and counts this start.
 fn begin(database: &Database) -> Result<u32, StoreError> {
     let mut start = 0;
-    write(database, |transaction| {
+    write(database, Durability::Immediate, |transaction| {
         transaction.open_table(VALUES).map_err(failed)?;
         transaction.open_table(DEVICES).map_err(failed)?;
         transaction.open_table(PRESS_IDS).map_err(failed)?;
@@ -174,19 +163,18 @@ fn load(database: &Database, start: u32) -> Result<(Loaded, u64), StoreError> {
         let ((room, device, _), (order, id)) = (key.value(), id.value());
         ids.push((order, (room.to_owned(), device.to_owned(), id.to_owned())));
     }
-    ids.sort_unstable_by_key(|(order, _)| *order);
+    ids.sort_by_key(|(order, _)| *order);
     loaded.press_ids = ids.into_iter().map(|(_, id)| id).collect();
     Ok((loaded, next))
 }
 
 fn write(
     database: &Database,
+    durability: Durability,
     changes: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut transaction = database.begin_write().map_err(failed)?;
-    transaction
-        .set_durability(Durability::Immediate)
-        .map_err(failed)?;
+    transaction.set_durability(durability).map_err(failed)?;
     changes(&transaction)?;
     transaction.commit().map_err(failed)
 }
@@ -268,16 +256,24 @@ fn decode<T: for<'de> Deserialize<'de>>(
     })
 }
 
-fn failed(error: impl Into<redb::Error>) -> StoreError {
+pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Database(Box::new(error.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{fs, path::Path};
+
     use latchbus_core::clicks::Counter;
 
     use crate::rooms::Record;
+
+    const FILE: &str = "latchbus.redb";
+
+    fn open(directory: &Path) -> Result<(RedbStore, Loaded), StoreError> {
+        RedbStore::open(Disk::directory(directory)?)
+    }
 
     fn keep<'a>(topic: &'a str, payload: &str, history: u16) -> Change<'a> {
         Change::Keep {
@@ -303,7 +299,7 @@ mod tests {
     #[test]
     fn what_was_committed_is_loaded_in_order() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut store, loaded) = RedbStore::open(directory.path()).unwrap();
+        let (mut store, loaded) = open(directory.path()).unwrap();
         assert_eq!((loaded.start, loaded.values.len()), (1, 0));
         let mut record = Record::default();
         let run = "4-0000abcd".parse().unwrap();
@@ -335,7 +331,7 @@ mod tests {
             .unwrap();
         drop(store);
 
-        let (_store, loaded) = RedbStore::open(directory.path()).unwrap();
+        let (_store, loaded) = open(directory.path()).unwrap();
         assert_eq!(loaded.start, 2);
         let values = [("b", 1, "4"), ("a", 2, "5"), ("a", 2, "6")];
         let values =
@@ -353,19 +349,16 @@ mod tests {
     #[test]
     fn two_processes_cannot_share_a_directory() {
         let directory = tempfile::tempdir().unwrap();
-        let _first = RedbStore::open(directory.path()).unwrap();
-        assert!(matches!(
-            RedbStore::open(directory.path()),
-            Err(StoreError::Locked)
-        ));
+        let _first = open(directory.path()).unwrap();
+        assert!(matches!(open(directory.path()), Err(StoreError::Locked)));
     }
 
     #[test]
     fn an_unknown_format_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        drop(RedbStore::open(directory.path()).unwrap());
-        let database = open(&directory.path().join(FILE)).unwrap();
-        write(&database, |transaction| {
+        drop(open(directory.path()).unwrap());
+        let database = Database::open(directory.path().join(FILE)).unwrap();
+        write(&database, Durability::Immediate, |transaction| {
             transaction
                 .open_table(META)
                 .unwrap()
@@ -376,7 +369,7 @@ mod tests {
         .unwrap();
         drop(database);
         for _ in 0..2 {
-            let refused = RedbStore::open(directory.path()).map(drop);
+            let refused = open(directory.path()).map(drop);
             assert!(matches!(
                 refused,
                 Err(StoreError::Version {
@@ -392,7 +385,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         fs::write(&path, "not a database").unwrap();
-        assert!(RedbStore::open(directory.path()).is_err());
+        assert!(open(directory.path()).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"not a database");
     }
 }

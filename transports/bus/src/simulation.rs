@@ -1,0 +1,145 @@
+//! A bus whose disk, clock and chance are in the hands of a test (feature `simulation`).
+//!
+//! The bus is the real one, with its store, and does nothing by itself but what a paused tokio clock lets
+//! it do: no thread commits. The test makes each step of the store's writer, on a disk that it can cut off
+//! between any two writes, and ends a life of the bus by dropping it.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! use latchbus_bus::{Clock, Options, Peer, Publish, simulation};
+//! use latchbus_core::topic::TopicName;
+//!
+//! let clock = Clock::manual(1_700_000_000_000);
+//! let options = Options { clock: clock.clone(), seed: Some(7), ..Options::default() };
+//! let memory = simulation::Memory::default();
+//! let (bus, mut commits) = simulation::open(options.clone(), simulation::Disk::memory(&memory))?;
+//! let topic = TopicName::parse("lab/temp".to_owned())?;
+//! let receipt = bus.client(Peer::in_process())?.publish(Publish::state(topic, "21.5")).await;
+//! assert!(commits.turn()?);
+//! receipt.await?;
+//!
+//! // The power fails, and comes back.
+//! drop((bus, commits));
+//! let (bus, _commits) = simulation::open(options, simulation::Disk::memory(&memory))?;
+//! assert!(bus.last(TopicName::parse("lab/temp")?).is_some());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+
+use std::io;
+
+use crate::bus::{Bus, OpenError, Options};
+use crate::store::{self, MemoryStore, RedbStore, Store, StoreError};
+
+/// What a [`Disk::memory`] holds. It outlives the buses that are opened on it.
+#[derive(Debug, Clone, Default)]
+pub struct Memory(MemoryStore);
+
+/// Where a simulated bus keeps its store.
+#[derive(Debug)]
+pub struct Disk(Form);
+
+#[derive(Debug)]
+enum Form {
+    Memory(MemoryStore),
+    Database(store::Disk),
+}
+
+impl Disk {
+    /// Whole commits in memory, and no bytes: a commit is there, or not.
+    pub fn memory(memory: &Memory) -> Self {
+        Self(Form::Memory(memory.0.clone()))
+    }
+
+    /// The real database on bytes of the test's own: torn, cut off, full. `open` is asked for them at the
+    /// start, and once more before the first commit after one that failed.
+    pub fn backend<B: redb::StorageBackend>(
+        open: impl FnMut() -> io::Result<B> + Send + 'static,
+    ) -> Self {
+        Self(Form::Database(store::Disk::backend(open)))
+    }
+
+    /// The same with commits that promise nothing (`Durability::None`): the test of a test of durability. In
+    /// memory it changes nothing.
+    #[must_use]
+    pub fn without_durability(self) -> Self {
+        match self.0 {
+            Form::Memory(_) => self,
+            Form::Database(disk) => Self(Form::Database(disk.without_durability())),
+        }
+    }
+}
+
+/// The writer of a simulated bus's store, whose steps the test makes. Dropping it is a crash: what was
+/// begun is neither committed nor answered, and the receipts of its publishes say that the bus is closed.
+#[derive(Debug)]
+pub struct Commits(crate::commits::Commits);
+
+/// Opens a bus on a disk; [`Options::store`] counts for nothing. Call it inside a tokio runtime.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub fn open(options: Options, disk: Disk) -> Result<(Bus, Commits), OpenError> {
+    let (store, loaded): (Box<dyn Store>, _) = match disk.0 {
+        Form::Memory(memory) => {
+            let loaded = memory.open();
+            (Box::new(memory), loaded)
+        }
+        Form::Database(disk) => {
+            let (store, loaded) = RedbStore::open(disk).map_err(|source| OpenError::Store {
+                directory: "(simulated)".into(),
+                source,
+            })?;
+            (Box::new(store), loaded)
+        }
+    };
+    let (bus, commits) = Bus::assemble(options, Some(store), loaded);
+    let commits = commits.unwrap_or_else(|| unreachable!("there is a store"));
+    Ok((bus, Commits(commits)))
+}
+
+impl Commits {
+    /// Waits until something is queued, and takes it as [`begin`](Self::begin) does; at once while a batch is
+    /// under way. False when every handle to the bus is gone. Cancel-safe.
+    pub async fn next(&mut self) -> bool {
+        self.0.begin_next().await
+    }
+
+    /// The first step: takes what is queued, merges it and plans what follows, unless a batch is under way.
+    /// False when there is nothing to do.
+    pub fn begin(&mut self) -> bool {
+        self.0.try_begin()
+    }
+
+    /// The second step: commits the batch. After a failure it can be made again.
+    ///
+    /// # Errors
+    /// When the disk fails; [`Bus::health`] then says so too.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        self.0.commit()
+    }
+
+    /// The third step: shows what was committed, and answers its publishers. False once the bus is closed.
+    pub fn finish(&mut self) -> bool {
+        self.0.finish()
+    }
+
+    /// Leaves the batch, and all that follow, uncommitted and unanswered: what a bus that closes does when its
+    /// disk fails. [`finish`](Self::finish) then ends it.
+    pub fn give_up(&mut self) {
+        self.0.give_up();
+    }
+
+    /// All three: false when there was nothing to do.
+    ///
+    /// # Errors
+    /// When the disk fails; the batch stays under way.
+    pub fn turn(&mut self) -> Result<bool, StoreError> {
+        if !self.begin() {
+            return Ok(false);
+        }
+        self.commit()?;
+        self.finish();
+        Ok(true)
+    }
+}

@@ -1,0 +1,147 @@
+//! A bus whose disk and clock are the test's.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::{io, sync::Arc};
+
+use latchbus_bus::simulation::{self, Disk, Memory};
+use latchbus_bus::{Bus, Clock, Options, Peer, PublishRefused};
+use redb::{StorageBackend, backends::InMemoryBackend};
+use support::*;
+
+fn options(clock: &Clock) -> Options {
+    Options {
+        limits: LIMITS,
+        clock: clock.clone(),
+        seed: Some(7),
+        ..Options::default()
+    }
+}
+
+fn client(bus: &Bus) -> latchbus_bus::Client {
+    bus.client(Peer::in_process()).unwrap()
+}
+
+/// Bytes that outlive the database, on a disk that can be full.
+#[derive(Debug, Clone, Default)]
+struct Bytes {
+    bytes: Arc<InMemoryBackend>,
+    full: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Bytes {
+    fn len(&self) -> io::Result<u64> {
+        self.bytes.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.bytes.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.bytes.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        match self.full.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.bytes.write(offset, data)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_before_the_commit_loses_only_what_was_not_answered() {
+    for committed in [false, true] {
+        let (clock, memory) = (Clock::manual(1_000), Memory::default());
+        let (bus, mut commits) = simulation::open(options(&clock), Disk::memory(&memory)).unwrap();
+        let receipt = client(&bus).publish(state("t", "x")).await;
+        assert!(commits.begin());
+        if committed {
+            commits.commit().unwrap();
+        }
+        // Nobody has seen it yet.
+        assert_eq!(last(&bus, "t"), None);
+        drop((bus, commits));
+        assert_eq!(receipt.await, Err(PublishRefused::Closed));
+
+        let (bus, _commits) = simulation::open(options(&clock), Disk::memory(&memory)).unwrap();
+        assert_eq!(last(&bus, "t").is_some(), committed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_answers_nobody_and_heals() {
+    let (clock, bytes) = (Clock::manual(1_000), Bytes::default());
+    let disk = || {
+        let bytes = bytes.clone();
+        Disk::backend(move || Ok(bytes.clone()))
+    };
+    let (bus, mut commits) = simulation::open(options(&clock), disk()).unwrap();
+    let client = client(&bus);
+    let before = client.publish(state("a", "1")).await;
+    assert!(commits.turn().unwrap());
+    before.await.unwrap();
+
+    bytes.full.store(true, Ordering::Relaxed);
+    let mut waiting = Box::pin(client.publish(state("a", "2")).await);
+    assert!(commits.begin());
+    for _ in 0..3 {
+        commits.commit().unwrap_err();
+        assert!(bus.health().is_err());
+    }
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    assert_eq!(last(&bus, "a").unwrap(), "1");
+
+    bytes.full.store(false, Ordering::Relaxed);
+    commits.commit().unwrap();
+    assert!(commits.finish());
+    assert_eq!(bus.health(), Ok(()));
+    waiting.await.unwrap();
+    assert_eq!(last(&bus, "a").unwrap(), "2");
+    drop((bus, commits, client));
+
+    let (bus, _commits) = simulation::open(options(&clock), disk()).unwrap();
+    assert_eq!(last(&bus, "a").unwrap(), "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expires_goes_by_the_clock_that_was_given() {
+    let (clock, memory) = (Clock::manual(1_000), Memory::default());
+    let (bus, mut commits) = simulation::open(options(&clock), Disk::memory(&memory)).unwrap();
+    let mut brief = state("brief", "x");
+    brief.expires_in = Some(core::time::Duration::from_secs(5));
+    let receipt = client(&bus).publish(brief).await;
+    commits.turn().unwrap();
+    receipt.await.unwrap();
+    clock.set(5_999);
+    assert_eq!(last(&bus, "brief").unwrap(), "x");
+    clock.set(6_000);
+    assert_eq!(last(&bus, "brief"), None);
+    // The tick of a second clears the topic, through the store. Waiting for it lets the paused time go on.
+    assert!(commits.next().await);
+    commits.commit().unwrap();
+    commits.finish();
+    clock.set(1_000);
+    drop((bus, commits));
+    let (bus, _commits) = simulation::open(options(&clock), Disk::memory(&memory)).unwrap();
+    assert_eq!(last(&bus, "brief"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_seed_makes_the_same_choices() {
+    let clock = Clock::manual(1_000);
+    let epoch = || {
+        let disk = Disk::memory(&Memory::default());
+        simulation::open(options(&clock), disk).unwrap().0.epoch()
+    };
+    assert_eq!(epoch(), epoch());
+}
