@@ -4,7 +4,12 @@ use std::collections::{HashMap, VecDeque};
 
 use latchbus_core::hub::{SubscriptionId, ViewId};
 
+use crate::Delivery;
 use crate::shared::Waiter;
+
+/// Messages that members have given back and nobody has taken yet; of more, the oldest is lost. A member's
+/// window is smaller.
+const MAX_GIVEN_BACK: usize = 4_096;
 
 /// All groups of one hub. A group lives as long as it has members, so their number is bounded by that of
 /// the subscriptions.
@@ -26,6 +31,8 @@ struct Group {
     waiting: VecDeque<Waiter>,
     /// Whether there may be something to take.
     has_news: bool,
+    /// What members have left unfinished; the next to be taken.
+    given_back: VecDeque<Delivery>,
 }
 
 impl Groups {
@@ -48,6 +55,7 @@ impl Groups {
                 members: 1,
                 waiting: VecDeque::new(),
                 has_news: true,
+                given_back: VecDeque::new(),
             },
         );
     }
@@ -81,6 +89,27 @@ impl Groups {
                 woken.extend(group.waiting.pop_front());
             }
         }
+    }
+
+    /// A member ends and has not finished these: they are another's. How many were lost at the bound.
+    pub(crate) fn give_back(
+        &mut self,
+        id: SubscriptionId,
+        deliveries: impl IntoIterator<Item = Delivery>,
+    ) -> usize {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return 0;
+        };
+        group.given_back.extend(deliveries);
+        group.has_news |= !group.given_back.is_empty();
+        let lost = group.given_back.len().saturating_sub(MAX_GIVEN_BACK);
+        group.given_back.drain(..lost);
+        lost
+    }
+
+    /// The oldest message that was given back.
+    pub(crate) fn take_given_back(&mut self, id: SubscriptionId) -> Option<Delivery> {
+        self.groups.get_mut(&id)?.given_back.pop_front()
     }
 
     /// Another member's turn: whose it was cannot take, or there is more.

@@ -134,6 +134,18 @@ impl Session {
         lock(&self.subscriptions.entries).keys().copied().collect()
     }
 
+    /// Gives messages that a place in a group has taken, and that its peer will not finish, to the other
+    /// members of the group (MQTT 5 §4.8.2): for a session that is about to end. Those of other
+    /// subscriptions were meant for this session alone, and are dropped.
+    pub fn give_back(&self, subscription: u64, deliveries: Vec<Delivery>) {
+        let entries = lock(&self.subscriptions.entries);
+        if let Some(entry) = entries.get(&subscription).filter(|entry| entry.grouped) {
+            let bus = self.client.bus();
+            let lost = bus.shared().give_back(entry.id, deliveries);
+            bus.metrics().skipped.add(lost as u64);
+        }
+    }
+
     /// Serves a link until one side ends it: see [`Ended`]. Reading and writing run side by side in this
     /// one task. What can be sent within two seconds is sent, and then [`LinkSender::close`] is
     /// called, in each case but a failure to send.

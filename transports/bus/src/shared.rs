@@ -147,6 +147,19 @@ impl Shared {
         let state = &mut *guard;
         let revision = state.hub.revision();
         for _ in 0..LOOKED_AT {
+            if let Some(entry) = state.groups.take_given_back(id) {
+                if state.drops_expired(&entry, &self.clock) {
+                    continue;
+                }
+                taken(Step::Entry {
+                    entry,
+                    retained: false,
+                });
+                let next = state.groups.pass(id);
+                drop(guard);
+                wake_all(next);
+                return (Batch::More, revision);
+            }
             match state.hub.next(id) {
                 // What was kept when the walk was begun again is no message to the group.
                 Ok(Some(Step::Entry {
@@ -202,6 +215,17 @@ impl Shared {
             groups.pass(id)
         };
         wake_all(next);
+    }
+
+    /// A member of a group ends without having finished these messages: others take them. How many were
+    /// lost because too many wait already.
+    pub(crate) fn give_back(&self, id: SubscriptionId, deliveries: Vec<Delivery>) -> usize {
+        let (lost, next) = {
+            let groups = &mut lock(&self.state).groups;
+            (groups.give_back(id, deliveries), groups.pass(id))
+        };
+        wake_all(next);
+        lost
     }
 
     /// A member leaves its group for good, which ends with the last: what became of its messages.

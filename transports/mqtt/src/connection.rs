@@ -259,6 +259,7 @@ impl Connection {
                 let qos = options.qos.min(delivery.payload.qos());
                 let as_published = options.retain_as_published && delivery.kind != Kind::Event;
                 let message = Message {
+                    subscription,
                     retain: retained || as_published,
                     options,
                     delivery,

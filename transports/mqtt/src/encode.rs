@@ -252,3 +252,29 @@ pub(crate) fn put_varint(mut value: u32, out: &mut BytesMut) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// MQTT 5, MQTT-1.5.5-1; the boundaries are those of the table in §1.5.5.
+    #[test]
+    fn lengths_take_as_few_bytes_as_they_need() {
+        let table: [(u32, &[u8]); 8] = [
+            (0, &[0]),
+            (127, &[0x7F]),
+            (128, &[0x80, 1]),
+            (16_383, &[0xFF, 0x7F]),
+            (16_384, &[0x80, 0x80, 1]),
+            (2_097_151, &[0xFF, 0xFF, 0x7F]),
+            (2_097_152, &[0x80, 0x80, 0x80, 1]),
+            (268_435_455, &[0xFF, 0xFF, 0xFF, 0x7F]),
+        ];
+        for (value, expected) in table {
+            let mut out = BytesMut::new();
+            put_varint(value, &mut out);
+            assert_eq!(out, expected);
+            assert_eq!(varint_bytes(value), expected.len());
+        }
+    }
+}

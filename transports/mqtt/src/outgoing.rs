@@ -1,7 +1,7 @@
 //! The QoS 1 and 2 messages on their way to one client, in order.
 
 use core::num::NonZeroU16;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -40,6 +40,7 @@ enum Stage {
 /// A message as one subscription brings it.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
+    pub(crate) subscription: u64,
     pub(crate) delivery: Delivery,
     pub(crate) retain: bool,
     pub(crate) options: Options,
@@ -235,6 +236,22 @@ impl Outgoing {
             repeated: false,
         });
         true
+    }
+
+    /// What the client will not finish, by subscription, when the session ends: another client may have it.
+    /// Not so a QoS 2 message that was sent, which it may have got (MQTT-4.8.2-5).
+    pub(crate) fn unfinished(self) -> BTreeMap<u64, Vec<Delivery>> {
+        let mut unfinished = BTreeMap::<_, Vec<_>>::new();
+        for (place, flight) in self.flights.into_iter().enumerate() {
+            let sent = place < self.sent || flight.repeated;
+            if let Stage::Published(message) = flight.stage
+                && !(sent && flight.service.qos() == 2)
+            {
+                let deliveries = unfinished.entry(message.subscription).or_default();
+                deliveries.push(message.delivery);
+            }
+        }
+        unfinished
     }
 
     /// PUBACK.

@@ -1,6 +1,7 @@
 //! The MQTT server: accepts connections and gives each a session of the bus.
 
 mod link;
+mod refusing;
 mod registry;
 
 use core::net::SocketAddr;
@@ -8,9 +9,8 @@ use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Weak};
 
-use bytes::BytesMut;
 use latchbus_bus::{Bus, Client, Counter, Ended, Gauge, Peer, Publish};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,10 +18,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::link::{Input, Receiver, Sender, Shared};
-use self::registry::{Away, Claim, Registry};
+use self::registry::{Away, Claim, Registry, give_back};
 use crate::connection::{Bounds, Connection, Remains};
 use crate::opening::{Opening, opening};
-use crate::{Connect, Reason, encode};
+use crate::{Connect, Reason, Violation};
 
 pub use self::link::LinkError;
 
@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Config {
     /// The bounds of each connection.
     pub bounds: Bounds,
-    /// Connections at a time; one more is closed at once. Default 20,000.
+    /// Connections at a time; one more is told that there is no room. Default 20,000.
     pub max_connections: usize,
     /// Sessions that are kept while their clients are away; one more drops the one that is away longest.
     /// Default 10,000.
@@ -64,6 +64,9 @@ pub struct Metrics {
     pub sessions_dropped: Counter,
     /// Connections that another one with the same client identifier has ended.
     pub takeovers: Counter,
+    /// Connections that were told that there is no room. Where even for that there were too many, they are
+    /// closed, and counted among [`connections_refused`](latchbus_bus::Metrics::connections_refused) alone.
+    pub turned_away: Counter,
     /// Connections that ended because no CONNECT came in time.
     pub connect_timeouts: Counter,
     /// Connections that ended because the client broke the protocol or was silent too long.
@@ -86,6 +89,7 @@ struct Inner {
     config: Config,
     registry: Arc<Registry>,
     connections: Arc<Semaphore>,
+    turning_away: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -102,6 +106,7 @@ impl Server {
             config,
             registry,
             connections: Arc::new(Semaphore::new(connections)),
+            turning_away: Semaphore::new(refusing::MAX_TURNED_AWAY),
             metrics,
         }))
     }
@@ -162,7 +167,7 @@ impl Server {
         let metrics = self.0.bus.metrics();
         let Ok(_permit) = self.0.connections.try_acquire() else {
             metrics.connections_refused.add(1);
-            return;
+            return self.turn_away(reader, writer).await;
         };
         metrics.connections_accepted.add(1);
         metrics.connections.up();
@@ -182,7 +187,7 @@ impl Server {
     async fn run<R, W>(
         &self,
         reader: R,
-        mut writer: W,
+        writer: W,
         address: Option<SocketAddr>,
     ) -> Result<(), LinkError>
     where
@@ -199,7 +204,7 @@ impl Server {
         let mut connect = match opened {
             Ok(Ok(Opening::Connect(connect))) => *connect,
             Ok(Ok(Opening::Refuse { version, reason })) => {
-                return self.refuse(&mut writer, version, reason).await;
+                return self.refuse(input, writer, version, reason).await;
             }
             Ok(Err(error)) => return Err(error),
             Err(_) => {
@@ -210,7 +215,7 @@ impl Server {
         let version = connect.version;
         if connect.client_id.len() > self.0.config.bounds.client_id_bytes {
             return self
-                .refuse(&mut writer, version, Reason::CLIENT_IDENTIFIER_NOT_VALID)
+                .refuse(input, writer, version, Reason::CLIENT_IDENTIFIER_NOT_VALID)
                 .await;
         }
         let assigned = connect.client_id.is_empty();
@@ -224,13 +229,13 @@ impl Server {
         };
         let Ok(client) = self.0.bus.client(peer) else {
             return self
-                .refuse(&mut writer, version, Reason::NOT_AUTHORIZED)
+                .refuse(input, writer, version, Reason::NOT_AUTHORIZED)
                 .await;
         };
         let claim = timeout_at(deadline, self.0.registry.claim(&connect.client_id)).await;
         let Ok((claim, away)) = claim else {
             return self
-                .refuse(&mut writer, version, Reason::SERVER_UNAVAILABLE)
+                .refuse(input, writer, version, Reason::SERVER_UNAVAILABLE)
                 .await;
         };
         self.serve_client(input, writer, connect, assigned, client, claim, away)
@@ -248,19 +253,6 @@ impl Server {
             }
             input.read().await?;
         }
-    }
-
-    async fn refuse<W: AsyncWrite + Unpin>(
-        &self,
-        writer: &mut W,
-        version: crate::Version,
-        reason: Reason,
-    ) -> Result<(), LinkError> {
-        self.0.bus.metrics().connections_refused.add(1);
-        let mut bytes = BytesMut::new();
-        encode::refusal(version, reason, &mut bytes);
-        writer.write_all(&bytes).await?;
-        Ok(writer.shutdown().await?)
     }
 
     #[expect(
@@ -286,7 +278,7 @@ impl Server {
                 (Some(away.session), away.subscriptions)
             }
             ended => {
-                publish_all(ended.and_then(Away::last_will)).await;
+                publish_all(ended.and_then(Away::end)).await;
                 (None, latchbus_bus::Session::new(client))
             }
         };
@@ -297,13 +289,16 @@ impl Server {
             Connection::accept(connect, kept, assigned, bounds, now).on_bus(id, self.0.bus.epoch());
         let shared = Shared::new(connection);
         let mut sender = Sender::new(Arc::clone(&shared), writer);
-        let receiver = Receiver {
+        let mut receiver = Receiver {
             shared: Arc::clone(&shared),
             input,
             wake: subscriptions.wake(),
         };
-        let ended = subscriptions.run(receiver, &mut sender, claim.stop()).await;
-        drop(sender);
+        let ended = (subscriptions.run(&mut receiver, &mut sender, claim.stop())).await;
+        let mut input = receiver.input;
+        drop(receiver.shared);
+        // Not dropped before the client has read why it ends.
+        let _writer = sender.into_writer();
         let Some(remains) = shared.end() else {
             return Ok(());
         };
@@ -314,7 +309,16 @@ impl Server {
         let closing = matches!(ended, Ended::Closing);
         leave(remains, subscriptions, claim, closing).await;
         match ended {
-            Ended::Receiver(error) | Ended::Sender(error) => Err(error),
+            Ended::Receiver(error) => {
+                match error {
+                    // A client that was silent does not send now either.
+                    LinkError::Violation(Violation::KeepAlive) => {}
+                    LinkError::Violation(_) => input.linger().await,
+                    _ => {}
+                }
+                Err(error)
+            }
+            Ended::Sender(error) => Err(error),
             _ => Ok(()),
         }
     }
@@ -355,6 +359,8 @@ async fn leave(
             will,
         }))
         .await;
+    } else {
+        give_back(remains.session, &subscriptions);
     }
 }
 

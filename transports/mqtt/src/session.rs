@@ -3,6 +3,8 @@
 use core::num::NonZeroU16;
 use std::collections::{BTreeMap, HashMap};
 
+use latchbus_bus::Delivery;
+
 use crate::outgoing::Outgoing;
 use crate::packet::Options;
 
@@ -70,6 +72,11 @@ impl Session {
         self.numbers
             .retain(|_, number| options.contains_key(number));
         self.incoming.settle();
+    }
+
+    /// The session ends: what its client has not finished, by subscription.
+    pub fn unfinished(self) -> BTreeMap<u64, Vec<Delivery>> {
+        self.outgoing.unfinished()
     }
 
     /// How many subscriptions there are.

@@ -170,10 +170,11 @@ async fn nobody_is_given_what_has_expired() {
     let mut steps = (running.bus.subscribe(filter, Mode::Latest, Start::Live)).unwrap();
     let mut v5 = V5::open(running.address, "p").await;
     // Two seconds, so that one has passed for the others too, which are rounded up.
-    v5.publish(expiring("e/short", 2, 1)).await;
+    // When the last of them has expired, the others have too.
     v5.publish(expiring("e/long", 100, 2)).await;
     v5.publish(expiring("e/renewed", 2, 3)).await;
     v5.publish(expiring("e/renewed", 100, 4)).await;
+    v5.publish(expiring("e/short", 2, 1)).await;
 
     // A topic whose value has expired is cleared, and whoever reads the bus sees it.
     let cleared = async {
@@ -610,7 +611,7 @@ async fn each_violation_has_its_code() {
         timeout(DEADLINE, reading).await.unwrap().unwrap();
         assert_eq!(answer, [0x20, 3, 0, code, 0], "{name}");
     }
-    let packets: [(&str, &[u8], u8); 17] = [
+    let packets: [(&str, &[u8], u8); 32] = [
         ("payload format 2", b"\x30\x06\0\x01a\x02\x01\x02", 0x82),
         (
             "a property twice",
@@ -655,6 +656,41 @@ async fn each_violation_has_its_code() {
             0x82,
         ),
         ("AUTH", b"\xf0\x00", 0x82),
+        ("AUTH with flags", b"\xf1\x00", 0x81),
+        ("DUP with QoS 0", b"\x38\x04\0\x01a\0", 0x81),
+        ("SUBSCRIBE with flags 0", b"\x80\x07\0\x01\0\0\x01a\0", 0x81),
+        ("UNSUBSCRIBE with flags 0", b"\xa0\x06\0\x01\0\0\x01a", 0x81),
+        ("PUBREL with flags 0", b"\x60\x02\0\x01", 0x81),
+        ("DISCONNECT with flags", b"\xe1\x00", 0x81),
+        ("UNSUBSCRIBE without filters", b"\xa2\x03\0\x01\0", 0x82),
+        (
+            "a filter that is not UTF-8",
+            b"\x82\x07\0\x01\0\0\x01\xff\0",
+            0x81,
+        ),
+        ("such a filter to end", b"\xa2\x06\0\x01\0\0\x01\xff", 0x81),
+        (
+            "a user property that is not UTF-8",
+            b"\x30\x0b\0\x01a\x07\x26\0\x01a\0\x01\xff",
+            0x81,
+        ),
+        (
+            "a response topic that is not UTF-8",
+            b"\x30\x08\0\x01a\x04\x08\0\x01\xff",
+            0x81,
+        ),
+        (
+            "a content type that is not UTF-8",
+            b"\x30\x08\0\x01a\x04\x03\0\x01\xff",
+            0x81,
+        ),
+        ("U+0000", b"\x30\x04\0\x01\0\0", 0x81),
+        ("topic alias 0", b"\x30\x07\0\x01a\x03\x23\0\0", 0x94),
+        (
+            "a reason code that DISCONNECT does not have",
+            b"\xe0\x01\x03",
+            0x81,
+        ),
         ("invalid UTF-8", b"\x30\x06\0\x02\xc3\x28\0\0", 0x81),
     ];
     let mut witness = V5::open(running.address, "witness").await;

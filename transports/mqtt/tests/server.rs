@@ -19,7 +19,7 @@ use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v3::{Connect, LastWill, Packet, SubscribeReturnCode};
 use support::{Raw, Running, client, eventually, publish};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn id(id: u16) -> NonZeroU16 {
     id.try_into().unwrap()
@@ -442,16 +442,45 @@ async fn too_many_sessions_drop_the_one_that_is_away_longest() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed() {
+async fn one_connection_too_many_is_told_so() {
     let config = Config {
         max_connections: 1,
         ..Config::default()
     };
     let running = Running::with(Options::default(), config).await;
     let mut first = Raw::clean(running.address, "a").await;
-    let mut second = Raw::open(running.address).await;
-    assert_eq!(second.next_or_end().await, None);
-    assert_eq!(running.bus.metrics().connections_refused.get(), 1);
+    let answers: [(&[u8], &[u8]); 3] = [
+        (
+            b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01b",
+            b"\x20\x02\x00\x03",
+        ),
+        (
+            b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01b",
+            b"\x20\x03\x00\x97\x00",
+        ),
+        // What is not MQTT is told nothing.
+        (b"GET / HTTP/1.1\r\n\r\n", b""),
+    ];
+    for (sent, expected) in answers {
+        let mut second = Raw::open(running.address).await;
+        second.stream.write_all(sent).await.unwrap();
+        let mut answer = Vec::new();
+        let reading = second.stream.read_to_end(&mut answer);
+        let read = tokio::time::timeout(support::DEADLINE, reading).await;
+        assert!(matches!(read, Ok(Ok(_))) || expected.is_empty());
+        assert_eq!(answer, expected, "{sent:02x?}");
+    }
+    assert_eq!(running.bus.metrics().connections_refused.get(), 3);
+    assert_eq!(running.server.metrics().turned_away.get(), 2);
+    // Those who say nothing are waited for, but not too many of them at a time.
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(Raw::open(running.address).await);
+    }
+    eventually(|| running.bus.metrics().connections_refused.get() == 67).await;
+    let mut beyond = Raw::open(running.address).await;
+    assert_eq!(beyond.next_or_end().await, None);
+    drop(silent);
     first.quiet().await;
     first.send(Packet::Disconnect).await;
     assert_eq!(first.next_or_end().await, None);
@@ -539,7 +568,7 @@ async fn clients_of_an_older_version_or_without_an_id_are_told() {
         let mut raw = Raw::open(running.address).await;
         raw.stream.write_all(sent).await.unwrap();
         let mut answer = Vec::new();
-        let reading = tokio::io::AsyncReadExt::read_to_end(&mut raw.stream, &mut answer);
+        let reading = raw.stream.read_to_end(&mut answer);
         tokio::time::timeout(support::DEADLINE, reading)
             .await
             .unwrap()
@@ -592,7 +621,7 @@ async fn bad_bytes_end_their_own_connection() {
         ("a length of five bytes", b"\x10\xff\xff\xff\xff\x7f"),
         ("256 MB", b"\x10\xff\xff\xff\x7f"),
     ];
-    let after: [(&str, &[u8]); 32] = [
+    let after: [(&str, &[u8]); 33] = [
         ("second CONNECT", CONNECT),
         ("CONNACK", b"\x20\x02\x00\x00"),
         ("SUBACK", b"\x90\x03\x00\x01\x00"),
@@ -627,6 +656,10 @@ async fn bad_bytes_end_their_own_connection() {
         (
             "invalid UTF-8 in a filter",
             b"\x82\x06\x00\x01\x00\x01\xff\x00",
+        ),
+        (
+            "invalid UTF-8 in a filter to end",
+            b"\xa2\x05\x00\x01\x00\x01\xff",
         ),
         ("UNSUBSCRIBE with flags 0", b"\xa0\x05\x00\x01\x00\x01a"),
         ("DISCONNECT with flags", b"\xe1\x00"),

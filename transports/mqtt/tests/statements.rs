@@ -186,6 +186,38 @@ async fn an_unsubscribe_completes_what_was_under_way() {
     running.stop().await;
 }
 
+/// MQTT-4.6.0-6: PUBREL in the order of the PUBRECs (MQTT-4.6.0-4); after a return, what is open comes in its
+/// old order (MQTT-4.6.0-1), and what was released is not published again (MQTT-4.3.3-1).
+#[tokio::test]
+async fn releases_come_in_the_order_of_the_receipts() {
+    let running = Running::start().await;
+    let (mut raw, _) = Raw::connect(running.address, client("s", false)).await;
+    raw.subscribe("q", QoS::ExactlyOnce).await;
+    let mut ids = Vec::new();
+    for payload in ["1", "2", "3", "4"] {
+        running.publish("q", payload, false, 2).await;
+        ids.push(raw.message().await.packet_id.unwrap());
+    }
+    for place in [1, 2, 0] {
+        let packet_id = ids[place];
+        raw.send(Packet::PublishReceived { packet_id }).await;
+    }
+    for place in [1, 2, 0] {
+        let packet_id = ids[place];
+        assert_eq!(raw.next().await, Packet::PublishRelease { packet_id });
+    }
+    drop(raw);
+    let (mut raw, _) = Raw::connect(running.address, client("s", false)).await;
+    for packet_id in ids.drain(..3) {
+        assert_eq!(raw.next().await, Packet::PublishRelease { packet_id });
+        raw.send(Packet::PublishComplete { packet_id }).await;
+    }
+    let last = raw.message().await;
+    assert_eq!((&*last.payload, last.dup), (&b"4"[..], true));
+    raw.quiet().await;
+    running.stop().await;
+}
+
 /// MQTT-3.1.4-5: after a refused CONNECT nothing is processed; MQTT-3.2.2-4: no session is present then.
 #[tokio::test]
 async fn nothing_follows_a_refused_connect() {
@@ -339,7 +371,9 @@ fn the_table_of_statements_names_tests_that_exist() {
         };
         let text = match file {
             "file" | "fuzz" => continue,
-            "unit" => read(format!("{here}/src/properties.rs")),
+            "unit" => {
+                read(format!("{here}/src/properties.rs")) + &read(format!("{here}/src/encode.rs"))
+            }
             file => read(format!("{here}/tests/{file}.rs")),
         };
         let definition = format!("fn {function}(");
@@ -351,4 +385,154 @@ fn the_table_of_statements_names_tests_that_exist() {
         named += 1;
     }
     assert!(named > 100, "{named}");
+}
+
+/// How many numbered statements each section of MQTT 3.1.1 has (OASIS Standard, Appendix B).
+const STATEMENTS_3: [(&str, u32); 39] = [
+    ("1.5.3", 3),
+    ("2.2.2", 2),
+    ("2.3.1", 7),
+    ("3.1.0", 2),
+    ("3.1.2", 24),
+    ("3.1.3", 11),
+    ("3.1.4", 5),
+    ("3.2.0", 1),
+    ("3.2.2", 6),
+    ("3.3.1", 12),
+    ("3.3.2", 3),
+    ("3.3.4", 1),
+    ("3.3.5", 2),
+    ("3.6.1", 1),
+    ("3.8.1", 1),
+    ("3.8.3", 4),
+    ("3.8.4", 6),
+    ("3.9.3", 2),
+    ("3.10.1", 1),
+    ("3.10.3", 2),
+    ("3.10.4", 6),
+    ("3.12.4", 1),
+    ("3.14.1", 1),
+    ("3.14.4", 3),
+    ("4.1.0", 2),
+    ("4.3.1", 1),
+    ("4.3.2", 2),
+    ("4.3.3", 2),
+    ("4.4.0", 1),
+    ("4.5.0", 2),
+    ("4.6.0", 6),
+    ("4.7.1", 3),
+    ("4.7.2", 1),
+    ("4.7.3", 4),
+    ("4.8.0", 2),
+    ("6.0.0", 4),
+    ("7.0.0", 2),
+    ("7.1.1", 1),
+    ("7.1.2", 1),
+];
+
+/// The same of MQTT 5; §2.2.1 begins at 2.
+const STATEMENTS_5: [(&str, u32); 56] = [
+    ("1.5.4", 3),
+    ("1.5.5", 1),
+    ("1.5.7", 1),
+    ("2.1.3", 1),
+    ("2.2.1", 6),
+    ("2.2.2", 1),
+    ("3.1.0", 2),
+    ("3.1.2", 30),
+    ("3.1.3", 12),
+    ("3.1.4", 6),
+    ("3.2.0", 2),
+    ("3.2.2", 22),
+    ("3.3.1", 13),
+    ("3.3.2", 20),
+    ("3.3.4", 10),
+    ("3.4.2", 3),
+    ("3.5.2", 3),
+    ("3.6.1", 1),
+    ("3.6.2", 3),
+    ("3.7.2", 3),
+    ("3.8.1", 1),
+    ("3.8.3", 5),
+    ("3.8.4", 8),
+    ("3.9.2", 2),
+    ("3.9.3", 2),
+    ("3.10.1", 1),
+    ("3.10.3", 2),
+    ("3.10.4", 6),
+    ("3.11.2", 2),
+    ("3.11.3", 2),
+    ("3.12.4", 1),
+    ("3.14.0", 1),
+    ("3.14.1", 1),
+    ("3.14.2", 4),
+    ("3.14.4", 3),
+    ("3.15.1", 1),
+    ("3.15.2", 3),
+    ("4.1.0", 2),
+    ("4.2.0", 1),
+    ("4.3.1", 1),
+    ("4.3.2", 5),
+    ("4.3.3", 13),
+    ("4.4.0", 2),
+    ("4.5.0", 2),
+    ("4.6.0", 6),
+    ("4.7.0", 1),
+    ("4.7.1", 2),
+    ("4.7.2", 1),
+    ("4.7.3", 4),
+    ("4.8.2", 6),
+    ("4.9.0", 3),
+    ("4.12.0", 7),
+    ("4.12.1", 2),
+    ("4.13.1", 1),
+    ("4.13.2", 1),
+    ("6.0.0", 4),
+];
+
+/// The statements that the first cells of the tables name: `MQTT-1.2.3-4, -5, -7 to -9, §1.2`.
+fn listed(tables: &str) -> Vec<(String, u32)> {
+    let mut found = Vec::new();
+    let cells = tables.lines().filter_map(|line| line.split('|').nth(1));
+    for cell in cells.filter(|cell| cell.contains("MQTT-")) {
+        let mut section = String::new();
+        for item in cell.trim().split(", ") {
+            let (from, to) = item.split_once(" to ").unwrap_or((item, ""));
+            let number = match from.strip_prefix("MQTT-") {
+                Some(named) => {
+                    let (named, number) = named.split_once('-').expect("a number");
+                    section = named.to_owned();
+                    number
+                }
+                None => from.strip_prefix('-').unwrap_or_else(|| panic!("{item}")),
+            };
+            let from: u32 = number.parse().unwrap_or_else(|_| panic!("{item}"));
+            let to = to.strip_prefix('-').map_or(from, |to| to.parse().unwrap());
+            found.extend((from..=to).map(|number| (section.clone(), number)));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The tables have each statement of the specification once.
+#[test]
+fn no_statement_is_missing() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/mqtt/STATEMENTS.md"
+    );
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, tables) = text.split_once("## MQTT 3.1.1\n").unwrap();
+    let (three, rest) = tables.split_once("## MQTT 5\n").unwrap();
+    let (five, _) = rest.split_once("\n## ").unwrap();
+    for (tables, sections) in [(three, &STATEMENTS_3[..]), (five, &STATEMENTS_5[..])] {
+        let mut expected = Vec::new();
+        for (section, count) in sections {
+            let first = if *section == "2.2.1" { 2 } else { 1 };
+            expected.extend((first..=*count).map(|number| ((*section).to_owned(), number)));
+        }
+        expected.sort();
+        assert_eq!(listed(tables), expected);
+    }
 }

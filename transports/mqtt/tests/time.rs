@@ -118,6 +118,33 @@ async fn a_connect_that_does_not_come_ends_the_connection() {
     assert!(seconds(began) < 21.0);
 }
 
+/// A client that is told why it ends while it still sends can read it: the server reads on, for a while.
+#[tokio::test(start_paused = true)]
+async fn after_a_goodbye_what_still_comes_is_read() {
+    let world = World::new(Config::default());
+    for closes in [true, false] {
+        let (mut raw, serving) = world.open();
+        raw.shake_hands(client("busy", true)).await;
+        // QoS 3
+        raw.stream
+            .write_all(b"\x36\x05\x00\x01a\x00\x01")
+            .await
+            .unwrap();
+        let began = Instant::now();
+        // More than the stream holds.
+        raw.stream.write_all(&[0; 1 << 20]).await.unwrap();
+        assert_eq!(raw.next_or_end().await, None);
+        if closes {
+            drop(raw);
+            serving.await.unwrap();
+            assert_eq!(seconds(began), 0.0);
+        } else {
+            serving.await.unwrap();
+            assert_eq!(seconds(began).round(), 1.0);
+        }
+    }
+}
+
 /// A client that never takes what it asks for holds a bounded buffer, and is read no further.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_is_not_read() {

@@ -178,6 +178,11 @@ fn text(app: &App) -> String {
         mqtt.takeovers.get(),
     );
     out.counter(
+        "mqtt_turned_away_total",
+        "MQTT connections beyond the bound that were told so.",
+        mqtt.turned_away.get(),
+    );
+    out.counter(
         "mqtt_connect_timeouts_total",
         "MQTT connections whose CONNECT did not come in time.",
         mqtt.connect_timeouts.get(),

@@ -21,6 +21,9 @@ const MOST_READ_BYTES: usize = 64 << 10;
 const KEPT_WRITE_BYTES: usize = 4 << 10;
 /// How long a peer may take to accept the goodbye.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// How long a peer may go on sending after a goodbye, and how much of that is read.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 4 << 20;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +106,19 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
         };
         Ok(())
     }
+
+    /// Reads what the peer had still sent and forgets it, until it closes too. To close on bytes that were
+    /// not read resets the connection, and the goodbye may be lost with it (RFC 1122 §4.2.2.13).
+    pub(crate) async fn linger(&mut self) {
+        let reading = async {
+            let mut read = 0;
+            while read < LINGER_BYTES && self.read().await.is_ok() {
+                read += self.bytes.len();
+                self.bytes.clear();
+            }
+        };
+        let _still_sending = timeout(LINGER_TIME, reading).await;
+    }
 }
 
 /// The half that receives.
@@ -146,7 +162,7 @@ impl<R: AsyncRead + Unpin + Send> Receiver<R> {
     }
 }
 
-impl<R: AsyncRead + Unpin + Send> LinkReceiver for Receiver<R> {
+impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
     type Error = LinkError;
 
     async fn recv(&mut self) -> Result<Option<Request>, LinkError> {
@@ -202,6 +218,11 @@ impl<W: AsyncWrite + Unpin + Send> Sender<W> {
             writer,
             writing: BytesMut::new(),
         }
+    }
+
+    /// The stream's writing half; closed unless the link broke before.
+    pub(crate) fn into_writer(self) -> W {
+        self.writer
     }
 
     async fn close_within(&mut self, reason: Option<Reason>) {

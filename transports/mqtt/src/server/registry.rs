@@ -63,10 +63,19 @@ pub(crate) struct Claim {
 }
 
 impl Away {
-    /// The session ends: what it still wanted to say.
-    pub(crate) fn last_will(self) -> Option<(Client, Publish)> {
+    /// The session ends: what it still wanted to say. What it has taken from a group and not finished is
+    /// given back.
+    pub(crate) fn end(self) -> Option<(Client, Publish)> {
+        give_back(self.session, &self.subscriptions);
         let (_, will) = self.will?;
         Some((self.subscriptions.client().clone(), will))
+    }
+}
+
+/// A session ends: what it has taken from groups and not finished is for others.
+pub(crate) fn give_back(session: Session, subscriptions: &latchbus_bus::Session) {
+    for (subscription, deliveries) in session.unfinished() {
+        subscriptions.give_back(subscription, deliveries);
     }
 }
 
@@ -145,7 +154,7 @@ impl Registry {
         self.metrics.sessions_away.set(clients.away.len() as u64);
         drop(clients);
         // Their subscriptions end here, without the lock.
-        drop(ended);
+        wills.extend(ended.into_iter().filter_map(Away::end));
         wills
     }
 
@@ -156,7 +165,7 @@ impl Registry {
         let ended: Vec<_> = ids.iter().filter_map(|id| clients.take_away(id)).collect();
         self.metrics.sessions_away.set(0);
         drop(clients);
-        ended.into_iter().filter_map(Away::last_will).collect()
+        ended.into_iter().filter_map(Away::end).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Clients> {
@@ -217,7 +226,7 @@ impl Claim {
             return Wills::new();
         };
         self.registry.metrics.sessions_dropped.add(1);
-        dropped.last_will().into_iter().collect()
+        dropped.end().into_iter().collect()
     }
 }
 

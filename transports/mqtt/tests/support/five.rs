@@ -83,7 +83,11 @@ impl V5 {
     /// The server says why it closes, and closes.
     pub(crate) async fn ends(&mut self, reason: DisconnectReasonCode) {
         match self.next().await {
-            Some(Packet::Disconnect(disconnect)) => assert_eq!(disconnect.reason_code, reason),
+            Some(Packet::Disconnect(disconnect)) => {
+                assert_eq!(disconnect.reason_code, reason);
+                // MQTT-3.14.2-2
+                assert_eq!(disconnect.session_expiry_interval_secs, None);
+            }
             other => panic!("{other:?} for a DISCONNECT"),
         }
         assert_eq!(self.next().await, None);
