@@ -17,6 +17,7 @@
 //! | [`program`] | the built programs, started as a user would |
 //! | [`chaos`] | those programs, killed, cut off and out of disk |
 //! | [`kills`] | a server that is killed again and again under load |
+//! | [`power`] | a real store on a disk whose power fails |
 //! | [`http`] | requests to the built server |
 //! | [`seed`] | the seed of a run |
 //!
@@ -46,6 +47,7 @@ pub mod chaos;
 pub mod deadline;
 pub mod http;
 pub mod kills;
+pub mod power;
 pub mod program;
 pub mod promises;
 pub mod seed;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use latchbus_tests::chaos::{self, Outcome};
 use latchbus_tests::kills;
+use latchbus_tests::power::{self, Promise};
 use tokio::time::Instant;
 
 /// The proofs that no click is lost and none counted twice, at any length
@@ -44,18 +45,30 @@ enum Proof {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Power cuts under a store: what is on the disk then is opened again, in many forms
+    Powercut {
+        /// How many forms, at least
+        #[arg(long, default_value_t = 10_000)]
+        images: u64,
+        /// The first seed; a random one unless told
+        #[arg(long)]
+        seed: Option<u64>,
+    },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     let exact = match Line::parse().proof {
         Proof::Soak {
             minutes,
             seed,
             round,
         } => {
-            let length = Duration::from_secs(60 * minutes);
-            soak(seed.unwrap_or_else(any), length, Duration::from_secs(round)).await
+            let (length, round) = (
+                Duration::from_secs(60 * minutes),
+                Duration::from_secs(round),
+            );
+            runtime.block_on(soak(seed.unwrap_or_else(any), length, round))
         }
         Proof::Kills {
             kills,
@@ -63,10 +76,11 @@ async fn main() -> ExitCode {
             seed,
         } => {
             let seed = seed.unwrap_or_else(any);
-            let outcome = kills::run(kills, clients, seed, |so_far| println!("{so_far}")).await;
-            println!("seed {seed}: {outcome}");
+            let run = kills::run(kills, clients, seed, |so_far| println!("{so_far}"));
+            println!("seed {seed}: {}", runtime.block_on(run));
             true
         }
+        Proof::Powercut { images, seed } => powercut(seed.unwrap_or_else(any), images),
     };
     if exact {
         ExitCode::SUCCESS
@@ -100,6 +114,28 @@ async fn soak(first: u64, length: Duration, round: Duration) -> bool {
             return false;
         }
         seed = seed.wrapping_add(1);
+    }
+    println!("seeds {first} to {}: {all}", seed.wrapping_sub(1));
+    true
+}
+
+fn powercut(first: u64, images: u64) -> bool {
+    /// Forms of each power cut.
+    const FORMS: u64 = 5;
+    let mut all = power::Outcome::default();
+    let mut seed = first;
+    while all.images < images {
+        match power::run(seed, FORMS, Promise::Kept) {
+            Ok(outcome) => all += outcome,
+            Err(violation) => {
+                println!("WRONG with seed {seed}: {violation:?}");
+                return false;
+            }
+        }
+        seed = seed.wrapping_add(1);
+        if (seed - first).is_multiple_of(10) {
+            println!("{all}");
+        }
     }
     println!("seeds {first} to {}: {all}", seed.wrapping_sub(1));
     true
