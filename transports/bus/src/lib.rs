@@ -36,7 +36,9 @@
 //! - No lock is held over an await. A slow peer costs its cursor and its link's bounded buffer.
 
 mod access;
+mod alarm;
 mod backoff;
+mod bell;
 mod bus;
 mod clock;
 mod commits;
@@ -64,6 +66,7 @@ mod wake;
 mod writer;
 
 pub use access::{Access, Peer, ReservedTopics};
+pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use bus::{
     Accepted, Behind, Bus, ClickLimits, Client, HistoryRule, Lost, OpenError, Options, Receipt,

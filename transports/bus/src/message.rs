@@ -96,7 +96,15 @@ pub struct Payload {
     origin: u64,
     expires_at: Option<NonZeroU64>,
     properties: Option<Arc<Properties>>,
-    encodings: OnceLock<Box<[OnceLock<Bytes>; Encoding::COUNT]>>,
+    encodings: OnceLock<Box<Encodings>>,
+}
+
+/// One place for each [`Encoding`].
+#[derive(Debug, Default)]
+struct Encodings {
+    json: OnceLock<Bytes>,
+    postcard: OnceLock<Bytes>,
+    mqtt5: OnceLock<Bytes>,
 }
 
 /// A form in which a message goes out, made once and shared by all subscribers of that form.
@@ -106,14 +114,8 @@ pub enum Encoding {
     Json,
     /// The part of a postcard frame that is the same for all subscribers.
     Postcard,
-    /// The body of an MQTT 3.1.1 PUBLISH.
-    Mqtt3,
     /// The properties of an MQTT 5 PUBLISH that are the same for all subscribers.
     Mqtt5,
-}
-
-impl Encoding {
-    const COUNT: usize = 4;
 }
 
 impl Payload {
@@ -208,12 +210,14 @@ impl Payload {
 
     /// The message in a form, which `encode` makes if nobody has asked for it before. It must come out
     /// the same for whoever asks.
-    pub fn encoded(&self, form: Encoding, encode: impl FnOnce() -> Bytes) -> Bytes {
+    pub fn encoded(&self, form: Encoding, encode: impl FnOnce() -> Bytes) -> &Bytes {
         let forms = self.encodings.get_or_init(Box::default);
-        match forms.get(form as usize) {
-            Some(slot) => slot.get_or_init(encode).clone(),
-            None => encode(),
-        }
+        let place = match form {
+            Encoding::Json => &forms.json,
+            Encoding::Postcard => &forms.postcard,
+            Encoding::Mqtt5 => &forms.mqtt5,
+        };
+        place.get_or_init(encode)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One peer's subscriptions, and the loop that serves them over a link.
 
-use core::{cmp::Reverse, future::pending, mem, time::Duration};
+use core::{cmp::Reverse, mem, pin::pin, time::Duration};
 use std::{
     collections::{BinaryHeap, HashMap},
     sync::{Arc, Mutex},
@@ -10,12 +10,13 @@ use futures_util::FutureExt;
 use latchbus_core::hub::{Counts, Mode, Start, Step, SubscriptionId};
 use tokio::{
     select,
-    sync::mpsc,
     task::{coop, yield_now},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarm;
+use crate::bell::OnBell;
 use crate::bus::{Behind, Client};
 use crate::link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 use crate::outbox::{Answer, Outbox, published};
@@ -89,9 +90,17 @@ pub enum Ended<R, S> {
     Closing,
 }
 
-/// What the write loop has to do next. Both lists are bounded by the number of subscriptions.
-#[derive(Debug, Default)]
+/// Vectors that a busy session keeps from one turn to the next; longer ones are given back.
+const KEPT: usize = 16;
+
+/// What the write loop has to do next. Its lists are bounded by the number of subscriptions.
+#[derive(Debug)]
 struct Work {
+    /// The time at which this turn began.
+    now: Instant,
+    /// When something was last given to the link.
+    sent_at: Instant,
+    alarm: Alarm,
     /// Subscriptions that may have news.
     ready: Vec<u64>,
     /// Places in groups that have no news, until the link is flushed: who cannot send is to take no turn.
@@ -100,6 +109,12 @@ struct Work {
     took_turn: bool,
     /// Subscriptions that have news and are paced.
     paused: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// Subscriptions whose news were taken out of the mailbox: empty between two turns, as are the next two.
+    fresh: Vec<u64>,
+    /// Subscriptions that have more than the link took.
+    unfinished: Vec<u64>,
+    /// What was taken of one subscription, at most [`BATCH`].
+    steps: Vec<Step<Delivery>>,
 }
 
 impl Session {
@@ -157,22 +172,33 @@ impl Session {
     ) -> Ended<R::Error, S::Error> {
         let closing = self.client.bus().closing();
         let in_flight = self.client.bus().session_limits().in_flight;
-        let (answers, mut outbox) = Outbox::new(in_flight);
-        let ended = select! {
-            biased;
-            () = stop.cancelled() => Ended::Stopped,
-            () = closing.cancelled() => Ended::Closing,
-            ended = async {
-                // In any order: a peer that never stops sending must not keep the writing from its turn.
+        let outbox = Outbox::new(in_flight);
+        let ended = {
+            let signal = pin!(async {
                 select! {
-                    ended = self.read(&mut receiver, answers) => match ended {
-                        Ok(()) => Ended::Left,
-                        Err(error) => Ended::Receiver(error),
-                    },
-                    error = self.write(sender, &mut outbox) => Ended::Sender(error),
+                    biased;
+                    () = stop.cancelled() => Ended::Stopped,
+                    () = closing.cancelled() => Ended::Closing,
                 }
-            } => ended,
+            });
+            let read = pin!(self.read(&mut receiver, &outbox));
+            let (mut signal, mut read) = (OnBell::new(signal), OnBell::new(read));
+            select! {
+                biased;
+                ended = &mut signal => ended,
+                ended = async {
+                    // In any order: a peer that never stops sending must not keep the writing from its turn.
+                    select! {
+                        ended = &mut read => match ended {
+                            Ok(()) => Ended::Left,
+                            Err(error) => Ended::Receiver(error),
+                        },
+                        error = self.write(sender, &outbox) => Ended::Sender(error),
+                    }
+                } => ended,
+            }
         };
+        outbox.end();
         self.skip_turns();
         let close = match ended {
             Ended::Sender(_) => None,
@@ -205,14 +231,12 @@ impl Session {
     async fn read<R: LinkReceiver>(
         &self,
         receiver: &mut R,
-        answers: mpsc::Sender<Answer>,
+        outbox: &Outbox,
     ) -> Result<(), R::Error> {
         while let Some(request) = receiver.recv().await? {
             // The place for its answer comes first: a publish that was made is always answered, as far as
             // the sender's state machine is concerned.
-            let Ok(place) = answers.reserve().await else {
-                return Ok(());
-            };
+            let place = outbox.reserve().await;
             let answer = match request {
                 Request::Publish { id, publish } => self.publish(id, publish).await,
                 Request::Subscribe { id, subscriptions } => {
@@ -326,7 +350,7 @@ impl Session {
     }
 
     /// Sends answers and messages until the link breaks.
-    async fn write<S: LinkSender>(&self, sender: &mut S, outbox: &mut Outbox) -> S::Error {
+    async fn write<S: LinkSender>(&self, sender: &mut S, outbox: &Outbox) -> S::Error {
         let mut work = self.unfinished();
         loop {
             match self.write_once(sender, outbox, &mut work).await {
@@ -341,9 +365,18 @@ impl Session {
     fn unfinished(&self) -> Work {
         let subscriptions = lock(&self.subscriptions.entries);
         let running = subscriptions.iter().filter(|(_, entry)| !entry.waiting);
+        let now = Instant::now();
         Work {
+            now,
+            sent_at: now,
+            alarm: Alarm::default(),
             ready: running.map(|(key, _)| *key).collect(),
-            ..Work::default()
+            idle: Vec::new(),
+            took_turn: false,
+            paused: BinaryHeap::new(),
+            fresh: Vec::new(),
+            unfinished: Vec::new(),
+            steps: Vec::new(),
         }
     }
 
@@ -351,33 +384,45 @@ impl Session {
     async fn write_once<S: LinkSender>(
         &self,
         sender: &mut S,
-        outbox: &mut Outbox,
+        outbox: &Outbox,
         work: &mut Work,
     ) -> Result<(), S::Error> {
+        work.now = Instant::now();
         while let Some(event) = outbox.try_next() {
+            work.sent_at = work.now;
             sender.push(event)?;
         }
         self.collect_ready(work);
         self.deliver(sender, work)?;
+        let quiet_until = sender.quiet_limit().map(|limit| work.sent_at + limit);
+        if quiet_until.is_some_and(|until| until <= work.now) {
+            work.sent_at = work.now;
+            sender.keep_alive()?;
+        }
         sender.flush().await?;
         self.await_turns(work);
         if !work.ready.is_empty() && sender.credit() > 0 {
             return Ok(());
         }
-        let quiet_until = sender.quiet_limit().map(|limit| Instant::now() + limit);
         let resume_at = work.paused.peek().map(|Reverse((at, _))| *at);
+        let look_at = [quiet_until, resume_at].into_iter().flatten().min();
         select! {
             biased;
-            Some(event) = outbox.next() => sender.push(event)?,
+            Some(event) = outbox.next() => {
+                work.sent_at = work.now;
+                sender.push(event)?;
+            }
             () = self.wake.woken() => {}
-            () = until(resume_at) => {}
-            () = until(quiet_until) => sender.keep_alive()?,
+            () = work.alarm.ring(look_at) => {}
         }
         Ok(())
     }
 
     /// The places in groups that had nothing wait for their turns.
     fn await_turns(&self, work: &mut Work) {
+        if work.idle.is_empty() {
+            return;
+        }
         let mut subscriptions = lock(&self.subscriptions.entries);
         for key in work.idle.drain(..) {
             let Some(entry) = subscriptions.get_mut(&key).filter(|entry| !entry.waiting) else {
@@ -413,18 +458,18 @@ impl Session {
     }
 
     fn collect_ready(&self, work: &mut Work) {
-        let mut fresh = Vec::new();
-        self.wake.take_ready(&mut fresh);
-        let mut subscriptions = lock(&self.subscriptions.entries);
-        for key in fresh {
-            if let Some(entry) = subscriptions.get_mut(&key) {
-                entry.waiting = false;
-                work.ready.push(key);
+        self.wake.take_ready(&mut work.fresh);
+        if !work.fresh.is_empty() {
+            let mut subscriptions = lock(&self.subscriptions.entries);
+            for key in work.fresh.drain(..) {
+                if let Some(entry) = subscriptions.get_mut(&key) {
+                    entry.waiting = false;
+                    work.ready.push(key);
+                }
             }
         }
-        let now = Instant::now();
         while let Some(Reverse((at, key))) = work.paused.peek().copied() {
-            if at > now {
+            if at > work.now {
                 break;
             }
             work.paused.pop();
@@ -434,42 +479,46 @@ impl Session {
 
     /// Gives the link what the ready subscriptions have, in turn, as far as its credit goes.
     fn deliver<S: LinkSender>(&self, sender: &mut S, work: &mut Work) -> Result<(), S::Error> {
-        let mut steps = Vec::new();
-        let mut unfinished = Vec::new();
         let mut sent = 0;
         while let Some(key) = work.ready.pop() {
             let credit = sender.credit();
             if credit == 0 {
-                unfinished.push(key);
+                work.unfinished.push(key);
                 break;
             }
-            match self.take(key, credit.min(BATCH), &mut steps) {
+            match self.take(key, credit.min(BATCH), work.now, &mut work.steps) {
                 Next::Waits => {}
                 Next::Idle => work.idle.push(key),
-                Next::Ready => unfinished.push(key),
+                Next::Ready => work.unfinished.push(key),
                 Next::Turn => {
                     work.took_turn = true;
-                    unfinished.push(key);
+                    work.unfinished.push(key);
                 }
                 Next::Paused(until) => work.paused.push(Reverse((until, key))),
             }
-            for step in steps.drain(..) {
+            for step in work.steps.drain(..) {
+                work.sent_at = work.now;
                 sent += u64::from(matches!(step, Step::Entry { .. }));
                 sender.push(event(key, step))?;
             }
         }
         // Those that had their turn go behind those that had none.
-        unfinished.append(&mut work.ready);
-        work.ready = unfinished;
+        work.unfinished.append(&mut work.ready);
+        mem::swap(&mut work.ready, &mut work.unfinished);
+        if work.steps.capacity() > KEPT {
+            work.steps = Vec::new();
+        }
         if sender.credit() == 0 {
             self.pass_turns(&work.ready);
         }
-        self.client.bus().metrics().messages_sent.add(sent);
+        if sent > 0 {
+            self.client.bus().metrics().messages_sent.add(sent);
+        }
         Ok(())
     }
 
     /// Takes a batch of one subscription.
-    fn take(&self, key: u64, most: usize, steps: &mut Vec<Step<Delivery>>) -> Next {
+    fn take(&self, key: u64, most: usize, now: Instant, steps: &mut Vec<Step<Delivery>>) -> Next {
         let mut subscriptions = lock(&self.subscriptions.entries);
         let Some(entry) = subscriptions.get_mut(&key).filter(|entry| !entry.waiting) else {
             return Next::Waits;
@@ -489,7 +538,6 @@ impl Session {
                 Batch::Complete | Batch::Waiting | Batch::Ended => Next::Waits,
             };
         }
-        let now = Instant::now();
         if let Some(until) = entry.not_before.filter(|until| *until > now) {
             return Next::Paused(until);
         }
@@ -594,12 +642,5 @@ fn event(subscription: u64, step: Step<Delivery>) -> Event {
             subscription,
             cursor,
         },
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => pending().await,
     }
 }

@@ -1,5 +1,6 @@
 //! The hub behind its lock, and who waits for news of it.
 
+use core::mem;
 use std::sync::Mutex;
 
 use latchbus_core::hub::{
@@ -18,6 +19,8 @@ use crate::{Delivery, Payload};
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// The list of those whom the last change woke, empty: its memory becomes the next waiting list.
+    spare: Mutex<Vec<Waiter>>,
     pub(crate) epoch: u64,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
@@ -80,6 +83,7 @@ impl Shared {
                 groups: Groups::default(),
                 expired: 0,
             }),
+            spare: Mutex::default(),
             epoch,
             limits,
             clock,
@@ -88,7 +92,7 @@ impl Shared {
 
     /// Makes changes under one lock and wakes whoever they concern after it.
     pub(crate) fn change<T>(&self, changes: impl FnOnce(&mut Changes<'_>) -> T) -> T {
-        let mut woken = Vec::new();
+        let mut woken = mem::take(&mut *lock(&self.spare));
         let result = {
             let mut state = lock(&self.state);
             changes(&mut Changes {
@@ -96,7 +100,8 @@ impl Shared {
                 woken: &mut woken,
             })
         };
-        wake_all(woken);
+        wake_all(woken.drain(..));
+        *lock(&self.spare) = woken;
         result
     }
 
@@ -365,7 +370,12 @@ impl Changes<'_> {
     fn collect_waiters(&mut self) {
         for view in self.state.hub.matched() {
             if let Some(waiting) = self.state.waiting.get_mut(view.index()) {
-                self.woken.append(waiting);
+                // However many wait, nothing is moved under the lock but for the second view of a change.
+                if self.woken.is_empty() {
+                    mem::swap(self.woken, waiting);
+                } else {
+                    self.woken.append(waiting);
+                }
             }
             self.state.groups.publish(*view, self.woken);
         }

@@ -135,7 +135,9 @@ impl Message {
         let payload = &self.delivery.payload;
         let said = payload.properties();
         said.map_or_else(Bytes::new, |said| {
-            payload.encoded(Encoding::Mqtt5, || write_said(said))
+            payload
+                .encoded(Encoding::Mqtt5, || write_said(said))
+                .clone()
         })
     }
 

@@ -73,7 +73,7 @@ fn write_message(out: &mut Vec<u8>, id: u64, delivery: &Delivery) {
     let tail = delivery
         .payload
         .encoded(Encoding::Postcard, || tail(delivery));
-    write_pieces(out, &[&head, &tail]);
+    write_pieces(out, &[&head, tail]);
 }
 
 fn tail(delivery: &Delivery) -> Bytes {

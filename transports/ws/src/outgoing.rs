@@ -89,7 +89,11 @@ fn write_message(out: &mut Vec<u8>, protocol: Protocol, id: u64, delivery: &Deli
             let tail = delivery
                 .payload
                 .encoded(Encoding::Json, || json_tail(delivery));
-            write_frame(out, Opcode::Text, &[&json::message_head(id), &tail]);
+            write_frame(
+                out,
+                Opcode::Text,
+                &[json::MessageHead::new(id).as_bytes(), tail],
+            );
         }
         Protocol::Postcard => {
             let head = match delivery.kind {
@@ -99,7 +103,7 @@ fn write_message(out: &mut Vec<u8>, protocol: Protocol, id: u64, delivery: &Deli
             let tail = delivery
                 .payload
                 .encoded(Encoding::Postcard, || postcard_tail(delivery));
-            write_frame(out, Opcode::Binary, &[&head, &tail]);
+            write_frame(out, Opcode::Binary, &[&head, tail]);
         }
     }
 }

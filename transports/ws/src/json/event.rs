@@ -39,9 +39,31 @@ pub(crate) fn pong(id: u64, counts: Counts) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// What precedes a tail.
-pub(crate) fn message_head(id: u64) -> Vec<u8> {
-    format!(r#"{{"op":"message","id":{id},"#).into_bytes()
+/// What precedes a tail, for one subscription: made anew for each message, so without an allocation.
+#[derive(Debug)]
+pub(crate) struct MessageHead {
+    bytes: [u8; Self::BEGIN.len() + Self::MAX_DIGITS + 1],
+    length: usize,
+}
+
+impl MessageHead {
+    const BEGIN: &[u8] = br#"{"op":"message","id":"#;
+    const MAX_DIGITS: usize = u64::MAX.ilog10() as usize + 1;
+
+    pub(crate) fn new(id: u64) -> Self {
+        let mut bytes = [0; _];
+        let room = bytes.len();
+        let mut rest = bytes.as_mut_slice();
+        // It has room for any number.
+        let _ = rest.write_all(Self::BEGIN);
+        let _ = write!(rest, "{id},");
+        let length = room - rest.len();
+        Self { bytes, length }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 /// One frame of the subprotocol `latchbus.v1.json`.
@@ -74,12 +96,12 @@ fn write_frame(out: &mut Vec<u8>, frame: &ServerFrame<'_>) -> io::Result<()> {
             rev,
             at,
         } => {
-            out.extend(message_head(id));
+            out.extend(MessageHead::new(id).as_bytes());
             out.extend(message_tail(Kind::State, topic, payload, rev, at));
             Ok(())
         }
         ServerFrame::Cleared { id, topic, rev, at } => {
-            out.extend(message_head(id));
+            out.extend(MessageHead::new(id).as_bytes());
             out.extend(message_tail(Kind::Cleared, topic, b"", rev, at));
             Ok(())
         }
@@ -215,7 +237,7 @@ mod tests {
     fn an_event_says_so() {
         let tail = message_tail(Kind::Event, "bell", b"ding", 2, 3);
         assert_eq!(
-            String::from_utf8([message_head(1), tail].concat()).unwrap(),
+            String::from_utf8([MessageHead::new(1).as_bytes(), &tail].concat()).unwrap(),
             r#"{"op":"message","id":1,"topic":"bell","text":"ding","rev":2,"at":3,"event":true}"#
         );
     }
