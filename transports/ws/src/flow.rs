@@ -75,7 +75,7 @@ impl Flow {
 
     /// A ping to send behind what was buffered, if it is time for one. While the window is exhausted there is
     /// always one under way.
-    pub(crate) fn probe(&mut self, now: Instant) -> Option<Probe> {
+    pub(crate) fn probe(&mut self, now: impl FnOnce() -> Instant) -> Option<Probe> {
         let due = match self.probed {
             Some(probed) => self.produced - probed >= PROBE_EVERY,
             None => true,
@@ -84,7 +84,7 @@ impl Flow {
             return None;
         }
         self.probed = Some(self.produced);
-        let micros = now.duration_since(self.begun).as_micros() as u64;
+        let micros = now().duration_since(self.begun).as_micros() as u64;
         let probe = u128::from(self.produced) << 64 | u128::from(micros);
         Some(probe.to_be_bytes())
     }
@@ -121,7 +121,7 @@ mod tests {
         let mut last = None;
         while flow.room() > 0 {
             flow.produce(1000);
-            last = flow.probe(now).or(last);
+            last = flow.probe(|| now).or(last);
         }
         last.expect("a ping is under way")
     }
@@ -130,7 +130,7 @@ mod tests {
         let now = Instant::now();
         let mut flow = Flow::new(now);
         flow.produce(100);
-        let probe = flow.probe(now).unwrap();
+        let probe = flow.probe(|| now).unwrap();
         flow.answered(probe, now + Duration::from_millis(1));
         (flow, now)
     }
@@ -141,7 +141,7 @@ mod tests {
         let mut flow = Flow::new(now);
         for _ in 0..1000 {
             flow.produce(1 << 20);
-            flow.probe(now);
+            flow.probe(|| now);
         }
         assert_eq!(flow.room(), usize::MAX);
     }
@@ -177,7 +177,7 @@ mod tests {
         flow.window = LARGEST;
         for _ in 0..10 {
             flow.produce(PROBE_EVERY as usize);
-            let probe = flow.probe(now).unwrap();
+            let probe = flow.probe(|| now).unwrap();
             flow.answered(probe, now);
         }
         assert_eq!(flow.window, SMALLEST);

@@ -1,13 +1,14 @@
 //! One connection of the server: the two halves that a session drives.
 
-use core::{future::poll_fn, mem::MaybeUninit, pin::Pin, time::Duration};
+use core::{future::poll_fn, mem::MaybeUninit, pin::Pin, task::Poll, time::Duration};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use latchbus_bus::{Close, Event, LinkReceiver, LinkSender, Request, Wake};
+use futures_util::FutureExt;
+use latchbus_bus::{Alarm, Close, Event, LinkReceiver, LinkSender, Request, Wake};
 use latchbus_core::wire::ServerFrame;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::flow::{Flow, Probe};
 use crate::frame::{FrameError, FrameReader, Incoming, Opcode, write_frame};
@@ -24,8 +25,8 @@ const BATCH_BYTES: usize = 32 << 10;
 /// The most messages between two flushes, however small.
 const BATCH_MESSAGES: usize = 64;
 
-/// Longer buffers are given back when they are flushed.
-const KEPT_BYTES: usize = 1 << 10;
+/// Longer buffers are given back when they are flushed; the others, when a connection has been quiet.
+const KEPT_BYTES: usize = 4 << 10;
 
 /// The code of a peer that said nothing for too long (RFC 6455 §7.4.1: policy violation).
 const SILENT: u16 = 1008;
@@ -57,6 +58,7 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
         protocol,
         bounds,
         heard: Instant::now(),
+        silence: Alarm::default(),
         control: Arc::clone(&control),
     };
     let sender = Sender {
@@ -117,6 +119,7 @@ pub(crate) struct Receiver<S> {
     protocol: Protocol,
     bounds: Bounds,
     heard: Instant,
+    silence: Alarm,
     control: Arc<Control>,
 }
 
@@ -180,19 +183,18 @@ impl<S: AsyncRead> Receiver<S> {
     /// Cancel-safe: what was read is in the frame reader at once.
     async fn read(&mut self) -> Result<(), ReceiveError> {
         let silent_at = self.heard + self.bounds.idle_timeout;
-        let (stream, frames) = (&mut self.stream, &mut self.frames);
+        let (stream, frames, silence) = (&mut self.stream, &mut self.frames, &mut self.silence);
         let read = poll_fn(|cx| {
             let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
             let mut bytes = ReadBuf::uninit(&mut bytes);
-            let polled = Pin::new(&mut *stream).poll_read(cx, &mut bytes);
-            polled.map_ok(|()| {
+            if Pin::new(&mut *stream).poll_read(cx, &mut bytes)?.is_ready() {
                 frames.feed(bytes.filled());
-                bytes.filled().len()
-            })
+                return Poll::Ready(Ok(bytes.filled().len()));
+            }
+            let silent = silence.poll_ring(Some(silent_at), cx);
+            silent.map(|()| Err(ReceiveError::Silent(self.bounds.idle_timeout)))
         });
-        let read = timeout_at(silent_at, read)
-            .await
-            .map_err(|_| ReceiveError::Silent(self.bounds.idle_timeout))??;
+        let read = read.await?;
         if read == 0 {
             return Err(ReceiveError::Cut);
         }
@@ -204,7 +206,8 @@ impl<S: AsyncRead> Receiver<S> {
     /// dropped with unread bytes is reset, and the peer would never see why.
     pub(crate) async fn drain(mut self) {
         let end = async {
-            let mut bytes = [0; READ_BYTES];
+            // On the heap: within the task it would be held by every connection from its beginning.
+            let mut bytes = vec![0; READ_BYTES];
             while let Ok(1..) = tokio::io::AsyncReadExt::read(&mut self.stream, &mut bytes).await {}
         };
         // Whether it came to its end in time makes no difference.
@@ -238,10 +241,14 @@ impl<S: AsyncWrite + Send> Sender<S> {
 
     async fn write_all(&mut self) -> io::Result<()> {
         while let Some(rest @ [_, ..]) = self.buffer.get(self.sent..) {
-            // A peer that takes nothing for so long is stuck, whatever it sends.
-            let sent = timeout(self.bounds.idle_timeout, self.stream.write(rest))
-                .await
-                .map_err(|_| io::ErrorKind::TimedOut)??;
+            // Most often the socket takes it at once, and needs no timer.
+            let sent = match self.stream.write(rest).now_or_never() {
+                Some(sent) => sent?,
+                // A peer that takes nothing for so long is stuck, whatever it sends.
+                None => timeout(self.bounds.idle_timeout, self.stream.write(rest))
+                    .await
+                    .map_err(|_| io::ErrorKind::TimedOut)??,
+            };
             if sent == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -292,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
         if let Some(pong) = self.control.owed().pong.take() {
             write_frame(&mut self.buffer, Opcode::Pong, &[&pong]);
         }
-        if let Some(probe) = self.flow.probe(Instant::now()) {
+        if let Some(probe) = self.flow.probe(Instant::now) {
             write_frame(&mut self.buffer, Opcode::Ping, &[&probe]);
         }
         self.write_all().await
@@ -322,6 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
 
     fn keep_alive(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
+            self.buffer = Vec::new();
             write_frame(&mut self.buffer, Opcode::Ping, &[]);
         }
         Ok(())

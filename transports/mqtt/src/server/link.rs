@@ -1,5 +1,9 @@
 //! The connection's two halves: they move bytes between a stream and the state machine.
 
+use core::future::poll_fn;
+use core::mem::MaybeUninit;
+use core::pin::Pin;
+use core::task::{Context, Poll};
 use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,18 +11,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BytesMut};
 use latchbus_bus::{Close, Event, LinkReceiver, LinkSender, Request, Wake};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::{Connection, Progress, Remains};
 use crate::{Reason, Violation};
 
-/// What a read makes room for at first; it doubles while reads fill it.
-const READ_BYTES: usize = 4 << 10;
-const MOST_READ_BYTES: usize = 64 << 10;
+/// What is taken from the stream in one go. It lies on the stack, so that a connection which waits for its
+/// client holds no buffer, and a value that is kept holds no more than its packet.
+const READ_BYTES: usize = 16 << 10;
 /// An idle connection keeps no more than this of a write buffer.
-const KEPT_WRITE_BYTES: usize = 4 << 10;
+const KEPT_WRITE_BYTES: usize = 256;
 /// How long a peer may take to accept the goodbye.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long a peer may go on sending after a goodbye, and how much of that is read.
@@ -80,7 +84,6 @@ impl Shared {
 pub(crate) struct Input<R> {
     reader: R,
     pub(crate) bytes: BytesMut,
-    read_bytes: usize,
 }
 
 impl<R: AsyncRead + Unpin + Send> Input<R> {
@@ -88,23 +91,31 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
         Self {
             reader,
             bytes: BytesMut::new(),
-            read_bytes: READ_BYTES,
         }
     }
 
     /// Reads more bytes. Cancel-safe.
     pub(crate) async fn read(&mut self) -> Result<(), LinkError> {
-        self.bytes.reserve(self.read_bytes);
-        let read = self.reader.read_buf(&mut self.bytes).await?;
-        if read == 0 {
-            return Err(LinkError::Eof);
+        poll_fn(|cx| self.poll_read(cx)).await
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let mut read = [MaybeUninit::uninit(); READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut read);
+        if Pin::new(&mut self.reader)
+            .poll_read(cx, &mut read)?
+            .is_pending()
+        {
+            if self.bytes.is_empty() {
+                self.bytes = BytesMut::new();
+            }
+            return Poll::Pending;
         }
-        self.read_bytes = if read >= self.read_bytes {
-            MOST_READ_BYTES.min(self.read_bytes * 2)
-        } else {
-            READ_BYTES
-        };
-        Ok(())
+        if read.filled().is_empty() {
+            return Poll::Ready(Err(LinkError::Eof));
+        }
+        self.bytes.extend_from_slice(read.filled());
+        Poll::Ready(Ok(()))
     }
 
     /// Reads what the peer had still sent and forgets it, until it closes too. To close on bytes that were
