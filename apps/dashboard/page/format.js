@@ -10,6 +10,11 @@ export const tenth = (/** @type {number} */ n) => tenthFormat.format(n);
 /** For a column, where a long number would push out its neighbours. */
 export const short = (/** @type {number} */ n) => shortFormat.format(n);
 
+/** From here on a decimal says nothing, and a phone has no room for it. */
+const SHORT_RATE_FROM = 100_000;
+/** Clicks a second. @param {number} n */
+export const rate = (n) => (n < SHORT_RATE_FROM ? tenth(n) : short(n));
+
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;

@@ -4,7 +4,7 @@ import { drawChart } from './chart.js';
 import { ConnectionLamp } from './connection.js';
 import { DeviceTable } from './devices.js';
 import { attribute, element, make, oncePerFrame, show, whileVisible } from './dom.js';
-import { tenth, whole } from './format.js';
+import { rate as rateText, tenth, whole } from './format.js';
 import { connect } from './latchbus.js';
 import { Room, isRoomName } from './room.js';
 import { RoomSwitcher, roomLink } from './rooms.js';
@@ -105,7 +105,7 @@ function start(roomName) {
       show(`${color}-count`, isKnown ? whole(values[color]) : '–');
       show(`${color}-pending`, pending[color] ? `${whole(pending[color])} unconfirmed` : '');
       show(`${color}-share`, isKnown ? tenth(share[color]) + PERCENT : '–');
-      show(`${color}-rate`, isLive ? tenth(rate?.[color] ?? 0) : '–');
+      show(`${color}-rate`, isLive ? rateText(rate?.[color] ?? 0) : '–');
     }
     const meter = element('meter');
     meter.style.setProperty('--red-share', String(share.red / 100));
@@ -113,7 +113,7 @@ function start(roomName) {
     const shareText = COLORS.map((color) => `${NAMES[color]} ${tenth(share[color])} percent`).join(', ');
     attribute(meter, 'aria-valuetext', isKnown ? (isLive ? shareText : `Last known: ${shareText}`) : 'not known yet');
     show('total', isKnown ? whole(total) : '–');
-    show('rate', isLive ? tenth((rate?.red ?? 0) + (rate?.blue ?? 0)) : '–');
+    show('rate', isLive ? rateText((rate?.red ?? 0) + (rate?.blue ?? 0)) : '–');
     show('pending', whole(pending.red + pending.blue));
     show('hint', hint(total));
   }
