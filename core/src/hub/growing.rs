@@ -145,6 +145,11 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             .collect()
     }
 
+    /// Every kept value, `$` topics among them, by topic, and by revision within one.
+    pub fn all_kept(&self) -> impl Iterator<Item = &SharedEntry<P>> {
+        self.topics.values()
+    }
+
     /// How many values a topic keeps.
     pub fn values_kept(&self, topic: TopicName<&str>) -> usize {
         self.topics.kept(topic)

@@ -76,6 +76,11 @@ impl<P> Topics<P> {
             .map_or(0, |kept| kept.values().count())
     }
 
+    /// Every kept value, by topic, oldest first.
+    pub(super) fn values(&self) -> impl Iterator<Item = &SharedEntry<P>> {
+        self.topics.values().flat_map(Kept::values)
+    }
+
     /// Every kept value of the topics that match, by topic, oldest first.
     pub(super) fn values_of<'a>(&'a self, filter: TopicFilter<&'a str>) -> Vec<&'a SharedEntry<P>> {
         self.matching(filter)

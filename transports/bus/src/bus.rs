@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Peer, ReservedTopics};
+use crate::backup::{Export, Record};
 use crate::clock::Clock;
 use crate::commits::{Commits, Health, QUEUE};
 use crate::metrics::Metrics;
@@ -570,6 +571,42 @@ impl Client {
                 let queued = Queued(Arc::clone(&self.0.queued));
                 writer.accept(publish, self.0.id, queued).await
             }
+        }
+    }
+
+    /// A snapshot of everything that the bus keeps, which is on disk where there is a store: the wait is for
+    /// what it is writing.
+    ///
+    /// # Errors
+    /// When the rules do not let this peer see everything, or the bus closes.
+    pub async fn export(&self) -> Result<Export, SubscribeRefused> {
+        let bus = &self.0.bus;
+        for filter in ["#", "$SYS/#"] {
+            let filter =
+                TopicFilter::parse(filter).unwrap_or_else(|_| unreachable!("both are filters"));
+            bus.check_subscribe(&self.0.peer, filter)?;
+        }
+        match &bus.0.writer {
+            None => Ok(lock(&bus.0.pipeline).export()),
+            Some(writer) => writer.export().await.ok_or(SubscribeRefused::Closed),
+        }
+    }
+
+    /// Merges a record of an export: see [`backup`](crate::backup). The wait is for room in the store's queue;
+    /// the receipt resolves as that of a publish.
+    pub async fn import(&self, record: Record) -> Receipt {
+        let bus = &self.0.bus.0;
+        let topic = record.topic();
+        let allowed = TopicName::parse(topic.as_str())
+            .is_ok_and(|topic| bus.access.0.may_publish(&self.0.peer, topic));
+        if !allowed {
+            bus.metrics.publishes_refused.add(1);
+            bus.metrics.publishes_not_allowed.add(1);
+            return Receipt::known(Err(PublishRefused::NotAllowed(topic)));
+        }
+        match &bus.writer {
+            None => Receipt::known(lock(&bus.pipeline).accept_import(record)),
+            Some(writer) => writer.import(record).await,
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
 use crate::Publish;
+use crate::backup::{Export, Record};
 use crate::bus::{Accepted, Queued};
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Plan};
@@ -31,13 +32,23 @@ pub(crate) enum Job {
         answer: oneshot::Sender<Result<Accepted, PublishRefused>>,
         queued: Queued,
     },
+    /// A record of an export.
+    Import {
+        record: Record,
+        answer: oneshot::Sender<Result<Accepted, PublishRefused>>,
+    },
+    /// A snapshot of what is on disk.
+    Export(oneshot::Sender<Export>),
     /// What is due every second.
     Tick,
     /// The last job.
     Close(oneshot::Sender<()>),
 }
 
-type Answer = (oneshot::Sender<Result<Accepted, PublishRefused>>, Queued);
+type Answer = (
+    oneshot::Sender<Result<Accepted, PublishRefused>>,
+    Option<Queued>,
+);
 
 /// The one writer of the store.
 #[derive(Debug)]
@@ -66,6 +77,7 @@ struct Batch {
     /// What the first plans are: the ends of values whose time is over, which nobody waits for.
     expired: usize,
     answers: Vec<Answer>,
+    exports: Vec<oneshot::Sender<Export>>,
     tick: bool,
     close: Option<oneshot::Sender<()>>,
 }
@@ -74,6 +86,22 @@ impl Health {
     /// The reason of the failure, if there is one.
     pub(crate) fn check(&self) -> Result<(), String> {
         lock(&self.failure).clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Batch {
+    /// Takes a plan and who waits for it; a refusal is answered at once.
+    fn take(&mut self, plan: Result<Plan, PublishRefused>, (answer, queued): Answer) {
+        match plan {
+            Ok(plan) => {
+                self.plans.push(plan);
+                self.answers.push((answer, queued));
+            }
+            Err(refused) => {
+                // A peer that has left does not want to know.
+                let _left = answer.send(Err(refused));
+            }
+        }
     }
 }
 
@@ -132,7 +160,7 @@ impl Commits {
 
     /// Plans a job and what is queued behind it.
     fn begin_with(&mut self, first: Job) {
-        let mut publishes = Vec::new();
+        let (mut publishes, mut imports) = (Vec::new(), Vec::new());
         let mut batch = Batch::default();
         let mut next = Some(first);
         while let Some(job) = next {
@@ -142,11 +170,14 @@ impl Commits {
                     origin,
                     answer,
                     queued,
-                } => publishes.push((publish, origin, (answer, queued))),
+                } => publishes.push((publish, origin, (answer, Some(queued)))),
+                Job::Import { record, answer } => imports.push((record, answer)),
+                Job::Export(answer) => batch.exports.push(answer),
                 Job::Tick => batch.tick = true,
                 Job::Close(done) => batch.close = Some(done),
             }
-            next = (publishes.len() < QUEUE && batch.close.is_none())
+            let taken = publishes.len() + imports.len();
+            next = (taken < QUEUE && batch.close.is_none())
                 .then(|| self.jobs.try_recv().ok())
                 .flatten();
         }
@@ -157,17 +188,14 @@ impl Commits {
                 batch.plans = pipeline.plan_expired();
                 batch.expired = batch.plans.len();
             }
-            for (publish, origin, (answer, queued)) in publishes {
-                match pipeline.plan(publish, origin) {
-                    Ok(plan) => {
-                        batch.plans.push(plan);
-                        batch.answers.push((answer, queued));
-                    }
-                    Err(refused) => {
-                        // A peer that has left does not want to know.
-                        let _left = answer.send(Err(refused));
-                    }
-                }
+            // Before what is published in this batch, which is newer.
+            for (record, answer) in imports {
+                let plan = pipeline.plan_import(record);
+                batch.take(plan, (answer, None));
+            }
+            for (publish, origin, answer) in publishes {
+                let plan = pipeline.plan(publish, origin);
+                batch.take(plan, answer);
             }
         }
         self.batch = Some(batch);
@@ -221,6 +249,9 @@ impl Commits {
         if !self.given_up {
             let mut pipeline = lock(&self.pipeline);
             answer(&mut pipeline, batch.plans, batch.expired, batch.answers);
+            for export in batch.exports {
+                let _nobody_waits = export.send(pipeline.export());
+            }
             if batch.tick {
                 pipeline.tick();
             }

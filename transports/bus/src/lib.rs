@@ -38,6 +38,7 @@
 mod access;
 mod alarm;
 mod backoff;
+pub mod backup;
 mod bell;
 mod bus;
 mod clock;

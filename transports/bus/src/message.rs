@@ -149,11 +149,11 @@ impl Payload {
         bytes: Bytes,
         qos: u8,
         expires_at: Option<NonZeroU64>,
-        properties: Option<Properties>,
+        properties: Option<Arc<Properties>>,
     ) -> Self {
         Self {
             expires_at,
-            properties: properties.map(Arc::new),
+            properties,
             ..Self::new(bytes, qos)
         }
     }

@@ -4,6 +4,8 @@
 //! says what follows; the store commits the changes of all plans together; [`Pipeline::apply`] shows
 //! them. Where nothing is stored, the second step is missing and a batch is one message.
 
+mod import;
+
 use core::{
     fmt::{self, Display},
     time::Duration,
@@ -67,7 +69,10 @@ pub(crate) struct Plan {
     steps: Vec<Step>,
     /// The device whose record has changed: room and name.
     device: Option<(String, String)>,
-    press_id: Option<(u64, String)>,
+    /// Press ids that were counted, each with the number of those before it.
+    press_ids: Vec<(u64, String)>,
+    /// The hub counts presses under this start number from now on.
+    start: Option<u32>,
     /// When there are no steps: the topic whose value stands.
     unchanged: Option<TopicName<String>>,
 }
@@ -79,6 +84,8 @@ enum Step {
         payload: Payload,
         retain: Retain,
         stored: bool,
+        /// When it was accepted, if that was not now.
+        at: Option<u64>,
     },
     /// On a topic that keeps nothing it is an event with an empty payload.
     Clear {
@@ -141,7 +148,7 @@ impl Pipeline {
                     value.payload.into(),
                     value.qos,
                     value.expires_at,
-                    value.properties,
+                    value.properties.map(Arc::new),
                 );
                 if payload.has_expired(now) {
                     // The next tick removes it from the store.
@@ -220,6 +227,7 @@ impl Pipeline {
         let at = self.now();
         for plan in plans {
             changes.extend(plan.steps.iter().filter_map(|step| step.change(at)));
+            changes.extend(plan.start.map(Change::Start));
             let Some((room, device)) = &plan.device else {
                 continue;
             };
@@ -232,7 +240,7 @@ impl Pipeline {
                     record,
                 });
             }
-            if let Some((order, id)) = &plan.press_id {
+            for (order, id) in &plan.press_ids {
                 changes.push(Change::PressId {
                     room,
                     device,
@@ -335,6 +343,7 @@ impl Pipeline {
                 payload,
                 retain,
                 stored: true,
+                at: None,
             },
         };
         Ok(Plan {
@@ -403,6 +412,7 @@ impl Pipeline {
             payload,
             retain: Retain::LAST,
             stored: true,
+            at: None,
         }];
         if let Some((record, fallen)) = folded {
             for incarnation in fallen {
@@ -453,12 +463,14 @@ impl Pipeline {
             payload,
             retain: Retain::No,
             stored: false,
+            at: None,
         };
         self.changed_rooms.insert(room.to_owned());
         Ok(Plan {
             steps: vec![event, shown],
             device: Some((room.to_owned(), device.to_owned())),
-            press_id,
+            press_ids: press_id.into_iter().collect(),
+            start: None,
             unchanged: None,
         })
     }
@@ -621,6 +633,7 @@ impl Step {
             payload: Payload::new(text(value), Publish::STATE_QOS),
             retain: Retain::LAST,
             stored: false,
+            at: None,
         }
     }
 
@@ -631,10 +644,11 @@ impl Step {
                 payload,
                 retain: Retain::Last(history),
                 stored: true,
+                at: accepted,
             } => Some(Change::Keep {
                 topic: topic.as_str(),
                 value: StoredValue {
-                    at,
+                    at: accepted.unwrap_or(at),
                     qos: payload.qos(),
                     expires_at: payload.expires_at(),
                     properties: payload.properties().map(|said| (**said).clone()),
@@ -655,8 +669,10 @@ impl Step {
                 topic,
                 payload,
                 retain,
+                at: accepted,
                 ..
             } => {
+                let at = accepted.unwrap_or(at);
                 let entry = changes.publish(topic.borrowed(), payload, retain, at)?;
                 Ok(entry.rev)
             }

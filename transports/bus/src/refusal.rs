@@ -73,6 +73,9 @@ pub enum SubscribeRefused {
         /// The bound.
         limit: usize,
     },
+    /// The bus is closing, or its store has ended.
+    #[error("the bus is closed")]
+    Closed,
 }
 
 impl SubscribeRefused {
@@ -81,7 +84,7 @@ impl SubscribeRefused {
         match self {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
             Self::Hub(SubscribeError::FilterTooLong { .. }) => ErrorCode::InvalidFilter,
-            Self::Hub(_) | Self::SessionFull { .. } => ErrorCode::Full,
+            Self::Hub(_) | Self::SessionFull { .. } | Self::Closed => ErrorCode::Full,
         }
     }
 }

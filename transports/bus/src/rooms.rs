@@ -1,5 +1,7 @@
 //! Everything the bus knows of clicks: rooms, their devices, and what is derived of them.
 
+mod merge;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use latchbus_core::clicks::{

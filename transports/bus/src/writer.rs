@@ -7,6 +7,7 @@ use std::{io, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Publish;
+use crate::backup::{Export, Record};
 use crate::bus::{Queued, Receipt};
 use crate::commits::{Commits, Health, Job};
 use crate::refusal::PublishRefused;
@@ -54,6 +55,22 @@ impl Writer {
             Ok(()) => Receipt::queued(receipt),
             Err(_) => Receipt::known(Err(PublishRefused::Closed)),
         }
+    }
+
+    /// Queues a record of an export. Waits while the queue is full.
+    pub(crate) async fn import(&self, record: Record) -> Receipt {
+        let (answer, receipt) = oneshot::channel();
+        match self.queue.send(Job::Import { record, answer }).await {
+            Ok(()) => Receipt::queued(receipt),
+            Err(_) => Receipt::known(Err(PublishRefused::Closed)),
+        }
+    }
+
+    /// A snapshot of what is on disk; `None` when the bus closes. Waits for the store.
+    pub(crate) async fn export(&self) -> Option<Export> {
+        let (answer, snapshot) = oneshot::channel();
+        self.queue.send(Job::Export(answer)).await.ok()?;
+        snapshot.await.ok()
     }
 
     pub(crate) fn tick(&self) {

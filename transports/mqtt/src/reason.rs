@@ -104,7 +104,9 @@ impl From<&SubscribeRefused> for Reason {
             SubscribeRefused::Hub(SubscribeError::FilterTooLong { .. }) => {
                 Self::TOPIC_FILTER_INVALID
             }
-            SubscribeRefused::Hub(_) | SubscribeRefused::SessionFull { .. } => Self::QUOTA_EXCEEDED,
+            SubscribeRefused::Hub(_)
+            | SubscribeRefused::SessionFull { .. }
+            | SubscribeRefused::Closed => Self::QUOTA_EXCEEDED,
             _ => Self::UNSPECIFIED,
         }
     }

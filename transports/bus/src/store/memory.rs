@@ -79,6 +79,7 @@ impl Tables {
                     self.values.remove(place);
                 }
             }
+            Change::Start(start) => self.start = self.start.max(*start),
             Change::Clear { topic } => self.values.retain(|_, (of, ..)| of != topic),
             Change::Device {
                 room,

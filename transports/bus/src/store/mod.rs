@@ -38,6 +38,8 @@ pub(crate) enum Change<'a> {
     },
     /// The topic keeps nothing.
     Clear { topic: &'a str },
+    /// The next starts of the hub have higher numbers than this.
+    Start(u32),
     /// What is known of a device's clicks.
     Device {
         room: &'a str,

@@ -213,6 +213,15 @@ fn apply(
             let mut values = transaction.open_table(VALUES).map_err(failed)?;
             values.remove(*topic).map_err(failed)?;
         }
+        Change::Start(start) => {
+            let mut meta = transaction.open_table(META).map_err(failed)?;
+            let before = meta
+                .get("start")
+                .map_err(failed)?
+                .map_or(0, |row| row.value());
+            meta.insert("start", before.max(u64::from(*start)))
+                .map_err(failed)?;
+        }
         Change::Device {
             room,
             device,

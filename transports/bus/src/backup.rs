@@ -1,0 +1,242 @@
+//! What a bus keeps, record by record: for backups, and to move it to another machine.
+//!
+//! [`Client::export`](crate::Client::export) takes a snapshot; [`Client::import`](crate::Client::import) merges
+//! one record into what a bus knows. Merging never takes anything away, and merging the same record again
+//! changes nothing:
+//!
+//! - A [`Kept`] value takes the place of the topic's own when it is newer (`at`). Values as old as the newest
+//!   one are added if they are not there yet, as a topic with a history has them; older ones are left out.
+//! - Of [`DeviceClicks`] the larger counts stay. Where the two sides have folded different boots, the lower one
+//!   is folded up to the other's floor first, so that no count falls. What two hubs have each folded can't be
+//!   told apart any more: the larger sum stays, and nothing is counted twice.
+//!
+//! What the hub derives itself (`values`, `share`, floors, `$SYS`) is no record: it follows from these.
+
+use core::num::NonZeroU64;
+use std::{sync::Arc, vec};
+
+use bytes::Bytes;
+use latchbus_core::clicks::{
+    ClickTopic, Clicks, Counter, FloorRecord, GrowingLive, Incarnation, MAX_ID_BYTES, is_name,
+};
+use latchbus_core::topic::TopicName;
+
+use crate::rooms::PRESS_IDS;
+use crate::{Delivery, Properties, PublishRefused};
+
+/// One thing that a bus keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A value of a topic.
+    Value(Kept),
+    /// The clicks of a device.
+    Device(DeviceClicks),
+}
+
+impl Record {
+    /// Where a peer that may merge this must be allowed to publish.
+    pub(crate) fn topic(&self) -> String {
+        match self {
+            Self::Value(value) => value.topic.as_str().to_owned(),
+            Self::Device(DeviceClicks { room, device, .. }) => {
+                ClickTopic::Press { room, device }.to_string()
+            }
+        }
+    }
+}
+
+/// A value that a topic keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its topic.
+    pub topic: TopicName<String>,
+    /// The bytes, as they were published.
+    pub payload: Bytes,
+    /// Its revision in the hub that it comes from, which gives it another when it is merged.
+    pub rev: u64,
+    /// When it was accepted, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// The quality of service of its publisher, 0 to 2.
+    pub qos: u8,
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub expires_at: Option<NonZeroU64>,
+    /// What its publisher said beside the payload.
+    pub properties: Option<Arc<Properties>>,
+    /// How many values the topic keeps, this one among them. The bus that it is merged into keeps as many
+    /// until the next publish, whatever its own rules.
+    pub history: u16,
+}
+
+/// All that is known of a device's clicks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceClicks {
+    /// Where it counts.
+    pub room: String,
+    /// Its name.
+    pub device: String,
+    /// What it has reported itself.
+    pub counts: Ledger,
+    /// What the hub has counted on its behalf, an incarnation for each start of the hub.
+    pub pressed: Ledger,
+    /// The last press ids, oldest first: presses that come again under one of these are not counted.
+    pub press_ids: Vec<String>,
+}
+
+/// Clicks by incarnation, and the sum of those that were folded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    folded: FloorRecord,
+    live: Vec<(Incarnation, Counter)>,
+}
+
+/// The incarnations of a ledger must ascend, and lie above its floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("incarnations must ascend, and their boots lie above the floor")]
+pub struct LedgerError;
+
+impl Ledger {
+    /// A ledger of these parts.
+    ///
+    /// # Errors
+    /// When they are in no order that a hub leaves.
+    pub fn new(
+        folded: FloorRecord,
+        live: Vec<(Incarnation, Counter)>,
+    ) -> Result<Self, LedgerError> {
+        let above = live.iter().all(|(run, _)| run.boot() > folded.floor);
+        match above && live.is_sorted_by(|(a, _), (b, _)| a < b) {
+            true => Ok(Self { folded, live }),
+            false => Err(LedgerError),
+        }
+    }
+
+    /// What was folded: the boots up to a floor, and their sum.
+    pub const fn folded(&self) -> FloorRecord {
+        self.folded
+    }
+
+    /// The counts of the boots above the floor, ascending.
+    pub fn live(&self) -> &[(Incarnation, Counter)] {
+        &self.live
+    }
+
+    /// The same with its boots folded up to this floor.
+    pub(crate) fn folded_to(&self, floor: u32) -> Clicks<GrowingLive> {
+        let mut folded = self.folded;
+        folded.floor = folded.floor.max(floor);
+        let (fallen, live) = self
+            .live
+            .split_at(self.live.partition_point(|(run, _)| run.boot() <= floor));
+        for (_, counter) in fallen {
+            folded.base = folded.base.saturating_add(*counter);
+        }
+        let mut clicks = Clicks::from(folded);
+        for (run, counter) in live {
+            // They lie above the floor and there is no bound: nothing is refused.
+            let _raised = clicks.report(*run, *counter, usize::MAX);
+        }
+        clicks
+    }
+}
+
+impl From<&Clicks<GrowingLive>> for Ledger {
+    fn from(clicks: &Clicks<GrowingLive>) -> Self {
+        Self {
+            folded: clicks.floor_record(),
+            live: clicks.entries().to_vec(),
+        }
+    }
+}
+
+impl DeviceClicks {
+    /// Whether a hub could have made this: the names, and the ids of presses.
+    pub(crate) fn check(&self) -> Result<(), PublishRefused> {
+        let malformed = |reason: &str| {
+            Err(PublishRefused::Malformed {
+                kind: "device",
+                reason: reason.to_owned(),
+            })
+        };
+        if !is_name(&self.room) || !is_name(&self.device) {
+            return malformed("the room or the device is not a name");
+        }
+        let is_id = |id: &String| !id.is_empty() && id.len() <= MAX_ID_BYTES;
+        if self.press_ids.len() > PRESS_IDS || !self.press_ids.iter().all(is_id) {
+            return malformed("the press ids are not as a hub keeps them");
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot of all that a bus keeps: first the values by revision, then the devices by name. It holds a
+/// pointer to each value, and a copy of what is known of the devices.
+#[derive(Debug)]
+pub struct Export {
+    epoch: u64,
+    revision: u64,
+    at: u64,
+    values: vec::IntoIter<(Delivery, u16)>,
+    devices: vec::IntoIter<DeviceClicks>,
+}
+
+impl Export {
+    /// The values need not be in order.
+    pub(crate) fn new(
+        (epoch, revision, at): (u64, u64, u64),
+        mut values: Vec<(Delivery, u16)>,
+        devices: Vec<DeviceClicks>,
+    ) -> Self {
+        values.sort_unstable_by_key(|(value, _)| value.rev);
+        Self {
+            epoch,
+            revision,
+            at,
+            values: values.into_iter(),
+            devices: devices.into_iter(),
+        }
+    }
+
+    /// The epoch of the hub.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The hub's revision at the snapshot.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// When it was taken, in milliseconds since the Unix epoch.
+    pub const fn at(&self) -> u64 {
+        self.at
+    }
+}
+
+impl Iterator for Export {
+    type Item = Record;
+
+    fn next(&mut self) -> Option<Record> {
+        let Some((value, history)) = self.values.next() else {
+            return self.devices.next().map(Record::Device);
+        };
+        let topic = value.topic.as_str().to_owned();
+        Some(Record::Value(Kept {
+            topic: TopicName::parse(topic)
+                .unwrap_or_else(|_| unreachable!("it was the name of a topic")),
+            payload: value.payload.bytes().clone(),
+            rev: value.rev,
+            at: value.at,
+            qos: value.payload.qos(),
+            expires_at: value.payload.expires_at(),
+            properties: value.payload.properties().cloned(),
+            history,
+        }))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.values.len() + self.devices.len();
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Export {}
