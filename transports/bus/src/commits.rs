@@ -259,8 +259,10 @@ impl Commits {
         let Some(done) = batch.close else {
             return true;
         };
-        self.jobs.close();
+        // In this order: whoever closes the bus a second time is told so by the queue, and may then open the
+        // store again.
         self.store = Box::new(Closed);
+        self.jobs.close();
         let _nobody_waits = done.send(());
         false
     }
