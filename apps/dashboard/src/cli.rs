@@ -20,8 +20,36 @@ pub enum Command {
     },
     /// Check a settings file.
     CheckConfig(PathBuf),
+    /// Write all that is kept to a file, or to the standard output.
+    Export {
+        /// From where.
+        from: Source,
+        /// The file.
+        file: Option<PathBuf>,
+    },
+    /// Merge an export into what is kept.
+    Import {
+        /// Into what.
+        into: Source,
+        /// The file.
+        file: PathBuf,
+    },
     /// Print this and leave.
     Print(String),
+}
+
+/// What an export or an import is of.
+#[derive(Debug)]
+pub enum Source {
+    /// A running server.
+    Server(String),
+    /// The store that the settings name.
+    Store {
+        /// The settings file.
+        config: Option<PathBuf>,
+        /// What the flags set.
+        flags: Box<Layer>,
+    },
 }
 
 /// A retained event bus with a live dashboard: HTTP, WebSocket and MQTT in one program
@@ -46,6 +74,39 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
+    /// Write all that is kept to a file: values, histories and clicks, as JSON lines
+    ///
+    /// The file is replaced when the export is whole. Its last line counts the others, so that a file that was cut off
+    /// is known as one.
+    Export {
+        #[command(flatten)]
+        place: Place,
+        /// The file; the standard output if none is named
+        file: Option<PathBuf>,
+    },
+    /// Merge an export into what is kept
+    ///
+    /// The file is checked first. Of counts the larger stay, and a value takes the place of an older one: the same file
+    /// twice is as good as once.
+    Import {
+        #[command(flatten)]
+        place: Place,
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// A server that runs, on whose directory nobody else can work
+    #[arg(long, value_name = "http://HOST:PORT", conflicts_with_all = ["data_dir", "config"])]
+    url: Option<String>,
+    /// The directory of a server that does not run [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Its settings file [env: LATCHBUS_CONFIG]
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +162,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     };
     Ok(match line.verb {
         Some(Verb::CheckConfig { file }) => Command::CheckConfig(file),
+        Some(Verb::Export { place, file }) => Command::Export {
+            from: place.into(),
+            file,
+        },
+        Some(Verb::Import { place, file }) => Command::Import {
+            into: place.into(),
+            file,
+        },
         Some(Verb::Serve(serve)) => (*serve).into(),
         None => line.serve.into(),
     })
@@ -135,6 +204,21 @@ impl From<Serve> for Command {
         Self::Serve {
             config,
             flags: Box::new(flags),
+        }
+    }
+}
+
+impl From<Place> for Source {
+    fn from(place: Place) -> Self {
+        match place.url {
+            Some(url) => Self::Server(url),
+            None => Self::Store {
+                config: place.config,
+                flags: Box::new(Layer {
+                    data_dir: place.data_dir,
+                    ..Layer::default()
+                }),
+            },
         }
     }
 }
@@ -200,6 +284,9 @@ mod tests {
             &["--rooms", "a b"],
             &["--serial", "/dev/ttyUSB0@fast"],
             &["--log", "loud"],
+            &["import"],
+            &["export", "--url", "http://a:1", "--data-dir", "b"],
+            &["import", "--ephemeral", "a"],
         ] {
             let complaint = line(words).unwrap_err();
             assert!(!complaint.contains('\n'), "{complaint}");

@@ -7,8 +7,11 @@
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /api/v1/topics?filter=` | what is kept, as JSON |
 //! | `GET`, `PUT`, `POST /api/v1/topics/<topic>` | the last value; publish state; publish an event |
+//! | `GET /api/v1/export` | a snapshot of all that is kept, as JSON lines |
+//! | `POST /api/v1/import` | merges such lines |
 //! | `GET /ws`, `GET /mqtt` | WebSockets, of `latchbus_ws` and of `latchbus_mqtt` |
 
+mod backup;
 mod connection;
 mod counts;
 mod error;
@@ -89,6 +92,7 @@ struct AppInner {
     mqtt: latchbus_mqtt::server::Server,
     config: Config,
     counts: Counts,
+    places: backup::Places,
     /// Cancelled when the bus begins to close.
     closing: CancellationToken,
     /// MQTT connections over WebSocket.
@@ -111,6 +115,7 @@ impl Http {
                 mqtt,
                 config,
                 counts: Counts::default(),
+                places: backup::Places::default(),
                 tunnels: TaskTracker::new(),
             })),
         }
@@ -133,6 +138,7 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
         .route("/healthz", get(health))
         .route("/metrics", get(metrics::metrics))
         .merge(topics::router())
+        .merge(backup::router())
         .fallback(page::page)
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(axum::middleware::from_fn_with_state(

@@ -1,12 +1,13 @@
 //! The `latchbus` program: see the library of this name.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{env, io};
 
-use latchbus::cli::{self, Command};
+use latchbus::cli::{self, Command, Source};
 use latchbus::settings::{Layer, Settings};
-use latchbus::{failure, server};
+use latchbus::{backup, failure, server};
 
 fn main() -> ExitCode {
     match run() {
@@ -27,16 +28,37 @@ fn run() -> Result<(), String> {
                 .map_err(|error| failure::one_line(&error))?;
             print(&format!("{}: ok\n", file.display()))
         }
+        Command::Export { from, file } => {
+            let ended = backup::export::run(place(from)?, file.as_deref());
+            ended.map_err(|error| failure::one_line(error.as_ref()))
+        }
+        Command::Import { into, file } => {
+            let ended = backup::import::run(place(into)?, &file);
+            ended.map_err(|error| failure::one_line(error.as_ref()))
+        }
         Command::Serve { config, flags } => {
-            let environment = Layer::from_env(|name| env::var_os(name))
-                .map_err(|error| failure::one_line(&error))?;
-            let named = env::var_os("LATCHBUS_CONFIG").filter(|path| !path.is_empty());
-            let file = config.or(named.map(Into::into));
-            let settings = Settings::resolve(file.as_deref(), environment, *flags)
-                .map_err(|error| failure::one_line(&error))?;
+            let settings = settings(config, *flags)?;
             server::run(settings).map_err(|error| failure::one_line(error.as_ref()))
         }
     }
+}
+
+fn settings(config: Option<PathBuf>, flags: Layer) -> Result<Settings, String> {
+    let environment =
+        Layer::from_env(|name| env::var_os(name)).map_err(|error| failure::one_line(&error))?;
+    let named = env::var_os("LATCHBUS_CONFIG").filter(|path| !path.is_empty());
+    let file = config.or(named.map(Into::into));
+    Settings::resolve(file.as_deref(), environment, flags)
+        .map_err(|error| failure::one_line(&error))
+}
+
+fn place(source: Source) -> Result<backup::Place, String> {
+    Ok(match source {
+        Source::Server(url) => backup::Place::Server(url),
+        Source::Store { config, flags } => {
+            backup::Place::Store(Box::new(settings(config, *flags)?))
+        }
+    })
 }
 
 fn print(text: &str) -> Result<(), String> {

@@ -97,6 +97,16 @@ pub enum StoreKind {
     Directory(PathBuf),
 }
 
+impl StoreKind {
+    /// Whether there is a store already. To open a directory makes one.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Self::Memory => false,
+            Self::Directory(directory) => Disk::is_in(directory),
+        }
+    }
+}
+
 /// The bounds of the click model. Beyond them a report is refused; nobody is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClickLimits {

@@ -25,6 +25,14 @@ impl ApiError {
         }
     }
 
+    /// The same in other words.
+    pub(super) fn with_message(self, message: impl ToString) -> Self {
+        Self {
+            message: message.to_string(),
+            ..self
+        }
+    }
+
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
     }

@@ -24,6 +24,11 @@ impl Disk {
         Ok(Self::new(move || Database::create(&path)))
     }
 
+    /// Whether a directory holds a store.
+    pub(crate) fn is_in(directory: &Path) -> bool {
+        directory.join(FILE).exists()
+    }
+
     /// Bytes that `open` gives, which is asked for it again after each failure.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn backend<B: redb::StorageBackend>(

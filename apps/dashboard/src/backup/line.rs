@@ -1,0 +1,408 @@
+//! One line of an export.
+
+use core::num::NonZeroU64;
+use core::{fmt, str};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use latchbus_bus::Properties;
+use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record};
+use latchbus_core::clicks::{Counter, FloorRecord, Incarnation};
+use latchbus_core::topic::TopicName;
+use latchbus_ws::json::is_plain_json;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use super::Totals;
+
+/// The only version of the format that there is.
+pub(super) const VERSION: u64 = 1;
+
+/// The quality of service that is left out.
+const USUAL_QOS: u8 = 2;
+
+/// Why a file is no export, or not a whole one.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct FormatError {
+    /// Where, from 1.
+    pub line: u64,
+    /// What is wrong there.
+    #[source]
+    pub problem: Problem,
+}
+
+/// What is wrong with a line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The first line is another one.
+    #[error("this is no export of latchbus")]
+    NoExport,
+    /// A later program has written it.
+    #[error("the file has version {found}, and this program knows version {VERSION}")]
+    Version {
+        /// What the file says.
+        found: u64,
+    },
+    /// It is not as it must be.
+    #[error("{0}")]
+    Malformed(String),
+    /// The last line is missing.
+    #[error("the file was cut off: its last line, which counts the others, is missing")]
+    Cut,
+    /// The last line counts more, or fewer.
+    #[error("the last line counts {said}, and before it stand {found}")]
+    Count {
+        /// What the last line says.
+        said: Totals,
+        /// What is there.
+        found: Totals,
+    },
+    /// Something follows the last line.
+    #[error("the file goes on after its last line")]
+    AfterTheEnd,
+    /// No line of an export is so long.
+    #[error("the line is longer than {limit} bytes")]
+    TooLong {
+        /// The bound.
+        limit: usize,
+    },
+}
+
+/// What a line says.
+#[derive(Debug)]
+pub(super) enum Line {
+    Head,
+    Record(Record),
+    End(Totals),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head<'a> {
+    pub(super) latchbus: &'a str,
+    pub(super) version: u64,
+    pub(super) program: &'a str,
+    pub(super) epoch: &'a str,
+    pub(super) revision: u64,
+    pub(super) at: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct End {
+    pub(super) end: bool,
+    pub(super) values: u64,
+    pub(super) devices: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValueLine<'a> {
+    topic: String,
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "there",
+        skip_serializing_if = "Option::is_none"
+    )]
+    payload: Option<&'a RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    at: u64,
+    rev: u64,
+    #[serde(default = "usual_qos", skip_serializing_if = "is_usual_qos")]
+    qos: u8,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    history: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<NonZeroU64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    properties: Option<PropertiesLine>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PropertiesLine {
+    #[serde(default)]
+    payload_is_text: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response_topic: Option<String>,
+    /// Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correlation_data: Option<String>,
+    #[serde(default)]
+    user: Vec<(String, String)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceLine {
+    device: String,
+    room: String,
+    counts: LedgerLine,
+    pressed: LedgerLine,
+    press_ids: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LedgerLine {
+    floor: u32,
+    base: (u64, u64),
+    live: Vec<(String, u64, u64)>,
+}
+
+/// Tells the kinds of lines apart.
+#[derive(Deserialize)]
+struct Kind {
+    latchbus: Option<IgnoredAny>,
+    topic: Option<IgnoredAny>,
+    device: Option<IgnoredAny>,
+    end: Option<IgnoredAny>,
+}
+
+impl Line {
+    /// Reads a line, which is not a whole one if it does not end the way it began.
+    pub(super) fn parse(line: &[u8]) -> Result<Self, Problem> {
+        let kind: Kind = serde_json::from_slice(line).map_err(malformed)?;
+        match kind {
+            Kind {
+                latchbus: Some(_), ..
+            } => head(line),
+            Kind { topic: Some(_), .. } => {
+                let value: ValueLine<'_> = serde_json::from_slice(line).map_err(malformed)?;
+                value.read().map(Record::Value).map(Self::Record)
+            }
+            Kind {
+                device: Some(_), ..
+            } => {
+                let device: DeviceLine = serde_json::from_slice(line).map_err(malformed)?;
+                device.read().map(Record::Device).map(Self::Record)
+            }
+            Kind { end: Some(_), .. } => {
+                let End {
+                    end,
+                    values,
+                    devices,
+                } = serde_json::from_slice(line).map_err(malformed)?;
+                match end {
+                    true => Ok(Self::End(Totals { values, devices })),
+                    false => Err(malformed("`end` is not true")),
+                }
+            }
+            _ => Err(malformed(
+                "it has none of the keys `topic`, `device` and `end`",
+            )),
+        }
+    }
+}
+
+fn head(line: &[u8]) -> Result<Line, Problem> {
+    // A later version may say more about itself.
+    #[derive(Deserialize)]
+    struct Version<'a> {
+        latchbus: &'a str,
+        version: u64,
+    }
+    let head: Version<'_> = serde_json::from_slice(line).map_err(malformed)?;
+    if head.latchbus != "export" {
+        return Err(Problem::NoExport);
+    }
+    if head.version != VERSION {
+        return Err(Problem::Version {
+            found: head.version,
+        });
+    }
+    let _whole: Head<'_> = serde_json::from_slice(line).map_err(malformed)?;
+    Ok(Line::Head)
+}
+
+/// Appends the line of a record.
+pub(super) fn write(out: &mut Vec<u8>, record: &Record) -> serde_json::Result<()> {
+    match record {
+        Record::Value(value) => serde_json::to_writer(&mut *out, &ValueLine::of(value))?,
+        Record::Device(device) => serde_json::to_writer(&mut *out, &DeviceLine::of(device))?,
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+impl<'a> ValueLine<'a> {
+    fn of(value: &'a Kept) -> Self {
+        let bytes = &value.payload;
+        let plain = str::from_utf8(bytes).ok();
+        let json = plain.and_then(in_one_line);
+        let text = plain.filter(|_| json.is_none());
+        Self {
+            topic: value.topic.as_str().to_owned(),
+            payload: json,
+            text: text.map(str::to_owned),
+            base64: plain.is_none().then(|| STANDARD.encode(bytes)),
+            at: value.at,
+            rev: value.rev,
+            qos: value.qos,
+            history: value.history,
+            expires_at: value.expires_at,
+            properties: value.properties.as_deref().map(PropertiesLine::of),
+        }
+    }
+
+    fn read(self) -> Result<Kept, Problem> {
+        let payload = match (self.payload, self.text, self.base64) {
+            (Some(json), None, None) => Bytes::copy_from_slice(json.get().as_bytes()),
+            (None, Some(text), None) => text.into(),
+            (None, None, Some(base64)) => decoded(&base64)?.into(),
+            _ => {
+                return Err(malformed(
+                    "it has not one of `payload`, `text` and `base64`",
+                ));
+            }
+        };
+        if self.qos > 2 {
+            return Err(malformed("`qos` is above 2"));
+        }
+        Ok(Kept {
+            topic: TopicName::parse(self.topic).map_err(malformed)?,
+            payload,
+            rev: self.rev,
+            at: self.at,
+            qos: self.qos,
+            expires_at: self.expires_at,
+            properties: self
+                .properties
+                .map(PropertiesLine::read)
+                .transpose()?
+                .map(Arc::new),
+            history: self.history,
+        })
+    }
+}
+
+/// JSON as a part of a line, if that leaves its bytes as they are.
+fn in_one_line(text: &str) -> Option<&RawValue> {
+    let is_whole = !text.contains(['\n', '\r']) && text.trim().len() == text.len();
+    let json = is_whole && is_plain_json(text);
+    json.then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+impl PropertiesLine {
+    fn of(said: &Properties) -> Self {
+        Self {
+            payload_is_text: said.payload_is_text,
+            content_type: said.content_type.clone(),
+            response_topic: said.response_topic.clone(),
+            correlation_data: said
+                .correlation_data
+                .as_ref()
+                .map(|data| STANDARD.encode(data)),
+            user: said.user.clone(),
+        }
+    }
+
+    fn read(self) -> Result<Properties, Problem> {
+        let data = self.correlation_data.map(|data| decoded(&data));
+        Ok(Properties {
+            payload_is_text: self.payload_is_text,
+            content_type: self.content_type,
+            response_topic: self.response_topic,
+            correlation_data: data.transpose()?,
+            user: self.user,
+        })
+    }
+}
+
+impl DeviceLine {
+    fn of(clicks: &DeviceClicks) -> Self {
+        Self {
+            device: clicks.device.clone(),
+            room: clicks.room.clone(),
+            counts: LedgerLine::of(&clicks.counts),
+            pressed: LedgerLine::of(&clicks.pressed),
+            press_ids: clicks.press_ids.clone(),
+        }
+    }
+
+    fn read(self) -> Result<DeviceClicks, Problem> {
+        Ok(DeviceClicks {
+            room: self.room,
+            device: self.device,
+            counts: self.counts.read()?,
+            pressed: self.pressed.read()?,
+            press_ids: self.press_ids,
+        })
+    }
+}
+
+impl LedgerLine {
+    fn of(ledger: &Ledger) -> Self {
+        let FloorRecord { floor, base } = ledger.folded();
+        let live = ledger.live().iter();
+        Self {
+            floor,
+            base: (base.red(), base.blue()),
+            live: live
+                .map(|(run, counter)| (run.to_string(), counter.red(), counter.blue()))
+                .collect(),
+        }
+    }
+
+    fn read(self) -> Result<Ledger, Problem> {
+        let live = self.live.into_iter().map(|(run, red, blue)| {
+            let run: Incarnation = run.parse().map_err(malformed)?;
+            Ok((run, counter(red, blue)?))
+        });
+        let live = live.collect::<Result<Vec<_>, _>>()?;
+        let base = counter(self.base.0, self.base.1)?;
+        let floor = self.floor;
+        Ledger::new(FloorRecord { floor, base }, live).map_err(malformed)
+    }
+}
+
+fn counter(red: u64, blue: u64) -> Result<Counter, Problem> {
+    let counter = Counter::new(red, blue);
+    match (counter.red(), counter.blue()) == (red, blue) {
+        true => Ok(counter),
+        false => Err(malformed("a count is above 2^53 - 1")),
+    }
+}
+
+fn decoded(base64: &str) -> Result<Vec<u8>, Problem> {
+    STANDARD.decode(base64).map_err(malformed)
+}
+
+fn malformed(reason: impl fmt::Display) -> Problem {
+    Problem::Malformed(reason.to_string())
+}
+
+/// JSON's `null` is a payload like any other.
+fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+const fn usual_qos() -> u8 {
+    USUAL_QOS
+}
+
+// The signatures are serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_usual_qos(qos: &u8) -> bool {
+    *qos == USUAL_QOS
+}
+
+const fn one() -> u16 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_one(number: &u16) -> bool {
+    *number == 1
+}

@@ -1,0 +1,144 @@
+//! The API: everything at once, for backups. See [`crate::backup`] for the lines.
+
+use core::net::SocketAddr;
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use latchbus_bus::{Client, Peer, PublishRefused};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::App;
+use super::error::ApiError;
+use crate::backup::import::{Merge, MergeError};
+use crate::backup::{Reader, Totals, Writer};
+
+/// Exports at a time: each holds a pointer to every value, as it was when the export began.
+const EXPORTS: usize = 4;
+
+/// Imports at a time: each may hold a long line.
+const IMPORTS: usize = 1;
+
+/// How many exports and imports may begin.
+#[derive(Debug)]
+pub(super) struct Places {
+    exports: Arc<Semaphore>,
+    imports: Arc<Semaphore>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            exports: Arc::new(Semaphore::new(EXPORTS)),
+            imports: Arc::new(Semaphore::new(IMPORTS)),
+        }
+    }
+}
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/api/v1/export", get(export))
+        .route("/api/v1/import", post(import))
+}
+
+/// A snapshot as JSON lines, written as fast as the client reads it.
+async fn export(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let place = place(&app.0.places.exports, "exports")?;
+    let client = client(&app, &request)?;
+    let export = timeout(app.0.config.publish_timeout, client.export()).await;
+    let writer = Writer::new(export.map_err(|_| late())??);
+    let pieces = stream::try_unfold((writer, place), |(mut writer, place)| async {
+        let piece = writer.piece().map_err(io::Error::from)?;
+        Ok::<_, io::Error>(piece.map(|piece| (Bytes::from(piece), (writer, place))))
+    });
+    let headers = [
+        (CONTENT_TYPE, "application/x-ndjson"),
+        (
+            CONTENT_DISPOSITION,
+            "attachment; filename=\"latchbus-export.jsonl\"",
+        ),
+    ];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+/// Merges the body, record by record as it comes. After an error those before the named line are merged,
+/// which does no harm: the whole can be sent again.
+async fn import(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let _place = place(&app.0.places.imports, "imports")?;
+    let client = client(&app, &request)?;
+    let merged = tokio::select! {
+        merged = merge(&app, client, request) => merged?,
+        () = app.0.closing.cancelled() => return Err(PublishRefused::Closed.into()),
+    };
+    let Totals { values, devices } = merged;
+    let json = HeaderValue::from_static("application/json");
+    let body = format!("{{\"values\":{values},\"devices\":{devices}}}\n");
+    Ok(([(CONTENT_TYPE, json)], body).into_response())
+}
+
+async fn merge(app: &App, client: Client, request: Request) -> Result<Totals, ApiError> {
+    let (mut merge, mut reader) = (Merge::new(client), Reader::default());
+    let mut pieces = request.into_body().into_data_stream();
+    let config = &app.0.config;
+    loop {
+        let piece = timeout(config.body_timeout, pieces.next()).await;
+        let Some(piece) = piece.map_err(|_| silent())? else {
+            break;
+        };
+        let piece = piece.map_err(ApiError::bad_message)?;
+        let mut records = Vec::new();
+        let fed = reader.feed(&piece, |line, record| records.push((line, record)));
+        for (line, record) in records {
+            let taken = timeout(config.publish_timeout, merge.take(line, record)).await;
+            taken.map_err(|_| late())??;
+        }
+        fed.map_err(ApiError::bad_message)?;
+    }
+    let totals = reader.finish().map_err(ApiError::bad_message)?;
+    let finished = timeout(config.publish_timeout, merge.finish()).await;
+    finished.map_err(|_| late())??;
+    Ok(totals)
+}
+
+fn place(places: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, ApiError> {
+    let place = Arc::clone(places).try_acquire_owned();
+    place.map_err(|_| ApiError::unavailable(format!("as many {what} as may be are under way")))
+}
+
+fn client(app: &App, request: &Request) -> Result<Client, ApiError> {
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let client = app.0.bus.client(Peer {
+        transport: "http",
+        name: String::new(),
+        address: address.map(|info| info.0),
+    });
+    client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))
+}
+
+fn late() -> ApiError {
+    ApiError::unavailable("the store does not answer")
+}
+
+fn silent() -> ApiError {
+    ApiError::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "bad_message",
+        "the body did not come in time",
+    )
+}
+
+impl From<MergeError> for ApiError {
+    fn from(error: MergeError) -> Self {
+        Self::from(error.refused.clone()).with_message(error)
+    }
+}
