@@ -36,6 +36,10 @@ enum Operation {
     Rewind {
         which: usize,
     },
+    /// Leaves out revisions, in a form that can.
+    Skip {
+        by: u64,
+    },
     /// Ends a subscription and resumes it from the last revision that it took.
     Reconnect {
         which: usize,
@@ -71,6 +75,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0..8usize).prop_map(|which| Operation::Unsubscribe { which }),
         1 => (0..8usize).prop_map(|which| Operation::Rewind { which }),
         1 => (0..8usize).prop_map(|which| Operation::Reconnect { which }),
+        1 => (1..6u64).prop_map(|by| Operation::Skip { by }),
     ]
 }
 
@@ -147,6 +152,11 @@ fn check<H: Driver>(mut real: H, limits: Limits, operations: Vec<Operation>) {
                 if let Some(pair) = pairs.get(which) {
                     real.rewind(pair.real);
                     model.rewind(pair.model);
+                }
+            }
+            Operation::Skip { by } => {
+                if real.skip(by) {
+                    model.skip(by);
                 }
             }
             Operation::Reconnect { which } => {
@@ -292,6 +302,9 @@ proptest! {
                 Operation::Rewind { .. } => {
                     Driver::rewind(&mut hub, id);
                     last.rev = 0;
+                }
+                Operation::Skip { by } => {
+                    Driver::skip(&mut hub, by);
                 }
                 Operation::Subscribe { .. } | Operation::Unsubscribe { .. } => {}
             }

@@ -79,7 +79,7 @@ async fn a_second_signal_ends_it_at_once() {
 fn what_was_acknowledged_survives_a_kill() {
     let directory = tempdir().unwrap();
     let start = || Server::on_free_ports([Path::new("--data-dir"), directory.path()]);
-    let mut epochs = Vec::new();
+    let mut tags = Vec::new();
     for round in 1..=3_u64 {
         let mut server = start();
         if round > 1 {
@@ -119,11 +119,15 @@ fn what_was_acknowledged_survives_a_kill() {
             .header("etag")
             .unwrap()
             .to_owned();
-        epochs.push(etag);
+        let (epoch, rev) = etag.trim_matches('"').split_once(':').unwrap();
+        tags.push((epoch.to_owned(), rev.parse::<u64>().unwrap()));
         server.kill();
     }
-    epochs.dedup();
-    assert_eq!(epochs.len(), 3, "each life has its own epoch");
+    assert!(tags.iter().all(|(epoch, _)| *epoch == tags[0].0));
+    assert!(
+        tags.is_sorted_by(|a, b| a.1 < b.1),
+        "one order over all lives: {tags:?}"
+    );
     let server = start();
     until("the sum is shown", || {
         server.get("/api/v1/topics/clicks/main/values").status == 200

@@ -71,7 +71,8 @@ pub enum Step<E> {
     /// Publishes were lost to this subscription.
     Gap {
         /// How many events. Exact for what came after the subscription began; for the time
-        /// before that (a resume) it counts every publish of the hub that may have matched.
+        /// before that (a resume) it counts every publish of the hub that may have matched, as far as one is
+        /// known. 0: none is known, but events of an earlier life of the hub may have been.
         missed: u64,
     },
     /// A value, an event or a clear.
@@ -115,8 +116,16 @@ pub(super) trait Source {
     fn epoch(&self) -> u64;
     /// The revision of the newest publish of the whole hub.
     fn revision(&self) -> u64;
-    /// The revision of the oldest publish in the ring; that of the next publish when it is empty.
+    /// From this revision on the ring has every publish of this life of the hub.
     fn recent_from(&self) -> u64;
+    /// Up to this revision events of an earlier life of the hub may be missing in the ring.
+    fn restored(&self) -> u64 {
+        0
+    }
+    /// Revisions of the earlier life that nobody is known to have had: after the first, up to the second.
+    fn vacant(&self) -> (u64, u64) {
+        (0, 0)
+    }
     /// The newest tombstone of the whole hub that was forgotten.
     fn forgotten_ever(&self) -> u64;
     /// The newest matching tombstone that was forgotten since the filter was first seen.
@@ -159,6 +168,8 @@ pub(super) struct Walk {
     fresh: bool,
     reset: bool,
     synced: bool,
+    /// Whether the ring has the events of the hub's earlier life that are for it.
+    owed: bool,
     /// The hub's revision when the subscription began, before any reset: its events count from there.
     events_since: u64,
     /// Of the filter's totals, what is dealt with: what was published before (state: before the walk began, events:
@@ -192,6 +203,7 @@ impl Walk {
             fresh,
             reset,
             synced: false,
+            owed: false,
             events_since: began,
             accounted: source.totals(),
             counts: Counts::default(),
@@ -200,6 +212,18 @@ impl Walk {
 
     pub(super) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// What came in the hub's earlier life is in the ring too, as far as it is for this subscription.
+    #[cfg(feature = "alloc")]
+    pub(super) fn owe(&mut self) {
+        self.owed = true;
+    }
+
+    /// Up to here everything was taken, conflated or skipped.
+    #[cfg(feature = "alloc")]
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Begins a snapshot again, and goes on with the events and clears that were not taken.
@@ -270,7 +294,16 @@ impl Walk {
     }
 
     fn in_ring<S: Source>(&self, source: &S) -> bool {
-        self.changes_done() + 1 >= source.recent_from()
+        self.changes_done() >= self.ring_end(source)
+    }
+
+    /// Up to here the ring is not to be relied upon.
+    fn ring_end<S: Source>(&self, source: &S) -> u64 {
+        let left = source.recent_from() - 1;
+        match self.owed {
+            true => left,
+            false => left.max(source.restored()),
+        }
     }
 
     fn catch_up_to(&self) -> u64 {
@@ -304,6 +337,7 @@ impl Walk {
         let walk = Self::new(self.mode, Start::Snapshot, source);
         *self = Self {
             events_after,
+            owed: self.owed,
             events_since: self.events_since,
             accounted: Totals {
                 state: walk.accounted.state,
@@ -321,7 +355,7 @@ impl Walk {
             return None;
         }
         let done = self.changes_done();
-        let ring_end = source.recent_from() - 1;
+        let ring_end = self.ring_end(source);
         let totals = source.totals();
         let waiting = source.recent_totals(self.events_since.max(done)).events;
         let lost_events = totals.events - self.accounted.events - waiting;
@@ -336,8 +370,13 @@ impl Walk {
         self.accounted.state += lost_state;
         self.counts.conflated += lost_state;
         self.fell_behind = true;
-        let unknown = ring_end.min(self.events_since).saturating_sub(done);
-        (lost_events + lost_state + unknown > 0).then_some(lost_events + unknown)
+        let unknown_to = ring_end.min(self.events_since).max(done);
+        let (vacant_from, vacant_to) = source.vacant();
+        let vacant = unknown_to
+            .min(vacant_to)
+            .saturating_sub(vacant_from.max(done));
+        let unknown = unknown_to - done - vacant;
+        (lost_events + lost_state > 0 || unknown_to > done).then_some(lost_events + unknown)
     }
 
     fn latest<S: Source>(&self, source: &S) -> Option<Found<S::Item>> {

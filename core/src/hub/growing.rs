@@ -45,6 +45,22 @@ impl Default for Limits {
     }
 }
 
+/// What a hub that was restored knows of its earlier life, besides what was put back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EarlierLife {
+    /// The newest revision that anything is known to have had.
+    pub known: u64,
+    /// The newest one that anything may have had, and was lost. What was put back with a later one comes again
+    /// to whoever resumes; the others go on after both.
+    pub revision: u64,
+    /// The newest event that may have been, whether it was put back or not: a cursor from there on has missed none.
+    pub events: u64,
+    /// The newest clear that was forgotten: a cursor before it is reset.
+    pub forgotten: u64,
+    /// The newest revision that had left the recent ring.
+    pub left: u64,
+}
+
 /// A hub for servers. `P` is the payload as the server shares it, for example bytes together with
 /// the encodings made of them.
 ///
@@ -60,6 +76,12 @@ pub struct Hub<P> {
     topics: Topics<P>,
     recent: VecDeque<SharedEntry<P>>,
     recent_bytes: usize,
+    /// The newest revision that has left the ring.
+    left: u64,
+    newest_event: u64,
+    /// See [`EarlierLife`]: its newest event, and which revisions are vacant.
+    restored: u64,
+    vacant: (u64, u64),
     filters: FilterTree,
     views: Vec<Option<View<P>>>,
     free_views: Vec<ViewId>,
@@ -90,6 +112,10 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             topics: Topics::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
+            left: 0,
+            newest_event: 0,
+            restored: 0,
+            vacant: (0, 0),
             filters: FilterTree::new(),
             views: Vec::new(),
             free_views: Vec::new(),
@@ -234,6 +260,10 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         if self.topics.kept(topic) == 0 {
             return Ok(None);
         }
+        Ok(Some(self.note_clear(topic, payload, at)))
+    }
+
+    fn note_clear(&mut self, topic: TopicName<&str>, payload: P, at: u64) -> SharedEntry<P> {
         if self.topics.tombstones() >= self.limits.tombstones {
             self.forget_oldest_tombstone();
         }
@@ -251,7 +281,78 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             self.forget_oldest_tombstone();
             self.matched = matched;
         }
-        Ok(Some(entry))
+        entry
+    }
+
+    /// Makes the next publish take a revision after `revision`, if it would not anyway.
+    pub fn skip_to(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Puts back a clear of an earlier life of the hub, whose value is not there any more. To be called,
+    /// like [`publish`](Self::publish) for what was kept, in the order of that life and with
+    /// [`skip_to`](Self::skip_to) between, so that everything takes the revision that it had.
+    ///
+    /// # Errors
+    /// When the topic is longer than this hub accepts, or the payload larger.
+    pub fn restore_clear(
+        &mut self,
+        topic: TopicName<&str>,
+        payload: P,
+        at: u64,
+    ) -> Result<SharedEntry<P>, PublishError> {
+        self.matched.clear();
+        self.check_sizes(topic, payload.as_ref().len())?;
+        Ok(self.note_clear(topic, payload, at))
+    }
+
+    /// Ends the restoring: from here on the hub goes on with its earlier life.
+    pub fn restored(&mut self, life: EarlierLife) {
+        let EarlierLife {
+            known,
+            revision,
+            events,
+            forgotten,
+            left,
+        } = life;
+        self.forgotten = self.forgotten.max(forgotten);
+        self.left = self.left.max(left);
+        self.vacant = (known, revision);
+        self.skip_to(revision);
+        self.restored = events;
+    }
+
+    /// Says that the events of an earlier life that are for this subscription were all put back, so that
+    /// it does not have to take the restart for a loss of those that it has not taken.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn owe_events(&mut self, id: SubscriptionId) -> Result<(), UnknownSubscription> {
+        self.walk(id, |walk, _| walk.owe())
+    }
+
+    /// The last revision that a subscription has dealt with: taken, conflated or skipped.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn taken(&self, id: SubscriptionId) -> Result<u64, UnknownSubscription> {
+        self.subscription(id)
+            .map(|subscription| subscription.walk.taken())
+    }
+
+    /// The revision of the newest event; 0: none. In a hub that was restored, at least that of the earlier life.
+    pub fn newest_event(&self) -> u64 {
+        self.newest_event.max(self.restored)
+    }
+
+    /// The newest revision that has left the recent ring; 0: none.
+    pub fn left_ring(&self) -> u64 {
+        self.left
+    }
+
+    /// The views that a publish to this topic would have news for.
+    pub fn views_matching(&mut self, topic: TopicName<&str>, found: impl FnMut(ViewId)) {
+        self.filters.matching(topic, found);
     }
 
     /// The views that the last `publish` or `clear` has news for.
@@ -434,6 +535,9 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             revision: self.revision,
             forgotten: self.forgotten,
             recent: &self.recent,
+            left: self.left,
+            restored: self.restored,
+            vacant: self.vacant,
         };
         Ok(walk(&mut subscription.walk, &source))
     }
@@ -460,6 +564,9 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     ) -> SharedEntry<P> {
         self.revision += 1;
         self.counts.accepted += 1;
+        if kind == Kind::Event {
+            self.newest_event = self.revision;
+        }
         let known = self.topics.known(topic);
         let entry = Arc::new(Entry {
             rev: self.revision,
@@ -476,6 +583,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
                 break;
             };
             self.recent_bytes -= ring_bytes(&oldest);
+            self.left = oldest.rev;
         }
         self.filters.matching(topic, |view| self.matched.push(view));
         entry
@@ -496,10 +604,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     }
 
     fn note(&mut self, entry: &SharedEntry<P>) {
-        let recent_from = self
-            .recent
-            .front()
-            .map_or(self.revision + 1, |oldest| oldest.rev);
+        let recent_from = self.left + 1;
         for_each(&mut self.views, &self.matched, |view| {
             view.note(entry.rev, entry.kind, recent_from);
         });
@@ -549,6 +654,9 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             revision: self.revision,
             forgotten: self.forgotten,
             recent: &self.recent,
+            left: self.left,
+            restored: self.restored,
+            vacant: self.vacant,
         })
     }
 }

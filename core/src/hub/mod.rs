@@ -26,6 +26,12 @@
 //!   cleared topic can't live on at a subscriber.
 //! - What is not delivered is counted: see [`Counts`].
 //!
+//! # A hub that is restored
+//! A hub of the growing form can go on with an earlier life: what that kept is put back with its revisions,
+//! and [`Hub::restored`] says where they go on. Cursors of that life then resume as if nothing had been. Events
+//! that were not put back may have been lost to them: a resume over the restart in mode [`Mode::Every`] gets a
+//! [`Step::Gap`], unless [`Hub::owe_events`] says that they were.
+//!
 //! Full tables are errors that come back to the caller, are counted, and change nothing.
 //!
 //! There are two forms of one behaviour, checked against one model: [`FixedHub`] for microcontrollers scans
@@ -48,7 +54,7 @@ mod view;
 pub use cursor::{Counts, Cursor, CursorError, Mode, Start, Step};
 pub use fixed::FixedHub;
 #[cfg(feature = "alloc")]
-pub use growing::{Hub, Limits};
+pub use growing::{EarlierLife, Hub, Limits};
 #[cfg(feature = "alloc")]
 pub use view::ViewId;
 

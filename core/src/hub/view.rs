@@ -100,6 +100,11 @@ pub(super) struct Seen<'a, P> {
     pub(super) revision: u64,
     pub(super) forgotten: u64,
     pub(super) recent: &'a VecDeque<SharedEntry<P>>,
+    /// The newest revision that has left the ring.
+    pub(super) left: u64,
+    /// See [`Source::restored`] and [`Source::vacant`].
+    pub(super) restored: u64,
+    pub(super) vacant: (u64, u64),
 }
 
 impl<P> Source for Seen<'_, P> {
@@ -114,9 +119,15 @@ impl<P> Source for Seen<'_, P> {
     }
 
     fn recent_from(&self) -> u64 {
-        self.recent
-            .front()
-            .map_or(self.revision + 1, |entry| entry.rev)
+        self.left + 1
+    }
+
+    fn restored(&self) -> u64 {
+        self.restored
+    }
+
+    fn vacant(&self) -> (u64, u64) {
+        self.vacant
     }
 
     fn forgotten_ever(&self) -> u64 {
@@ -156,13 +167,28 @@ impl<P> Source for Seen<'_, P> {
         };
         let from = recent_from.max(rev + 1);
         let rev = *revisions.get(revisions.partition_point(|slot| *slot < from))?;
-        let entry = self.recent.get((rev - recent_from) as usize)?;
+        let entry = find(self.recent, rev)?;
         Some(Found {
             rev,
             kind: entry.kind,
             item: Arc::clone(entry),
         })
     }
+}
+
+/// The entry with this revision. Revisions have gaps only where a hub was restored or told to go on later, so
+/// that it is nearly always where it would stand without any.
+fn find<P>(ring: &VecDeque<SharedEntry<P>>, rev: u64) -> Option<&SharedEntry<P>> {
+    let (first, last) = (ring.front()?.rev, ring.back()?.rev);
+    let from_front = rev.checked_sub(first)? as usize;
+    let from_back = (ring.len() - 1).checked_sub(last.checked_sub(rev)? as usize);
+    let is_it = |entry: &&SharedEntry<P>| entry.rev == rev;
+    let guessed = ring.get(from_front).filter(is_it);
+    let guessed = guessed.or_else(|| ring.get(from_back?).filter(is_it));
+    guessed.or_else(|| {
+        let place = ring.binary_search_by_key(&rev, |entry| entry.rev).ok()?;
+        ring.get(place)
+    })
 }
 
 fn found<P>((rev, entry): (u64, &SharedEntry<P>)) -> Found<SharedEntry<P>> {

@@ -108,6 +108,7 @@ impl Peer for MemoryPeer {
             start: subscribe.since.map_or(Start::Snapshot, Start::Resume),
             pace: None,
             group: None,
+            durable: false,
         };
         let subscriptions = vec![subscribe];
         self.send(Request::Subscribe { id, subscriptions }).await;

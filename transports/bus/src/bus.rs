@@ -2,7 +2,7 @@
 
 use core::{
     cmp::Reverse,
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     task::{Context, Poll, ready},
@@ -28,11 +28,11 @@ use crate::pipeline::Pipeline;
 use crate::refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 use crate::session::Subscriptions;
 use crate::shared::Shared;
-use crate::store::{Disk, Loaded, RedbStore, Store, StoreError};
+use crate::store::{Disk, Loaded, RedbStore, Store, StoreError, StoredNote};
 use crate::subscription::Subscription;
 use crate::wake::{Wake, WeakWake, lock};
 use crate::writer::Writer;
-use crate::{Delivery, Payload, Publish, pipeline, sys};
+use crate::{Delivery, Note, Payload, Publish, Remembered, pipeline, sys};
 
 /// How a bus is set up. The default keeps everything in memory.
 #[derive(Clone)]
@@ -192,6 +192,8 @@ pub(crate) struct Inner {
     /// The id of the next client.
     clients: AtomicU64,
     sessions: Mutex<Vec<Weak<Subscriptions>>>,
+    /// What was remembered of clients before, until its owners have asked for it.
+    notes: Mutex<Vec<StoredNote>>,
 }
 
 struct DynAccess(Arc<dyn Access>);
@@ -208,37 +210,55 @@ impl Bus {
     /// # Errors
     /// When the store cannot be opened.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let (store, loaded): (Option<Box<dyn Store>>, _) = match &options.store {
-            StoreKind::Memory => (None, Loaded::default()),
-            StoreKind::Directory(directory) => {
-                let opened = Disk::directory(directory).and_then(RedbStore::open);
-                let (store, loaded) = opened.map_err(|source| OpenError::Store {
-                    directory: directory.clone(),
-                    source,
-                })?;
-                (Some(Box::new(store)), loaded)
-            }
+        let (kind, tombstones) = (options.store.clone(), options.limits.tombstones);
+        let assembled = match &kind {
+            StoreKind::Memory => Self::assemble(options, |_| Ok(None)),
+            StoreKind::Directory(directory) => Self::assemble(options, |epoch| {
+                let disk = Disk::directory(directory)?;
+                let (store, loaded) = RedbStore::open(disk, epoch, tombstones)?;
+                Ok(Some((Box::new(store), loaded)))
+            }),
         };
-        let (bus, commits) = Self::assemble(options, store, loaded);
+        let (bus, commits) = assembled.map_err(|source| OpenError::Store {
+            directory: match kind {
+                StoreKind::Memory => PathBuf::new(),
+                StoreKind::Directory(directory) => directory,
+            },
+            source,
+        })?;
         if let Some((writer, commits)) = bus.0.writer.as_ref().zip(commits) {
             writer.start(commits).map_err(OpenError::Writer)?;
         }
         Ok(bus)
     }
 
-    /// A bus that begins with what was loaded, and the writer of its store, which nobody drives yet.
+    /// A bus that begins with what a store has, if there is one, and the writer of the store, which nobody drives
+    /// yet. `open` is told the epoch of a store that is new.
     pub(crate) fn assemble(
         options: Options,
-        store: Option<Box<dyn Store>>,
-        loaded: Loaded,
-    ) -> (Self, Option<Commits>) {
+        open: impl FnOnce(u64) -> Result<Option<(Box<dyn Store>, Loaded)>, StoreError>,
+    ) -> Result<(Self, Option<Commits>), StoreError> {
         let mut random = options
             .seed
             .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let metrics = Arc::new(Metrics::default());
         let epoch = random.u64(1..=u64::from(u32::MAX));
-        let shared = Arc::new(Shared::new(epoch, options.limits, options.clock.clone()));
-        let pipeline = Pipeline::new(
+        let (store, mut loaded) = match open(epoch)? {
+            Some((store, loaded)) => (Some(store), loaded),
+            None => {
+                let epoch_of_this_life = Loaded {
+                    epoch,
+                    ..Loaded::default()
+                };
+                (None, epoch_of_this_life)
+            }
+        };
+        let ceiling = loaded.ceiling;
+        let notes = mem::take(&mut loaded.notes);
+        loaded.notes_stored = notes.len() as u64;
+        let clock = options.clock.clone();
+        let shared = Arc::new(Shared::new(loaded.epoch, options.limits, clock));
+        let (pipeline, first) = Pipeline::new(
             Arc::clone(&shared),
             Arc::clone(&metrics),
             &options,
@@ -246,15 +266,27 @@ impl Bus {
             random.u32(..),
         );
         let pipeline = Arc::new(Mutex::new(pipeline));
-        let (writer, commits) = store
-            .map(|store| {
+        let (writer, commits) = match store {
+            None => {
+                // Nothing can overtake what has no revisions yet.
+                let _shown = lock(&pipeline).finish(first, shared.clock.unix_ms(), None);
+                (None, None)
+            }
+            Some(store) => {
                 let (queue, jobs) = mpsc::channel(QUEUE);
                 let health = Arc::new(Health::default());
-                let (pipeline, metrics) = (Arc::clone(&pipeline), Arc::clone(&metrics));
-                let commits = Commits::new(jobs, pipeline, store, metrics, Arc::clone(&health));
-                (Writer::new(queue, health), commits)
-            })
-            .unzip();
+                let mut commits = Commits::new(
+                    jobs,
+                    (Arc::clone(&pipeline), Arc::clone(&shared)),
+                    (store, ceiling),
+                    Arc::clone(&metrics),
+                    Arc::clone(&health),
+                );
+                commits.begin_life(first)?;
+                (Some(Writer::new(queue, health)), Some(commits))
+            }
+        };
+        shared.set_durables_incomplete(!notes.is_empty());
         let bus = Self(Arc::new(Inner {
             shared,
             pipeline,
@@ -266,9 +298,10 @@ impl Bus {
             streams: Mutex::new(Vec::new()),
             clients: AtomicU64::new(1),
             sessions: Mutex::new(Vec::new()),
+            notes: Mutex::new(notes),
         }));
         tokio::spawn(sys::run(Arc::downgrade(&bus.0)));
-        (bus, commits)
+        Ok((bus, commits))
     }
 
     /// Admits a peer: one client for each connection.
@@ -351,7 +384,27 @@ impl Bus {
         self.0.shared.read(read)
     }
 
-    /// This life of the hub, as cursors name it.
+    /// What an owner of [`Note`]s had remembered before the start, by client and part. It is handed out once.
+    pub fn remembered(&self, owner: &str) -> Vec<Remembered> {
+        let mut notes = lock(&self.0.notes);
+        let (owned, others) = mem::take(&mut *notes)
+            .into_iter()
+            .partition(|note| note.owner == owner);
+        *notes = others;
+        let owned: Vec<StoredNote> = owned;
+        owned.into_iter().map(Remembered::from).collect()
+    }
+
+    /// Says that all durable subscriptions that there were before the start are there again: see
+    /// [`Session::restore`](crate::Session::restore). Until then no event is forgotten because nobody waits for
+    /// it, if anything was [`remembered`](Self::remembered) at the start; what nobody has asked for is let go.
+    pub fn restored(&self) {
+        lock(&self.0.notes).clear();
+        self.0.shared.set_durables_incomplete(false);
+    }
+
+    /// What tells the revisions of this hub from all others, as cursors name it: of one store, or where
+    /// nothing is stored of one life.
     pub fn epoch(&self) -> u64 {
         self.0.shared.epoch
     }
@@ -411,6 +464,8 @@ impl Bus {
     /// Asks the transports to end their connections. What they still publish meanwhile, wills say, is
     /// accepted until [`close`](Self::close).
     pub fn begin_close(&self) {
+        // The sessions that end now come back after the start.
+        self.0.shared.set_durables_incomplete(true);
         self.0.closing.cancel();
     }
 
@@ -447,8 +502,9 @@ impl Bus {
             Some(writer) => writer.tick(),
             None => {
                 let mut pipeline = lock(&self.0.pipeline);
-                let expired = pipeline.plan_expired();
-                pipeline.finish(expired);
+                let (expired, now) = (pipeline.plan_expired(), self.clock().unix_ms());
+                // Nothing overtakes what needs no commit.
+                let _shown = pipeline.finish(expired, now, None);
                 pipeline.tick();
             }
         }
@@ -568,19 +624,30 @@ impl Client {
             let topic = publish.topic.into_inner();
             return Receipt::known(Err(PublishRefused::NotAllowed(topic)));
         }
-        match &bus.writer {
-            None => Receipt::known(lock(&bus.pipeline).accept(publish, self.0.id)),
-            Some(_) if self.goes_straight(&publish) => Receipt::known(pipeline::accept_event(
-                &bus.shared,
-                &bus.metrics,
-                publish,
-                self.0.id,
-            )),
-            Some(writer) => {
-                self.0.queued.fetch_add(1, Ordering::Relaxed);
-                let queued = Queued(Arc::clone(&self.0.queued));
-                writer.accept(publish, self.0.id, queued).await
+        let Some(writer) = &bus.writer else {
+            return Receipt::known(lock(&bus.pipeline).accept(publish, self.0.id));
+        };
+        let publish = match self.may_go_straight(&publish) {
+            false => publish,
+            true => {
+                let (shared, metrics) = (&bus.shared, &bus.metrics);
+                match pipeline::accept_event(shared, metrics, publish, self.0.id) {
+                    Ok(accepted) => return Receipt::known(accepted),
+                    Err(publish) => publish,
+                }
             }
+        };
+        writer.accept(publish, self.0.id, self.queued()).await
+    }
+
+    /// Remembers and forgets what a transport wants to know of its clients after a restart. The wait is for
+    /// room in the store's queue, no more; the receipt then resolves when it is on disk, and where nothing is
+    /// stored at once. Its revision says nothing.
+    pub async fn remember(&self, notes: Vec<Note>) -> Receipt {
+        let bus = &self.0.bus.0;
+        match &bus.writer {
+            Some(writer) => writer.remember(notes, self.queued()).await,
+            None => Receipt::known(Ok(Accepted { rev: 0 })),
         }
     }
 
@@ -620,10 +687,16 @@ impl Client {
         }
     }
 
-    /// An event that is not a click needs no store: it does not wait for one, unless earlier messages of
-    /// the same client do.
-    fn goes_straight(&self, publish: &Publish) -> bool {
+    fn queued(&self) -> Queued {
+        self.0.queued.fetch_add(1, Ordering::Relaxed);
+        Queued(Arc::clone(&self.0.queued))
+    }
+
+    /// An event that is not a click needs no store, unless a durable subscription waits for it: it does not wait
+    /// for one either, unless earlier messages of the same client do.
+    fn may_go_straight(&self, publish: &Publish) -> bool {
         !publish.retain
+            && publish.notes.is_empty()
             && !publish.topic.as_str().starts_with("clicks/")
             && self.0.queued.load(Ordering::Relaxed) == 0
     }

@@ -4,24 +4,29 @@
 
 use core::mem;
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
-use crate::Publish;
 use crate::backup::{Export, Record};
 use crate::bus::{Accepted, Queued};
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Plan};
 use crate::refusal::PublishRefused;
-use crate::store::{Store, StoreError};
+use crate::shared::Shared;
+use crate::store::{Change, Commit, HEADROOM, Sizes, Store, StoreError};
 use crate::wake::lock;
+use crate::{Note, Publish};
 
 /// The most messages that one commit takes, and that wait for the store. Publishers wait beyond it.
 pub(crate) const QUEUE: usize = 4_096;
+
+/// Revisions that are left free before a commit for events that overtake it, once one was overtaken: so many at
+/// first, twice as many each time up to the second, and half as many after each commit that was not.
+const SLACK: (u64, u64) = (64, 1 << 20);
 
 /// What waits for the store.
 #[derive(Debug)]
@@ -39,6 +44,11 @@ pub(crate) enum Job {
     },
     /// A snapshot of what is on disk.
     Export(oneshot::Sender<Export>),
+    Remember {
+        notes: Vec<Note>,
+        answer: oneshot::Sender<Result<Accepted, PublishRefused>>,
+        queued: Queued,
+    },
     /// What is due every second.
     Tick,
     /// The last job.
@@ -55,9 +65,15 @@ type Answer = (
 pub(crate) struct Commits {
     jobs: mpsc::Receiver<Job>,
     pipeline: Arc<Mutex<Pipeline>>,
+    shared: Arc<Shared>,
     store: Box<dyn Store>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    /// What is stored of the ceiling.
+    ceiling: u64,
+    slack: u64,
+    /// Whether the revisions of the last commit are in doubt.
+    doubt: bool,
     /// The batch that is under way.
     batch: Option<Batch>,
     /// What was merged is ahead of the disk for good: nothing more is shown or answered.
@@ -73,13 +89,33 @@ pub(crate) struct Health {
 
 #[derive(Debug, Default)]
 struct Batch {
+    /// When it was begun, in Unix milliseconds.
+    at: u64,
     plans: Vec<Plan>,
+    /// The revision of its first step in the last commit, if that has any.
+    base: Option<u64>,
+    /// The revisions of earlier attempts: the first and the last.
+    attempted: Option<(u64, u64)>,
     /// What the first plans are: the ends of values whose time is over, which nobody waits for.
     expired: usize,
     answers: Vec<Answer>,
     exports: Vec<oneshot::Sender<Export>>,
+    /// Events have overtaken it before.
+    overtaken: bool,
     tick: bool,
     close: Option<oneshot::Sender<()>>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
+pub enum Finished {
+    /// It was shown and answered.
+    Shown,
+    /// Events have overtaken it: it has to be committed again, with later revisions.
+    Overtaken,
+    /// It was the last. The store is closed.
+    Closed,
 }
 
 impl Health {
@@ -108,20 +144,37 @@ impl Batch {
 impl Commits {
     pub(crate) fn new(
         jobs: mpsc::Receiver<Job>,
-        pipeline: Arc<Mutex<Pipeline>>,
-        store: Box<dyn Store>,
+        (pipeline, shared): (Arc<Mutex<Pipeline>>, Arc<Shared>),
+        (store, ceiling): (Box<dyn Store>, u64),
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> Self {
+        shared.set_ceiling(ceiling);
         Self {
             jobs,
             pipeline,
+            shared,
             store,
             metrics,
             health,
+            ceiling,
+            slack: 0,
+            doubt: false,
             batch: None,
             given_up: false,
         }
+    }
+
+    /// Commits and shows what is to be shown at the start.
+    pub(crate) fn begin_life(&mut self, plans: Vec<Plan>) -> Result<(), StoreError> {
+        self.batch = Some(Batch {
+            at: self.shared.clock.unix_ms(),
+            plans,
+            ..Batch::default()
+        });
+        self.commit()?;
+        self.finish();
+        Ok(())
     }
 
     /// Waits for the next job, and begins a batch with all that is queued by then; false when there will
@@ -160,64 +213,106 @@ impl Commits {
 
     /// Plans a job and what is queued behind it.
     fn begin_with(&mut self, first: Job) {
-        let (mut publishes, mut imports) = (Vec::new(), Vec::new());
+        let mut waiting = Vec::new();
         let mut batch = Batch::default();
         let mut next = Some(first);
         while let Some(job) = next {
             match job {
+                Job::Tick => batch.tick = true,
+                Job::Close(done) => batch.close = Some(done),
+                job => waiting.push(job),
+            }
+            next = (waiting.len() < QUEUE && batch.close.is_none())
+                .then(|| self.jobs.try_recv().ok())
+                .flatten();
+        }
+        if !self.given_up {
+            self.plan(&mut batch, waiting);
+        }
+        self.batch = Some(batch);
+    }
+
+    fn plan(&mut self, batch: &mut Batch, mut waiting: Vec<Job>) {
+        // Before what is published in this batch, which is newer.
+        waiting.sort_by_key(|job| !matches!(job, Job::Import { .. }));
+        batch.at = self.shared.clock.unix_ms();
+        let mut pipeline = lock(&self.pipeline);
+        if batch.tick {
+            // First, so that what is published in this batch outlives what it replaces.
+            batch.plans = pipeline.plan_expired();
+            batch.expired = batch.plans.len();
+        }
+        for job in waiting {
+            let (plan, answer) = match job {
                 Job::Publish {
                     publish,
                     origin,
                     answer,
                     queued,
-                } => publishes.push((publish, origin, (answer, Some(queued)))),
-                Job::Import { record, answer } => imports.push((record, answer)),
-                Job::Export(answer) => batch.exports.push(answer),
-                Job::Tick => batch.tick = true,
-                Job::Close(done) => batch.close = Some(done),
-            }
-            let taken = publishes.len() + imports.len();
-            next = (taken < QUEUE && batch.close.is_none())
-                .then(|| self.jobs.try_recv().ok())
-                .flatten();
+                } => (pipeline.plan(publish, origin), (answer, Some(queued))),
+                Job::Remember {
+                    notes,
+                    answer,
+                    queued,
+                } => (pipeline.plan_notes(notes), (answer, Some(queued))),
+                Job::Import { record, answer } => (pipeline.plan_import(record), (answer, None)),
+                Job::Export(answer) => {
+                    batch.exports.push(answer);
+                    continue;
+                }
+                Job::Tick | Job::Close(_) => continue,
+            };
+            batch.take(plan, answer);
         }
-        if !self.given_up {
-            let mut pipeline = lock(&self.pipeline);
-            if batch.tick {
-                // First, so that what is published in this batch outlives what it replaces.
-                batch.plans = pipeline.plan_expired();
-                batch.expired = batch.plans.len();
-            }
-            // Before what is published in this batch, which is newer.
-            for (record, answer) in imports {
-                let plan = pipeline.plan_import(record);
-                batch.take(plan, (answer, None));
-            }
-            for (publish, origin, answer) in publishes {
-                let plan = pipeline.plan(publish, origin);
-                batch.take(plan, answer);
-            }
-        }
-        self.batch = Some(batch);
+        batch.plans.push(pipeline.plan_rooms());
     }
 
     /// Makes the batch durable. After a failure it is to be called again until it succeeds, or
     /// [`give_up`](Self::give_up); meanwhile nobody is answered.
     pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
-        let Some(batch) = &self.batch else {
+        let Some(batch) = self.batch.as_mut().filter(|_| !self.given_up) else {
             return Ok(());
         };
+        let revision = self.shared.read(|hub| hub.revision());
+        // Behind those of earlier attempts, which may be on disk, so that they can be told from these.
+        let attempted = batch.attempted.map_or(0, |(_, last)| last);
+        let base = revision.max(attempted) + 1 + self.slack;
+        let last = base + Pipeline::revisions(&batch.plans) - 1;
         let pipeline = lock(&self.pipeline);
-        let changes = pipeline.changes(&batch.plans);
-        if changes.is_empty() {
+        let mut commit = Commit {
+            changes: pipeline.changes(&batch.plans, batch.at, base),
+            ..Commit::default()
+        };
+        batch.base = commit
+            .changes
+            .iter()
+            .any(Change::has_revision)
+            .then_some(base);
+        commit.revisions = batch.base.map(|base| (base, last));
+        commit.again_from = batch.attempted.map(|(first, _)| first);
+        if batch.base.is_some() {
+            let first = batch.attempted.map_or(base, |(first, _)| first);
+            batch.attempted = Some((first, last));
+        }
+        commit.ceiling = (last + HEADROOM / 2 > self.ceiling).then_some(last + HEADROOM);
+        commit
+            .changes
+            .extend(trim(&self.shared, self.store.sizes(), batch.tick));
+        let confirms = batch.tick && self.doubt;
+        if commit.changes.is_empty() && commit.ceiling.is_none() && !confirms {
             return Ok(());
         }
         let begun = Instant::now();
-        let result = self.store.commit(&changes);
+        let result = self.store.commit(&commit);
         self.metrics
             .commit_micros
             .add(begun.elapsed().as_micros() as u64);
         let Err(failure) = &result else {
+            self.doubt = batch.base.is_some();
+            if let Some(ceiling) = commit.ceiling {
+                self.ceiling = ceiling;
+                self.shared.set_ceiling(ceiling);
+            }
             self.metrics.commits.add(1);
             if lock(&self.health.failure).take().is_some() {
                 info!("the store works again");
@@ -240,44 +335,82 @@ impl Commits {
         }
     }
 
-    /// Shows and answers what was committed. False after the last batch: the store is then closed, and
-    /// nothing more is taken.
-    pub(crate) fn finish(&mut self) -> bool {
-        let Some(batch) = self.batch.take() else {
-            return true;
+    /// Shows and answers what was committed.
+    pub(crate) fn finish(&mut self) -> Finished {
+        let Some(mut batch) = self.batch.take() else {
+            return Finished::Shown;
         };
         if !self.given_up {
+            let revision = self.shared.read(|hub| hub.revision());
+            let raced = batch
+                .base
+                .is_some_and(|base| revision + 1 + self.slack > base);
             let mut pipeline = lock(&self.pipeline);
-            answer(&mut pipeline, batch.plans, batch.expired, batch.answers);
-            for export in batch.exports {
+            let plans = mem::take(&mut batch.plans);
+            match pipeline.finish(plans, batch.at, batch.base) {
+                Ok(accepted) => answer(
+                    accepted.into_iter().skip(batch.expired),
+                    mem::take(&mut batch.answers),
+                ),
+                Err(plans) => {
+                    let (first, most) = SLACK;
+                    self.slack = (self.slack * 2).clamp(first, most);
+                    (batch.plans, batch.overtaken) = (plans, true);
+                    self.batch = Some(batch);
+                    return Finished::Overtaken;
+                }
+            }
+            if !raced && !batch.overtaken {
+                self.slack = match self.slack / 2 {
+                    slack if slack < SLACK.0 => 0,
+                    slack => slack,
+                };
+            }
+            for export in mem::take(&mut batch.exports) {
                 let _nobody_waits = export.send(pipeline.export());
             }
+            pipeline.set_notes(self.store.sizes().notes);
             if batch.tick {
                 pipeline.tick();
             }
         }
         let Some(done) = batch.close else {
-            return true;
+            return Finished::Shown;
         };
+        self.close();
+        let _nobody_waits = done.send(());
+        Finished::Closed
+    }
+
+    /// Ends the life of the hub in such a way that the next goes on right where it was.
+    fn close(&mut self) {
+        let revision = self.shared.stop_here();
+        if !self.given_up {
+            let commit = Commit {
+                ceiling: Some(revision),
+                stops: Some(self.shared.read(|hub| hub.newest_event())),
+                ..Commit::default()
+            };
+            // Else the next life begins as after a crash.
+            let _failed = self.store.commit(&commit);
+        }
         // In this order: whoever closes the bus a second time is told so by the queue, and may then open the
         // store again.
         self.store = Box::new(Closed);
         self.jobs.close();
-        let _nobody_waits = done.send(());
-        false
     }
 }
 
-fn answer(
-    pipeline: &mut MutexGuard<'_, Pipeline>,
-    plans: Vec<Plan>,
-    expired: usize,
-    answers: Vec<Answer>,
-) {
-    if plans.is_empty() {
-        return;
-    }
-    let accepted = pipeline.finish(plans).into_iter().skip(expired);
+/// Events that nobody is owed any more. Those that have left the ring go at once, for their number is bounded by
+/// it; those that were confirmed go every second.
+fn trim(shared: &Shared, sizes: Sizes, tick: bool) -> Option<Change<'static>> {
+    let oldest = sizes.oldest_event?;
+    let (confirmed, left) = shared.settled();
+    let due = oldest <= left || (tick && oldest <= confirmed);
+    due.then_some(Change::Trim { confirmed, left })
+}
+
+fn answer(accepted: impl Iterator<Item = Result<Accepted, PublishRefused>>, answers: Vec<Answer>) {
     for ((answer, queued), accepted) in answers.into_iter().zip(accepted) {
         drop(queued);
         let _left = answer.send(accepted);
@@ -289,7 +422,11 @@ fn answer(
 struct Closed;
 
 impl Store for Closed {
-    fn commit(&mut self, _: &[crate::store::Change<'_>]) -> Result<(), StoreError> {
+    fn commit(&mut self, _: &Commit<'_>) -> Result<(), StoreError> {
         Err(StoreError::Closed)
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes::default()
     }
 }

@@ -9,6 +9,8 @@ use latchbus_core::hub::SharedEntry;
 use latchbus_core::topic::TopicName;
 use serde::{Deserialize, Serialize};
 
+use crate::Note;
+
 /// A message on its way into the bus.
 #[derive(Debug, Clone)]
 pub struct Publish {
@@ -25,6 +27,9 @@ pub struct Publish {
     pub properties: Option<Arc<Properties>>,
     /// After so long nobody is given it any more, and a topic that keeps it is cleared.
     pub expires_in: Option<Duration>,
+    /// What the transport remembers or forgets with it, in one commit: also where the message itself changes
+    /// nothing, because it came before, and never where it is refused.
+    pub notes: Box<[Note]>,
 }
 
 /// What a publisher of MQTT 5 may say beside the payload (§3.3.2.3). The bus keeps it with the message and
@@ -72,6 +77,7 @@ impl Publish {
             qos: Self::STATE_QOS,
             properties: None,
             expires_in: None,
+            notes: Box::default(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! The way of a publish behind the access check: clicks are merged, state is stored, the hub shows it.
 //!
 //! A batch goes through in three steps: [`Pipeline::plan`] merges each message into what is known and
-//! says what follows; the store commits the changes of all plans together; [`Pipeline::apply`] shows
-//! them. Where nothing is stored, the second step is missing and a batch is one message.
+//! says what follows; the store commits the changes of all plans together, with the revisions that they are
+//! to get; [`Pipeline::finish`] shows them. Where nothing is stored, the second step is missing and a batch is
+//! one message.
 
 mod import;
 
@@ -30,9 +31,9 @@ use crate::metrics::Metrics;
 use crate::refusal::PublishRefused;
 use crate::rooms::{Raised, Reported, Rooms};
 use crate::shared::{Changes, Shared};
-use crate::store::{Change, Loaded, StoredValue};
+use crate::store::{Change, Item, Loaded, StoredValue};
 use crate::troubles::Troubles;
-use crate::{Payload, Properties, Publish};
+use crate::{Note, Payload, Properties, Publish};
 
 /// Places of the hub's log that are kept for its own topics, besides those of every room: floors, presses,
 /// `$SYS`. Peers are refused when only so many are free; of a small log it is an eighth.
@@ -58,6 +59,11 @@ pub(crate) struct Pipeline {
     /// Values that the plans of this batch add to topics, and their sum.
     planned: BTreeMap<String, usize>,
     planned_places: usize,
+    /// Topics that the plans of this batch clear.
+    planned_clears: BTreeSet<String>,
+    note_bytes: usize,
+    /// Notes that are stored, and those that the plans of this batch add.
+    notes: u64,
     malformed_log: SparseLog,
     troubles: Troubles,
 }
@@ -73,6 +79,7 @@ pub(crate) struct Plan {
     press_ids: Vec<(u64, String)>,
     /// The hub counts presses under this start number from now on.
     start: Option<u32>,
+    notes: Vec<Note>,
     /// When there are no steps: the topic whose value stands.
     unchanged: Option<TopicName<String>>,
 }
@@ -100,15 +107,15 @@ enum Step {
 }
 
 impl Pipeline {
-    /// A pipeline that begins with what was stored, and shows it. `nonce` is random: it tells the presses
-    /// that this start counts from those of another with its number.
+    /// A pipeline that begins with what was stored, and what is to be shown besides. `nonce` is random: it tells
+    /// the presses that this start counts from those of another with its number.
     pub(crate) fn new(
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         options: &Options,
         loaded: Loaded,
         nonce: u32,
-    ) -> Self {
+    ) -> (Self, Vec<Plan>) {
         let own = Incarnation::new(loaded.start.max(1), nonce);
         let own = own.unwrap_or_else(|| unreachable!("a start number is at least 1"));
         let mut rooms = Rooms::new(options.clicks, own);
@@ -137,42 +144,69 @@ impl Pipeline {
             },
             planned: BTreeMap::new(),
             planned_places: 0,
+            planned_clears: BTreeSet::new(),
+            note_bytes: Note::value_limit(options),
+            notes: loaded.notes_stored,
             malformed_log: SparseLog::default(),
             troubles: Troubles::default(),
         };
-        let now = shared.clock.unix_ms();
         shared.change(|changes| {
-            for (topic, history, value) in loaded.values {
-                pipeline.expiring.set(&topic, value.expires_at);
-                let payload = Payload::restore(
-                    value.payload.into(),
-                    value.qos,
-                    value.expires_at,
-                    value.properties.map(Arc::new),
-                );
-                if payload.has_expired(now) {
-                    // The next tick removes it from the store.
-                    continue;
-                }
-                let restored = TopicName::parse(topic.as_str())
-                    .map_err(|error| error.to_string())
-                    .and_then(|topic| {
-                        let kept = changes.publish(topic, payload, Retain::Last(history), value.at);
-                        kept.map_err(|error| error.to_string())
-                    });
-                if let Err(reason) = restored {
+            for (rev, topic, item) in loaded.items {
+                changes.skip_to(rev - 1);
+                if let Err(reason) = pipeline.restore(changes, &topic, item) {
                     error!(
                         topic,
-                        reason, "a stored value cannot be shown; it stays in the store"
+                        reason, "what is stored cannot be shown; it stays in the store"
                     );
                 }
             }
-            for step in derived {
-                pipeline.show(changes, step, now);
-            }
+            changes.restored(loaded.life);
         });
-        pipeline.finish(Vec::new());
-        pipeline
+        derived.extend(pipeline.plan_rooms().steps);
+        let is_news = |step: &Step| {
+            let Step::Publish { topic, payload, .. } = step else {
+                return true;
+            };
+            let last = shared.read(|hub| hub.last(topic.borrowed()));
+            last.is_none_or(|last| last.payload.bytes() != payload.bytes())
+        };
+        let begin = Plan {
+            steps: derived.into_iter().filter(is_news).collect(),
+            ..Plan::default()
+        };
+        (pipeline, vec![begin])
+    }
+
+    /// Puts back what has stood in the hub's order.
+    fn restore(
+        &mut self,
+        changes: &mut Changes<'_>,
+        topic: &str,
+        item: Item,
+    ) -> Result<(), String> {
+        let name = TopicName::parse(topic).map_err(|error| error.to_string())?;
+        let restored = match item {
+            Item::Value(history, value) => {
+                // One whose time is over is cleared by the next tick, so that those who had it hear of it.
+                self.expiring.set(topic, value.expires_at);
+                let (at, payload) = value.into_payload();
+                changes
+                    .publish(name, payload, Retain::Last(history), at)
+                    .map(drop)
+            }
+            Item::Event(value) => {
+                let (at, payload) = value.into_payload();
+                changes.publish(name, payload, Retain::No, at).map(drop)
+            }
+            Item::Cleared { at, expired } => {
+                let payload = match expired {
+                    true => Payload::expiry(),
+                    false => Payload::default(),
+                };
+                changes.restore_clear(name, payload, at)
+            }
+        };
+        restored.map_err(|error| error.to_string())
     }
 
     /// Takes one message all the way, where nothing is stored.
@@ -182,8 +216,17 @@ impl Pipeline {
         origin: u64,
     ) -> Result<Accepted, PublishRefused> {
         let plan = self.plan(publish, origin)?;
-        let accepted = self.finish(vec![plan]).pop();
-        accepted.unwrap_or(Err(PublishRefused::Closed))
+        self.accept_plan(plan)
+    }
+
+    fn accept_plan(&mut self, plan: Plan) -> Result<Accepted, PublishRefused> {
+        let mut plans = vec![plan];
+        if !self.changed_rooms.is_empty() {
+            plans.push(self.plan_rooms());
+        }
+        let accepted = self.finish(plans, self.now(), None).ok();
+        let first = accepted.and_then(|accepted| accepted.into_iter().next());
+        first.unwrap_or(Err(PublishRefused::Closed))
     }
 
     /// Merges a message into what is known. What it says afterwards must be applied.
@@ -220,13 +263,50 @@ impl Pipeline {
             .collect()
     }
 
-    /// What the store has to commit before the plans are applied.
-    pub(crate) fn changes<'a>(&'a self, plans: &'a [Plan]) -> Vec<Change<'a>> {
+    /// What follows for the rooms from what was planned: the last plan of a batch.
+    pub(crate) fn plan_rooms(&mut self) -> Plan {
+        let mut steps = Vec::new();
+        for room in core::mem::take(&mut self.changed_rooms) {
+            let value = self.rooms.value(&room);
+            steps.push(Step::derived(ClickTopic::Values { room: &room }, value));
+            let share = ClickTopic::Share { room: &room };
+            steps.push(Step::derived(share, Shares::of(value)));
+        }
+        Plan {
+            steps,
+            ..Plan::default()
+        }
+    }
+
+    /// What a transport remembers or forgets by itself.
+    pub(crate) fn plan_notes(&mut self, notes: Vec<Note>) -> Result<Plan, PublishRefused> {
+        self.check_notes(&notes)?;
+        Ok(Plan {
+            notes,
+            ..Plan::default()
+        })
+    }
+
+    /// As many notes are stored after a batch.
+    pub(crate) fn set_notes(&mut self, stored: u64) {
+        self.notes = stored;
+    }
+
+    /// The number of revisions that the plans take.
+    pub(crate) fn revisions(plans: &[Plan]) -> u64 {
+        plans.iter().map(|plan| plan.steps.len() as u64).sum()
+    }
+
+    /// What the store has to commit before the plans are applied, at this time and with revisions from
+    /// `base` on.
+    pub(crate) fn changes<'a>(&'a self, plans: &'a [Plan], at: u64, base: u64) -> Vec<Change<'a>> {
         let mut changes = Vec::new();
         let mut devices = BTreeSet::new();
-        let at = self.now();
+        let mut revs = base..;
         for plan in plans {
-            changes.extend(plan.steps.iter().filter_map(|step| step.change(at)));
+            let steps = plan.steps.iter().zip(&mut revs);
+            changes.extend(steps.filter_map(|(step, rev)| step.change(at, rev)));
+            changes.extend(plan.notes.iter().map(Note::change));
             changes.extend(plan.start.map(Change::Start));
             let Some((room, device)) = &plan.device else {
                 continue;
@@ -252,31 +332,34 @@ impl Pipeline {
         changes
     }
 
-    /// Shows what was planned, and the values of the rooms that it changed. The answers are in the order
-    /// of the plans.
-    pub(crate) fn finish(&mut self, plans: Vec<Plan>) -> Vec<Result<Accepted, PublishRefused>> {
-        let at = self.now();
+    /// Shows what was planned. The answers are in the order of the plans.
+    ///
+    /// # Errors
+    /// With the plans, when they were committed with revisions from `base` on, and the hub has gone beyond.
+    pub(crate) fn finish(
+        &mut self,
+        plans: Vec<Plan>,
+        at: u64,
+        base: Option<u64>,
+    ) -> Result<Vec<Result<Accepted, PublishRefused>>, Vec<Plan>> {
         let shared = Arc::clone(&self.shared);
         let accepted = shared.change(|changes| {
-            let accepted = plans
-                .into_iter()
-                .map(|plan| self.apply(changes, plan, at))
-                .collect();
-            for room in core::mem::take(&mut self.changed_rooms) {
-                let value = self.rooms.value(&room);
-                let values = ClickTopic::Values { room: &room };
-                let share = ClickTopic::Share { room: &room };
-                self.show(changes, Step::derived(values, value), at);
-                self.show(changes, Step::derived(share, Shares::of(value)), at);
+            if base.is_some_and(|base| base <= changes.hub().revision()) {
+                return Err(plans);
             }
-            accepted
-        });
+            let mut next = base;
+            let plans = plans.into_iter();
+            Ok(plans
+                .map(|plan| self.apply(changes, plan, at, &mut next))
+                .collect())
+        })?;
         self.planned.clear();
         self.planned_places = 0;
+        self.planned_clears.clear();
         let (rooms, devices) = self.rooms.sizes();
         self.metrics.rooms.set(rooms as u64);
         self.metrics.devices.set(devices as u64);
-        accepted
+        Ok(accepted)
     }
 
     /// Shows the rates and what was malformed; to be called about every second.
@@ -286,6 +369,9 @@ impl Pipeline {
         let troubles = self.troubles.changed();
         let shared = Arc::clone(&self.shared);
         shared.change(|changes| {
+            if !changes.may_go_on() {
+                return;
+            }
             for (room, device, trouble) in troubles {
                 let (room, device) = (&*room, &*device);
                 let step = Step::derived(ClickTopic::Trouble { room, device }, trouble);
@@ -304,8 +390,30 @@ impl Pipeline {
         self.shared.clock.unix_ms()
     }
 
-    fn try_plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
+    fn try_plan(&mut self, mut publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
         check_properties(&publish)?;
+        let notes = core::mem::take(&mut publish.notes);
+        self.check_notes(&notes)?;
+        let mut plan = self.plan_message(publish, origin)?;
+        plan.notes = notes.into_vec();
+        Ok(plan)
+    }
+
+    /// Whether there is room for notes, which then are counted.
+    fn check_notes(&mut self, notes: &[Note]) -> Result<(), PublishRefused> {
+        notes
+            .iter()
+            .try_for_each(|note| note.check(self.note_bytes))?;
+        let kept = notes.iter().filter(|note| note.keeps()).count() as u64;
+        // Those that take the place of others are counted too: the next commit says how many there are.
+        if kept > 0 && self.notes + kept > Note::MOST as u64 {
+            return Err(PublishRefused::NotesFull { limit: Note::MOST });
+        }
+        self.notes += kept;
+        Ok(())
+    }
+
+    fn plan_message(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
         let topic = publish.topic.as_str().to_owned();
         match ClickTopic::parse(&topic) {
             Err(malformed) => Err(self.malformed_topic(&topic, malformed)),
@@ -339,10 +447,10 @@ impl Pipeline {
         let step = match retain {
             Retain::Last(_) if payload.bytes().is_empty() => Step::Clear { topic, payload },
             _ => Step::Publish {
+                stored: retain != Retain::No || self.shared.owes(topic.borrowed(), payload.qos()),
                 topic,
                 payload,
                 retain,
-                stored: true,
                 at: None,
             },
         };
@@ -379,7 +487,8 @@ impl Pipeline {
             {
                 Reported::Raised(raised) => raised,
                 Reported::Unchanged(joined)
-                    if self.shared.read(|hub| hub.last(topic.borrowed()).is_none()) =>
+                    if self.planned_clears.contains(topic.as_str())
+                        || self.shared.read(|hub| hub.last(topic.borrowed()).is_none()) =>
                 {
                     // The topic was cleared, which says nothing of the count, or the message that raised
                     // it is of this batch: what is known is shown again.
@@ -459,10 +568,10 @@ impl Pipeline {
         // whoever replays it.
         let (topic, payload) = Payload::arrive(publish, origin, now);
         let event = Step::Publish {
+            stored: self.shared.owes(topic.borrowed(), payload.qos()),
             topic,
             payload,
             retain: Retain::No,
-            stored: false,
             at: None,
         };
         self.changed_rooms.insert(room.to_owned());
@@ -470,8 +579,7 @@ impl Pipeline {
             steps: vec![event, shown],
             device: Some((room.to_owned(), device.to_owned())),
             press_ids: press_id.into_iter().collect(),
-            start: None,
-            unchanged: None,
+            ..Plan::default()
         })
     }
 
@@ -480,9 +588,14 @@ impl Pipeline {
         changes: &mut Changes<'_>,
         plan: Plan,
         at: u64,
+        next: &mut Option<u64>,
     ) -> Result<Accepted, PublishRefused> {
         let mut first = None;
         for step in plan.steps {
+            if let Some(rev) = next {
+                changes.skip_to(*rev - 1);
+                *rev += 1;
+            }
             self.note_expiry(&step);
             let rev = step.publish(changes, at).inspect_err(|error| {
                 error!(%error, "an accepted message cannot be shown");
@@ -563,14 +676,22 @@ impl Pipeline {
         kept + planned < usize::from(history.max(1))
     }
 
-    /// Counts the places that a plan takes.
+    /// Counts the places that a plan takes, and notes what it clears.
     fn reserve(&mut self, plan: &Plan) {
         for step in &plan.steps {
-            if let Step::Publish { topic, retain, .. } = step
-                && self.grows(topic, *retain)
-            {
-                *self.planned.entry(topic.as_str().to_owned()).or_default() += 1;
-                self.planned_places += 1;
+            match step {
+                Step::Publish { topic, retain, .. } => {
+                    if self.grows(topic, *retain) {
+                        *self.planned.entry(topic.as_str().to_owned()).or_default() += 1;
+                        self.planned_places += 1;
+                    }
+                    if *retain != Retain::No && !self.planned_clears.is_empty() {
+                        self.planned_clears.remove(topic.as_str());
+                    }
+                }
+                Step::Clear { topic, .. } | Step::Forget { topic, .. } => {
+                    self.planned_clears.insert(topic.as_str().to_owned());
+                }
             }
         }
     }
@@ -595,22 +716,35 @@ impl Pipeline {
     }
 }
 
-/// Accepts an event that needs no store and is not a click.
+/// Accepts an event that is not a click, and gives it back if it needs the store.
 pub(crate) fn accept_event(
     shared: &Shared,
     metrics: &Metrics,
     publish: Publish,
     origin: u64,
-) -> Result<Accepted, PublishRefused> {
-    let accepted = check_properties(&publish).and_then(|()| {
-        let now = shared.clock.unix_ms();
-        let (topic, payload) = Payload::arrive(publish, origin, now);
-        let publish =
-            |changes: &mut Changes<'_>| changes.publish(topic.borrowed(), payload, Retain::No, now);
-        Ok(shared.change(publish)?)
-    });
-    let entry = accepted.inspect_err(|_| metrics.publishes_refused.add(1))?;
-    Ok(Accepted { rev: entry.rev })
+) -> Result<Result<Accepted, PublishRefused>, Publish> {
+    let accepted = match check_properties(&publish) {
+        Err(refused) => Err(refused),
+        Ok(()) => {
+            let now = shared.clock.unix_ms();
+            shared
+                .change(|changes| {
+                    if !changes.goes_straight(publish.topic.borrowed(), publish.qos) {
+                        return Err(publish);
+                    }
+                    let (topic, payload) = Payload::arrive(publish, origin, now);
+                    Ok(changes.publish(topic.borrowed(), payload, Retain::No, now))
+                })?
+                .map_err(PublishRefused::from)
+        }
+    };
+    Ok(match accepted {
+        Ok(entry) => Ok(Accepted { rev: entry.rev }),
+        Err(refused) => {
+            metrics.publishes_refused.add(1);
+            Err(refused)
+        }
+    })
 }
 
 fn check_properties(publish: &Publish) -> Result<(), PublishRefused> {
@@ -626,40 +760,50 @@ fn check_properties(publish: &Publish) -> Result<(), PublishRefused> {
 }
 
 impl Step {
-    /// A topic that the hub writes itself and derives again after a restart.
+    /// A topic that the hub writes itself. It is stored for the sake of its revision: after a restart the hub
+    /// derives it again, and says nothing where it comes out the same.
     fn derived(topic: ClickTopic<'_>, value: impl Display) -> Self {
         Self::Publish {
             topic: own_topic(topic),
             payload: Payload::new(text(value), Publish::STATE_QOS),
             retain: Retain::LAST,
-            stored: false,
+            stored: true,
             at: None,
         }
     }
 
-    fn change(&self, at: u64) -> Option<Change<'_>> {
+    fn change(&self, at: u64, rev: u64) -> Option<Change<'_>> {
         match self {
             Self::Publish {
                 topic,
                 payload,
-                retain: Retain::Last(history),
+                retain,
                 stored: true,
                 at: accepted,
-            } => Some(Change::Keep {
-                topic: topic.as_str(),
-                value: StoredValue {
-                    at: accepted.unwrap_or(at),
-                    qos: payload.qos(),
-                    expires_at: payload.expires_at(),
-                    properties: payload.properties().map(|said| (**said).clone()),
-                    payload: payload.bytes().to_vec(),
-                },
-                history: *history,
-            }),
+            } => {
+                let (topic, value) = (
+                    topic.as_str(),
+                    StoredValue::new(accepted.unwrap_or(at), payload),
+                );
+                Some(match retain {
+                    Retain::Last(history) => Change::Keep {
+                        topic,
+                        rev,
+                        value,
+                        history: *history,
+                    },
+                    Retain::No => Change::Event { topic, rev, value },
+                })
+            }
             Self::Publish { .. } => None,
-            Self::Clear { topic, .. } | Self::Forget { topic, .. } => Some(Change::Clear {
-                topic: topic.as_str(),
-            }),
+            Self::Clear { topic, payload } | Self::Forget { topic, payload } => {
+                Some(Change::Clear {
+                    topic: topic.as_str(),
+                    rev,
+                    at,
+                    expired: payload.is_expiry(),
+                })
+            }
         }
     }
 
@@ -690,6 +834,28 @@ impl Step {
                 Ok(entry.rev)
             }
         }
+    }
+}
+
+impl StoredValue {
+    fn new(at: u64, payload: &Payload) -> Self {
+        Self {
+            at,
+            qos: payload.qos(),
+            expires_at: payload.expires_at(),
+            properties: payload.properties().map(|said| (**said).clone()),
+            payload: payload.bytes().to_vec(),
+        }
+    }
+
+    fn into_payload(self) -> (u64, Payload) {
+        let payload = Payload::restore(
+            self.payload.into(),
+            self.qos,
+            self.expires_at,
+            self.properties.map(Arc::new),
+        );
+        (self.at, payload)
     }
 }
 

@@ -29,6 +29,20 @@ pub enum PublishRefused {
         /// The bound.
         limit: usize,
     },
+    /// What a transport would remember with it.
+    #[error("a note of {bytes} bytes is larger than {limit}")]
+    NoteTooLarge {
+        /// The size of the part that is too large.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// As many notes are kept as may be.
+    #[error("{limit} notes are kept already")]
+    NotesFull {
+        /// The bound.
+        limit: usize,
+    },
     /// A bound of the click model.
     #[error("{what} is full: {limit}")]
     ClicksFull {
@@ -49,10 +63,12 @@ impl PublishRefused {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
             Self::Malformed { .. } => ErrorCode::BadMessage,
             Self::Hub(PublishError::TopicTooLong { .. }) => ErrorCode::InvalidTopic,
-            Self::Hub(PublishError::PayloadTooLarge { .. }) | Self::PropertiesTooLarge { .. } => {
-                ErrorCode::TooLarge
+            Self::Hub(PublishError::PayloadTooLarge { .. })
+            | Self::PropertiesTooLarge { .. }
+            | Self::NoteTooLarge { .. } => ErrorCode::TooLarge,
+            Self::Hub(_) | Self::ClicksFull { .. } | Self::NotesFull { .. } | Self::Closed => {
+                ErrorCode::Full
             }
-            Self::Hub(_) | Self::ClicksFull { .. } | Self::Closed => ErrorCode::Full,
         }
     }
 }

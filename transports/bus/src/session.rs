@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use latchbus_core::hub::{Counts, Mode, Start, Step, SubscriptionId};
+use latchbus_core::hub::{Counts, Cursor, Mode, Start, Step, SubscriptionId};
 use tokio::{
     select,
     task::{coop, yield_now},
@@ -63,6 +63,7 @@ struct Entry {
     grouped: bool,
     /// Whether others of the group come first.
     had_turn: bool,
+    durable: bool,
     mode: Mode,
     pace: Option<Duration>,
     /// It stands on the hub's waiting list, once, and comes back through the mailbox. Else its key is in
@@ -158,6 +159,44 @@ impl Session {
             let bus = self.client.bus();
             let lost = bus.shared().give_back(entry.id, deliveries);
             bus.metrics().skipped.add(lost as u64);
+        }
+    }
+
+    /// Begins subscriptions while there is no link: those of a session that outlived a restart, say, with
+    /// [`Start::Resume`] and the cursors that were stored for them. The next link serves them. A result for each,
+    /// in their order.
+    pub fn restore(&self, subscriptions: Vec<Subscribe>) -> Vec<Result<(), SubscribeRefused>> {
+        let mut begun = Vec::new();
+        subscriptions
+            .into_iter()
+            .map(|subscribe| self.subscribe(subscribe, &mut begun))
+            .collect()
+    }
+
+    /// Where a subscription stands: the newest revision that was taken from it for the link, with all before
+    /// that were for it. None when it is not there, or a place in a group.
+    pub fn cursor(&self, subscription: u64) -> Option<Cursor> {
+        let id = {
+            let subscriptions = lock(&self.subscriptions.entries);
+            subscriptions
+                .get(&subscription)
+                .filter(|it| !it.grouped)?
+                .id
+        };
+        let bus = self.client.bus();
+        let rev = bus.read(|hub| hub.taken(id)).ok()?;
+        let epoch = bus.epoch();
+        Some(Cursor { epoch, rev })
+    }
+
+    /// What a durable subscription has brought up to `rev` is acknowledged, and needs no storing for it any
+    /// more. A lower number than before changes nothing.
+    pub fn confirm(&self, subscription: u64, rev: u64) {
+        let id = lock(&self.subscriptions.entries)
+            .get(&subscription)
+            .map(|entry| entry.id);
+        if let Some(id) = id {
+            self.subscriptions.shared.confirm(id, rev);
         }
     }
 
@@ -296,7 +335,8 @@ impl Session {
         if let Some(entry) = subscriptions.get_mut(&subscribe.id)
             && !entry.grouped
             && subscribe.group.is_none()
-            && (entry.mode, Start::Snapshot) == (subscribe.mode, subscribe.start)
+            && (entry.mode, Start::Snapshot, entry.durable)
+                == (subscribe.mode, subscribe.start, subscribe.durable)
             && bus.shared().rewind(entry.id, filter)
         {
             // The same again: the snapshot comes once more, and the flow of events is not
@@ -312,13 +352,17 @@ impl Session {
             Some(group) => bus.shared().join(group, filter, subscribe.mode)?,
             None => {
                 let (mode, start) = (subscribe.mode, subscribe.start);
-                bus.shared().subscribe(filter, mode, start)?
+                match subscribe.durable {
+                    true => bus.shared().subscribe_durably(filter, mode, start)?,
+                    false => bus.shared().subscribe(filter, mode, start)?,
+                }
             }
         };
         let entry = Entry {
             id,
             grouped,
             had_turn: true,
+            durable: subscribe.durable,
             mode: subscribe.mode,
             pace: subscribe.pace,
             waiting: false,

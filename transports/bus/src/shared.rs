@@ -4,12 +4,13 @@ use core::mem;
 use std::sync::Mutex;
 
 use latchbus_core::hub::{
-    Counts, Hub, HubCounts, Kind, Limits, Mode, PublishError, Retain, Start, Step, SubscribeError,
-    SubscriptionId, ViewId,
+    Counts, EarlierLife, Hub, HubCounts, Kind, Limits, Mode, PublishError, Retain, Start, Step,
+    SubscribeError, SubscriptionId, ViewId,
 };
 use latchbus_core::topic::{TopicFilter, TopicName};
 
 use crate::clock::Clock;
+use crate::durable::Durables;
 use crate::group::Groups;
 use crate::wake::{Wake, lock};
 use crate::{Delivery, Payload};
@@ -33,6 +34,9 @@ struct State {
     /// that it matches, so each waiter is woken once however many messages come before it runs.
     waiting: Vec<Vec<Waiter>>,
     groups: Groups,
+    durables: Durables,
+    /// The hub goes on beyond this revision only with a commit of the store.
+    ceiling: u64,
     expired: u64,
 }
 
@@ -81,6 +85,8 @@ impl Shared {
                 hub: Hub::new(epoch, limits),
                 waiting: Vec::new(),
                 groups: Groups::default(),
+                durables: Durables::default(),
+                ceiling: u64::MAX,
                 expired: 0,
             }),
             spare: Mutex::default(),
@@ -120,6 +126,65 @@ impl Shared {
         start: Start,
     ) -> Result<SubscriptionId, SubscribeError> {
         lock(&self.state).hub.subscribe(filter, mode, start)
+    }
+
+    /// Begins a subscription whose events are stored until they are confirmed. One that resumes was durable
+    /// in the life of the hub that it resumes from.
+    pub(crate) fn subscribe_durably(
+        &self,
+        filter: TopicFilter<&str>,
+        mode: Mode,
+        start: Start,
+    ) -> Result<SubscriptionId, SubscribeError> {
+        let state = &mut *lock(&self.state);
+        let id = state.hub.subscribe(filter, mode, start)?;
+        let confirmed = match start {
+            Start::Resume(cursor) => {
+                // It has just begun.
+                let _known = state.hub.owe_events(id);
+                cursor.rev
+            }
+            Start::Snapshot | Start::Live => state.hub.revision(),
+        };
+        if let Ok(view) = state.hub.view_of(id) {
+            state.durables.begin(id, view, confirmed);
+        }
+        Ok(id)
+    }
+
+    /// What a durable subscription has been given up to `rev` need not be stored any more.
+    pub(crate) fn confirm(&self, id: SubscriptionId, rev: u64) {
+        lock(&self.state).durables.confirm(id, rev);
+    }
+
+    /// Says whether durable subscriptions may be missing: their events are kept.
+    pub(crate) fn set_durables_incomplete(&self, incomplete: bool) {
+        lock(&self.state).durables.set_incomplete(incomplete);
+    }
+
+    /// Whether an event has to be stored for a durable subscription.
+    pub(crate) fn owes(&self, topic: TopicName<&str>, qos: u8) -> bool {
+        lock(&self.state).owes(topic, qos)
+    }
+
+    /// Up to which revision events need not be stored: because all are confirmed, and because they have left
+    /// the ring.
+    pub(crate) fn settled(&self) -> (u64, u64) {
+        let state = lock(&self.state);
+        let confirmed = state.durables.confirmed(state.hub.revision());
+        (confirmed, state.hub.left_ring())
+    }
+
+    /// Lets the hub go on to this revision.
+    pub(crate) fn set_ceiling(&self, ceiling: u64) {
+        lock(&self.state).ceiling = ceiling;
+    }
+
+    /// Lets the hub go no further, and says how far it came.
+    pub(crate) fn stop_here(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.ceiling = state.hub.revision();
+        state.ceiling
     }
 
     /// Joins the group of a filter, or founds it: messages from now on, one at a time.
@@ -264,6 +329,7 @@ impl Shared {
     pub(crate) fn unsubscribe(&self, id: SubscriptionId) -> Counts {
         let mut state = lock(&self.state);
         let counts = state.hub.subscription_counts(id).unwrap_or_default();
+        state.durables.end(id);
         let view = state.hub.view_of(id);
         if state.hub.unsubscribe(id).is_ok()
             && let Ok(view) = view
@@ -309,6 +375,16 @@ impl Shared {
 }
 
 impl State {
+    fn owes(&mut self, topic: TopicName<&str>, qos: u8) -> bool {
+        if qos == 0 || self.durables.is_empty() {
+            return false;
+        }
+        let (durables, mut owes) = (&self.durables, false);
+        self.hub
+            .views_matching(topic, |view| owes |= durables.has(view));
+        owes
+    }
+
     /// Whether the time of a message is over, which is counted.
     fn drops_expired(&mut self, entry: &Delivery, clock: &Clock) -> bool {
         let expires = entry.payload.expires_at().is_some() && entry.kind != Kind::Cleared;
@@ -365,6 +441,35 @@ impl Changes<'_> {
 
     pub(crate) fn hub(&self) -> &Hub<Payload> {
         &self.state.hub
+    }
+
+    /// Makes the next publish take a revision after this one.
+    pub(crate) fn skip_to(&mut self, revision: u64) {
+        self.state.hub.skip_to(revision);
+    }
+
+    pub(crate) fn restore_clear(
+        &mut self,
+        topic: TopicName<&str>,
+        payload: Payload,
+        at: u64,
+    ) -> Result<(), PublishError> {
+        self.state.hub.restore_clear(topic, payload, at)?;
+        Ok(())
+    }
+
+    pub(crate) fn restored(&mut self, life: EarlierLife) {
+        self.state.hub.restored(life);
+    }
+
+    /// Whether the hub may go on without a commit.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.state.hub.revision() < self.state.ceiling
+    }
+
+    /// Whether an event can be shown without the store.
+    pub(crate) fn goes_straight(&mut self, topic: TopicName<&str>, qos: u8) -> bool {
+        self.may_go_on() && !self.state.owes(topic, qos)
     }
 
     fn collect_waiters(&mut self) {

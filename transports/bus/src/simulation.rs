@@ -29,6 +29,7 @@
 use std::io;
 
 use crate::bus::{Bus, OpenError, Options};
+pub use crate::commits::Finished;
 use crate::store::{self, MemoryStore, RedbStore, Store, StoreError};
 
 /// What a [`Disk::memory`] holds. It outlives the buses that are opened on it.
@@ -80,20 +81,25 @@ pub struct Commits(crate::commits::Commits);
 /// # Errors
 /// When the store cannot be opened.
 pub fn open(options: Options, disk: Disk) -> Result<(Bus, Commits), OpenError> {
-    let (store, loaded): (Box<dyn Store>, _) = match disk.0 {
-        Form::Memory(memory) => {
-            let loaded = memory.open();
-            (Box::new(memory), loaded)
-        }
-        Form::Database(disk) => {
-            let (store, loaded) = RedbStore::open(disk).map_err(|source| OpenError::Store {
-                directory: "(simulated)".into(),
-                source,
-            })?;
-            (Box::new(store), loaded)
-        }
+    let opened = |epoch| {
+        let tombstones = options.limits.tombstones;
+        let (store, loaded): (Box<dyn Store>, _) = match disk.0 {
+            Form::Memory(mut memory) => {
+                let loaded = memory.open(epoch, tombstones);
+                (Box::new(memory), loaded)
+            }
+            Form::Database(disk) => {
+                let (store, loaded) = RedbStore::open(disk, epoch, tombstones)?;
+                (Box::new(store), loaded)
+            }
+        };
+        Ok(Some((store, loaded)))
     };
-    let (bus, commits) = Bus::assemble(options, Some(store), loaded);
+    let failed = |source| OpenError::Store {
+        directory: "(simulated)".into(),
+        source,
+    };
+    let (bus, commits) = Bus::assemble(options.clone(), opened).map_err(failed)?;
     let commits = commits.unwrap_or_else(|| unreachable!("there is a store"));
     Ok((bus, Commits(commits)))
 }
@@ -119,8 +125,9 @@ impl Commits {
         self.0.commit()
     }
 
-    /// The third step: shows what was committed, and answers its publishers. False once the bus is closed.
-    pub fn finish(&mut self) -> bool {
+    /// The third step: shows what was committed, and answers its publishers. Events that need no store may have
+    /// overtaken it: then nothing was shown, and the second step is to be made again.
+    pub fn finish(&mut self) -> Finished {
         self.0.finish()
     }
 
@@ -139,7 +146,9 @@ impl Commits {
             return Ok(false);
         }
         self.commit()?;
-        self.finish();
+        while self.finish() == Finished::Overtaken {
+            self.commit()?;
+        }
         Ok(true)
     }
 }

@@ -87,6 +87,9 @@ fn show(changes: &mut Changes<'_>, name: &str, value: &dyn Display, at: u64) {
     let Ok(topic) = TopicName::parse(topic.as_str()) else {
         return;
     };
+    if !changes.may_go_on() {
+        return;
+    }
     let text = value.to_string();
     let unchanged = |last: crate::Delivery| *last.payload.bytes() == text.as_bytes();
     if changes.hub().last(topic).is_some_and(unchanged) {

@@ -6,11 +6,11 @@ use std::{io, sync::Arc, thread};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::Publish;
 use crate::backup::{Export, Record};
-use crate::bus::{Queued, Receipt};
-use crate::commits::{Commits, Health, Job};
+use crate::bus::{Accepted, Queued, Receipt};
+use crate::commits::{Commits, Finished, Health, Job};
 use crate::refusal::PublishRefused;
+use crate::{Note, Publish};
 
 /// After a failed commit the next attempt waits this long; each further one twice as long, up to the
 /// second.
@@ -51,6 +51,25 @@ impl Writer {
             answer,
             queued,
         };
+        self.send(job, receipt).await
+    }
+
+    /// The same with what a transport remembers.
+    pub(crate) async fn remember(&self, notes: Vec<Note>, queued: Queued) -> Receipt {
+        let (answer, receipt) = oneshot::channel();
+        let job = Job::Remember {
+            notes,
+            answer,
+            queued,
+        };
+        self.send(job, receipt).await
+    }
+
+    async fn send(
+        &self,
+        job: Job,
+        receipt: oneshot::Receiver<Result<Accepted, PublishRefused>>,
+    ) -> Receipt {
         match self.queue.send(job).await {
             Ok(()) => Receipt::queued(receipt),
             Err(_) => Receipt::known(Err(PublishRefused::Closed)),
@@ -94,17 +113,26 @@ impl Writer {
 
 fn run(mut commits: Commits, closing: &AtomicBool) {
     while commits.blocking_begin() {
-        let (mut wait, longest) = RETRY;
-        while commits.commit().is_err() {
-            if closing.load(Ordering::Relaxed) {
-                commits.give_up();
-                break;
+        loop {
+            commit(&mut commits, closing);
+            match commits.finish() {
+                Finished::Shown => break,
+                Finished::Overtaken => {}
+                Finished::Closed => return,
             }
-            thread::sleep(wait);
-            wait = (wait * 2).min(longest);
         }
-        if !commits.finish() {
+    }
+}
+
+/// Commits a batch, as often as it takes, unless the bus closes first.
+fn commit(commits: &mut Commits, closing: &AtomicBool) {
+    let (mut wait, longest) = RETRY;
+    while commits.commit().is_err() {
+        if closing.load(Ordering::Relaxed) {
+            commits.give_up();
             return;
         }
+        thread::sleep(wait);
+        wait = (wait * 2).min(longest);
     }
 }

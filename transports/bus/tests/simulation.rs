@@ -8,7 +8,7 @@ mod support;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::{io, sync::Arc};
 
-use latchbus_bus::simulation::{self, Disk, Memory};
+use latchbus_bus::simulation::{self, Disk, Finished, Memory};
 use latchbus_bus::{Bus, Clock, Options, Peer, PublishRefused};
 use redb::{StorageBackend, backends::InMemoryBackend};
 use support::*;
@@ -103,7 +103,7 @@ async fn a_full_disk_answers_nobody_and_heals() {
 
     bytes.full.store(false, Ordering::Relaxed);
     commits.commit().unwrap();
-    assert!(commits.finish());
+    assert_eq!(commits.finish(), Finished::Shown);
     assert_eq!(bus.health(), Ok(()));
     waiting.await.unwrap();
     assert_eq!(last(&bus, "a").unwrap(), "2");

@@ -75,6 +75,7 @@ fn subscribe(
         start,
         pace,
         group: None,
+        durable: false,
     };
     Ok(Request::Subscribe {
         id,

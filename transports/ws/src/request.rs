@@ -88,6 +88,7 @@ pub(crate) fn subscribe(
             start: since.map_or(Start::Snapshot, Start::Resume),
             pace,
             group: None,
+            durable: false,
         }],
     })
 }

@@ -33,8 +33,7 @@ impl Pipeline {
     /// Takes a record all the way, where nothing is stored.
     pub(crate) fn accept_import(&mut self, record: Record) -> Result<Accepted, PublishRefused> {
         let plan = self.plan_import(record)?;
-        let accepted = self.finish(vec![plan]).pop();
-        accepted.unwrap_or(Err(PublishRefused::Closed))
+        self.accept_plan(plan)
     }
 
     /// Merges a record into what is known. What the plan says afterwards must be applied.
@@ -165,7 +164,7 @@ impl Pipeline {
             device: Some((room.to_owned(), device.to_owned())),
             press_ids: merged.press_ids,
             start: merged.start,
-            unchanged: None,
+            ..Plan::default()
         })
     }
 }

@@ -1,86 +1,200 @@
 //! The store in memory: what the one on disk is checked against, and the disk of simulations that need no
 //! bytes.
 
+use core::ops::Range;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
-use super::{Change, Loaded, Store, StoreError, StoredValue};
+use super::{Change, Commit, Item, Loaded, Sizes, Store, StoreError, StoredNote};
 use crate::rooms::{PRESS_IDS, Record};
 use crate::wake::lock;
 
 /// What was committed. Clones are one store: what one commits, the next [`open`](Self::open) finds.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MemoryStore(Arc<Mutex<Tables>>);
+pub(crate) struct MemoryStore {
+    tables: Arc<Mutex<Tables>>,
+    tombstones: usize,
+}
 
 #[derive(Debug, Default)]
 struct Tables {
     start: u32,
-    next: u64,
-    values: BTreeMap<u64, (String, u16, StoredValue)>,
+    epoch: u64,
+    revision: u64,
+    ceiling: u64,
+    doubt: u64,
+    forgotten: u64,
+    left: u64,
+    stopped: Option<u64>,
+    items: BTreeMap<u64, (String, Item)>,
     devices: BTreeMap<(String, String), Record>,
     /// By room, device and slot: order and id.
     press_ids: BTreeMap<(String, String, u64), (u64, String)>,
+    /// By owner, client and part.
+    notes: BTreeMap<(String, String, Vec<u8>), Vec<u8>>,
 }
 
 impl MemoryStore {
     /// Counts this start, and gives out what is stored.
-    pub(crate) fn open(&self) -> Loaded {
-        let mut tables = lock(&self.0);
+    pub(crate) fn open(&mut self, epoch: u64, tombstones: usize) -> Loaded {
+        self.tombstones = tombstones;
+        let mut tables = lock(&self.tables);
+        if tables.start == 0 {
+            tables.epoch = epoch;
+            tables.stopped = Some(0);
+        }
         tables.start = tables.start.saturating_add(1);
-        let devices = tables.devices.iter();
         let mut ids: Vec<_> = tables.press_ids.iter().collect();
         ids.sort_unstable_by_key(|((room, device, _), (order, _))| (order, room, device));
-        let ids = ids.into_iter();
-        Loaded {
+        let items = tables.items.iter();
+        let devices = tables.devices.iter();
+        let notes = tables.notes.iter();
+        let mut loaded = Loaded {
             start: tables.start,
-            values: tables.values.values().cloned().collect(),
+            epoch: tables.epoch,
+            items: items
+                .map(|(rev, (topic, item))| (*rev, topic.clone(), item.clone()))
+                .collect(),
             devices: devices
                 .map(|((room, device), record)| (room.clone(), device.clone(), record.clone()))
                 .collect(),
-            press_ids: ids
+            press_ids: (ids.into_iter())
                 .map(|((room, device, _), (_, id))| (room.clone(), device.clone(), id.clone()))
                 .collect(),
+            notes: notes
+                .map(|((owner, client, part), value)| StoredNote {
+                    owner: owner.clone(),
+                    client: client.clone(),
+                    part: part.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
+            ..Loaded::default()
+        };
+        let doubtful = loaded.settle(tables.doubt, tables.ceiling);
+        loaded.life.known = tables.revision.max(tables.forgotten);
+        loaded.life.forgotten = tables.forgotten;
+        loaded.life.left = tables.left;
+        loaded.life.events = tables.stopped.take().unwrap_or(tables.ceiling);
+        let items = loaded.items.iter().cloned();
+        tables.items = items
+            .map(|(rev, topic, item)| (rev, (topic, item)))
+            .collect();
+        if doubtful > 0 {
+            tables.revision = loaded.newest();
         }
+        (tables.ceiling, tables.doubt) = (loaded.ceiling, 0);
+        loaded
     }
 }
 
 impl Store for MemoryStore {
-    fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError> {
-        let mut tables = lock(&self.0);
-        for change in changes {
-            tables.apply(change);
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
+        let mut tables = lock(&self.tables);
+        let base = commit.revisions.map_or(0, |(first, _)| first);
+        let again = commit.again_from.unwrap_or(base)..base;
+        let void =
+            |rev: &u64, item: &Item, kind: fn(&Item) -> bool| again.contains(rev) && kind(item);
+        tables
+            .items
+            .retain(|rev, (_, item)| !void(rev, item, |item| matches!(item, Item::Event(_))));
+        for change in &commit.changes {
+            tables.apply(change, (self.tombstones, &again));
         }
+        tables.doubt = commit.revisions.map_or(0, |(first, _)| first);
+        if let Some((_, last)) = commit.revisions {
+            tables.revision = last;
+        }
+        tables.ceiling = commit.ceiling.unwrap_or(tables.ceiling);
+        tables.stopped = commit.stops;
         Ok(())
+    }
+
+    fn sizes(&self) -> Sizes {
+        let tables = lock(&self.tables);
+        let mut items = tables.items.iter();
+        Sizes {
+            oldest_event: items
+                .find(|(_, (_, item))| matches!(item, Item::Event(_)))
+                .map(|(rev, _)| *rev),
+            notes: tables.notes.len() as u64,
+        }
     }
 }
 
 impl Tables {
-    fn apply(&mut self, change: &Change<'_>) {
+    fn apply(&mut self, change: &Change<'_>, (tombstones, again): (usize, &Range<u64>)) {
         match change {
             Change::Keep {
                 topic,
+                rev,
                 value,
                 history,
             } => {
-                let stored = ((*topic).to_owned(), *history, value.clone());
-                self.values.insert(self.next, stored);
-                self.next += 1;
-                let of_topic = self.values.iter_mut().filter(|(_, (of, ..))| of == topic);
-                let places: Vec<_> = of_topic
-                    .map(|(place, (_, keeps, _))| {
+                let item = Item::Value(*history, value.clone());
+                self.items.retain(|rev, (of, item)| {
+                    of != topic || !matches!(item, Item::Value(..)) || !again.contains(rev)
+                });
+                self.items.insert(*rev, ((*topic).to_owned(), item));
+                let mut values = BTreeSet::new();
+                self.items.retain(|rev, (of, item)| match item {
+                    Item::Value(keeps, _) if of == topic => {
                         *keeps = *history;
-                        *place
-                    })
-                    .collect();
-                let surplus = places.len().saturating_sub(usize::from((*history).max(1)));
-                for place in places.iter().take(surplus) {
-                    self.values.remove(place);
+                        values.insert(*rev);
+                        true
+                    }
+                    Item::Cleared { .. } => of != topic,
+                    Item::Value(..) | Item::Event(_) => true,
+                });
+                let surplus = values.len().saturating_sub(usize::from((*history).max(1)));
+                for rev in values.into_iter().take(surplus) {
+                    self.items.remove(&rev);
                 }
             }
             Change::Start(start) => self.start = self.start.max(*start),
-            Change::Clear { topic } => self.values.retain(|_, (of, ..)| of != topic),
+            Change::Clear {
+                topic,
+                rev,
+                at,
+                expired,
+            } => {
+                let before = self.items.len();
+                self.items.retain(|rev, (of, item)| {
+                    let void = matches!(item, Item::Cleared { .. }) && again.contains(rev);
+                    of != topic || !(void || matches!(item, Item::Value(..)))
+                });
+                if self.items.len() == before {
+                    return;
+                }
+                let (at, expired) = (*at, *expired);
+                let cleared = Item::Cleared { at, expired };
+                self.items.insert(*rev, ((*topic).to_owned(), cleared));
+                let cleared = self.items.iter();
+                let cleared = cleared.filter(|(_, (_, item))| matches!(item, Item::Cleared { .. }));
+                let cleared: Vec<_> = cleared.map(|(rev, _)| *rev).collect();
+                let surplus = cleared.len().saturating_sub(tombstones);
+                for rev in cleared.into_iter().take(surplus) {
+                    self.items.remove(&rev);
+                    self.forgotten = rev;
+                }
+            }
+            Change::Event { topic, rev, value } => {
+                let event = Item::Event(value.clone());
+                self.items.insert(*rev, ((*topic).to_owned(), event));
+            }
+            Change::Trim { confirmed, left } => {
+                let mut newest_lost = None;
+                self.items.retain(|rev, (_, item)| {
+                    let owed = !matches!(item, Item::Event(_)) || rev > confirmed.max(left);
+                    if !owed && rev > confirmed {
+                        newest_lost = Some(*rev);
+                    }
+                    owed
+                });
+                self.left = newest_lost.unwrap_or(self.left);
+            }
             Change::Device {
                 room,
                 device,
@@ -99,6 +213,25 @@ impl Tables {
                 let slot = ((*room).to_owned(), (*device).to_owned(), slot);
                 self.press_ids.insert(slot, (*order, (*id).to_owned()));
             }
+            Change::Note {
+                owner,
+                client,
+                part,
+                value,
+            } => {
+                let of = |part: &[u8]| ((*owner).to_owned(), (*client).to_owned(), part.to_vec());
+                match (part, value) {
+                    (Some(part), Some(value)) => {
+                        self.notes.insert(of(part), value.to_vec());
+                    }
+                    (Some(part), None) => {
+                        self.notes.remove(&of(part));
+                    }
+                    (None, _) => self
+                        .notes
+                        .retain(|(whose, of, _), _| whose != owner || of != client),
+                }
+            }
         }
     }
 }
@@ -106,7 +239,7 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Disk, RedbStore};
+    use crate::store::{Disk, RedbStore, StoredValue};
     use latchbus_core::clicks::Counter;
     use proptest::prelude::*;
     use redb::{StorageBackend, backends::InMemoryBackend};
@@ -136,95 +269,187 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Operation {
-        Keep { topic: usize, history: u16 },
-        Clear { topic: usize },
-        Device { device: usize, red: u64 },
-        PressId { device: usize },
+        Keep {
+            topic: usize,
+            history: u16,
+        },
+        Clear {
+            topic: usize,
+        },
+        Event {
+            topic: usize,
+        },
+        Trim {
+            confirmed: u64,
+            left: u64,
+        },
+        Device {
+            device: usize,
+            red: u64,
+        },
+        PressId {
+            device: usize,
+        },
+        Note {
+            client: usize,
+            part: Option<u8>,
+            keep: bool,
+        },
+        /// The next commit is made twice.
+        Again,
+        /// The next revisions come later.
+        Skip {
+            by: u64,
+        },
         Commit,
         Restart,
     }
 
     const NAMES: [&str; 3] = ["a", "a/b", "c"];
+    const TOMBSTONES: usize = 2;
 
     fn operation() -> impl Strategy<Value = Operation> {
         let name = 0..NAMES.len();
+        let part = proptest::option::weighted(0.9, 0..3_u8);
         prop_oneof![
             6 => (name.clone(), 0..4_u16).prop_map(|(topic, history)| Operation::Keep { topic, history }),
-            2 => name.clone().prop_map(|topic| Operation::Clear { topic }),
+            3 => name.clone().prop_map(|topic| Operation::Clear { topic }),
+            3 => name.clone().prop_map(|topic| Operation::Event { topic }),
+            2 => (0..9_u64, 0..9_u64).prop_map(|(confirmed, left)| Operation::Trim { confirmed, left }),
             2 => (name.clone(), 1..9_u64).prop_map(|(device, red)| Operation::Device { device, red }),
-            2 => name.prop_map(|device| Operation::PressId { device }),
-            3 => Just(Operation::Commit),
-            1 => Just(Operation::Restart),
+            2 => name.clone().prop_map(|device| Operation::PressId { device }),
+            3 => (name, part, any::<bool>()).prop_map(|(client, part, keep)| Operation::Note { client, part, keep }),
+            1 => (1..9_u64).prop_map(|by| Operation::Skip { by }),
+            1 => Just(Operation::Again),
+            5 => Just(Operation::Commit),
+            2 => Just(Operation::Restart),
         ]
     }
 
+    fn value(rev: u64) -> StoredValue {
+        StoredValue {
+            at: rev * 10,
+            qos: 0,
+            expires_at: None,
+            properties: None,
+            payload: rev.to_string().into(),
+        }
+    }
+
     fn run(operations: Vec<Operation>) {
-        let (bytes, memory) = (Bytes::default(), MemoryStore::default());
-        let open = || {
+        let (bytes, mut model) = (Bytes::default(), MemoryStore::default());
+        let open = |epoch| {
             let bytes = bytes.clone();
-            RedbStore::open(Disk::backend(move || Ok(bytes.clone()))).unwrap()
+            let disk = Disk::backend(move || Ok(bytes.clone()));
+            RedbStore::open(disk, epoch, TOMBSTONES).unwrap()
         };
-        let (mut real, mut model) = (Some(open().0), memory.clone());
-        memory.open();
-        let (mut written, mut record) = (0_u64, Record::default());
+        let mut real = Some(open(7).0);
+        let loaded = model.open(7, TOMBSTONES);
+        let (mut rev, mut record) = (loaded.life.revision, Record::default());
+        let mut ceiling = loaded.ceiling;
         let mut batch: Vec<Operation> = Vec::new();
         for operation in operations.into_iter().chain([Operation::Restart]) {
-            let restart = matches!(operation, Operation::Restart);
-            if !restart && !matches!(operation, Operation::Commit) {
-                batch.push(operation);
-                continue;
-            }
-            let (mut texts, mut changes) = (Vec::new(), Vec::new());
-            for operation in &batch {
-                written += 1;
-                texts.push(written.to_string());
-                if let Operation::Device { red, .. } = operation {
-                    let run = "1-0000beef".parse().unwrap();
-                    record
-                        .counts
-                        .report(run, Counter::new(*red, 0), 64)
-                        .unwrap();
+            match operation {
+                Operation::Commit | Operation::Restart => {}
+                Operation::Skip { by } => {
+                    rev += by;
+                    continue;
+                }
+                operation => {
+                    batch.push(operation);
+                    continue;
                 }
             }
-            for (operation, text) in batch.iter().zip(&texts) {
-                changes.push(match operation {
-                    Operation::Keep { topic, history } => Change::Keep {
-                        topic: NAMES[*topic],
-                        value: StoredValue {
-                            at: 1,
-                            qos: 0,
-                            expires_at: None,
-                            properties: None,
-                            payload: text.clone().into(),
+            let again = batch
+                .iter()
+                .any(|operation| matches!(operation, Operation::Again));
+            batch.retain(|operation| !matches!(operation, Operation::Again));
+            let mut again_from = None;
+            for _ in 0..=u8::from(again) {
+                let first = rev + 1;
+                let mut revs = Vec::new();
+                for operation in &batch {
+                    rev += 1;
+                    revs.push((rev, rev.to_string()));
+                    if let Operation::Device { red, .. } = operation {
+                        let run = "1-0000beef".parse().unwrap();
+                        record
+                            .counts
+                            .report(run, Counter::new(*red, 0), 64)
+                            .unwrap();
+                    }
+                }
+                let parts = [[0_u8], [1], [2]];
+                let change =
+                    |(operation, (rev, text)): (&Operation, &'_ (u64, String))| match operation {
+                        Operation::Keep { topic, history } => Change::Keep {
+                            topic: NAMES[*topic],
+                            rev: *rev,
+                            value: value(*rev),
+                            history: *history,
                         },
-                        history: *history,
-                    },
-                    Operation::Clear { topic } => Change::Clear {
-                        topic: NAMES[*topic],
-                    },
-                    Operation::Device { device, .. } => Change::Device {
-                        room: "main",
-                        device: NAMES[*device],
-                        record: &record,
-                    },
-                    Operation::PressId { device } => Change::PressId {
-                        room: "main",
-                        device: NAMES[*device],
-                        order: text.parse().unwrap(),
-                        id: text,
-                    },
-                    Operation::Commit | Operation::Restart => continue,
-                });
+                        Operation::Clear { topic } => Change::Clear {
+                            topic: NAMES[*topic],
+                            rev: *rev,
+                            at: *rev,
+                            expired: rev % 2 == 0,
+                        },
+                        Operation::Event { topic } => Change::Event {
+                            topic: NAMES[*topic],
+                            rev: *rev,
+                            value: value(*rev),
+                        },
+                        // Not what this commit brings.
+                        Operation::Trim { confirmed, left } => Change::Trim {
+                            confirmed: first.saturating_sub(*confirmed + 1),
+                            left: first.saturating_sub(*left + 1),
+                        },
+                        Operation::Device { device, .. } => Change::Device {
+                            room: "main",
+                            device: NAMES[*device],
+                            record: &record,
+                        },
+                        Operation::PressId { device } => Change::PressId {
+                            room: "main",
+                            device: NAMES[*device],
+                            order: *rev,
+                            id: if text.len() > 1 { "long" } else { "short" },
+                        },
+                        Operation::Note { client, part, keep } => Change::Note {
+                            owner: "test",
+                            client: NAMES[*client],
+                            part: part.map(|part| parts[usize::from(part)].as_slice()),
+                            value: keep.then_some(b"x".as_slice()).filter(|_| part.is_some()),
+                        },
+                        Operation::Again
+                        | Operation::Skip { .. }
+                        | Operation::Commit
+                        | Operation::Restart => unreachable!(),
+                    };
+                let commit = Commit {
+                    changes: batch.iter().zip(&revs).map(change).collect(),
+                    revisions: (!batch.is_empty()).then_some((first, rev)),
+                    again_from,
+                    // Never below what is used, and now and then just above.
+                    ceiling: (rev > ceiling || rev % 3 == 0).then_some(rev + rev % 4),
+                    stops: (rev % 4 == 0).then_some(first),
+                };
+                ceiling = commit.ceiling.unwrap_or(ceiling);
+                let real_store = real.as_mut().unwrap();
+                real_store.commit(&commit).unwrap();
+                model.commit(&commit).unwrap();
+                assert_eq!(real_store.sizes(), model.sizes());
+                again_from = (!batch.is_empty()).then_some(first);
             }
-            real.as_mut().unwrap().commit(&changes).unwrap();
-            model.commit(&changes).unwrap();
-            drop(changes);
             batch.clear();
-            if restart {
+            if matches!(operation, Operation::Restart) {
                 drop(real.take());
-                let (store, loaded) = open();
-                assert_eq!(loaded, memory.open());
+                let (store, again) = open(8);
+                assert_eq!(again, model.open(8, TOMBSTONES));
+                assert_eq!((again.epoch, store.sizes()), (7, model.sizes()));
                 real = Some(store);
+                rev = again.life.revision.max(again.newest());
+                ceiling = again.ceiling;
             }
         }
     }

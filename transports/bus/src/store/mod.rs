@@ -1,4 +1,16 @@
 //! What survives a restart.
+//!
+//! Everything that a subscriber may be given again is stored with the revision that it has in the hub, so that a
+//! restarted hub goes on with its epoch, and cursors go on with their hub. Revisions are given out under the
+//! hub's lock and commits take time, so three numbers keep the two together:
+//!
+//! - A commit is made with the revisions that its values are to get. Events that need no store may overtake it:
+//!   then it is made again with later ones before anything is shown.
+//! - Until the next commit says otherwise, the last one is **in doubt**: a crash may have come before its values
+//!   were shown, and after events were that took their revisions. What is in doubt at a start gets new
+//!   revisions, and so comes (once more) to whoever resumes.
+//! - The **ceiling** is a revision that the hub does not go beyond without a commit. A start goes on behind it, so
+//!   that no revision is used twice, whatever was lost.
 
 mod disk;
 #[cfg(any(test, feature = "simulation"))]
@@ -12,6 +24,7 @@ pub(crate) use self::{disk::Disk, redb::RedbStore};
 use core::{fmt, num::NonZeroU64};
 use std::io;
 
+use latchbus_core::hub::EarlierLife;
 use serde::{Deserialize, Serialize};
 
 use crate::Properties;
@@ -24,7 +37,26 @@ pub(crate) trait Store: fmt::Debug + Send {
     ///
     /// # Errors
     /// When it cannot say that they are durable. A later call begins anew, and may then find that they were.
-    fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError>;
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError>;
+
+    /// What is stored after the last commit.
+    fn sizes(&self) -> Sizes;
+}
+
+/// Changes that become durable together.
+#[derive(Debug, Default)]
+pub(crate) struct Commit<'a> {
+    pub(crate) changes: Vec<Change<'a>>,
+    /// The first and the last of the revisions that they are to get; they are in doubt until the next commit.
+    /// None: what was in doubt is no longer.
+    pub(crate) revisions: Option<(u64, u64)>,
+    /// These changes were committed before, perhaps, with revisions from this one on and before those that they
+    /// have now: those are void.
+    pub(crate) again_from: Option<u64>,
+    /// The new ceiling.
+    pub(crate) ceiling: Option<u64>,
+    /// The last of this life: the revision of its newest event, which may be one that is not stored.
+    pub(crate) stops: Option<u64>,
 }
 
 /// One change of what is stored.
@@ -33,13 +65,28 @@ pub(crate) enum Change<'a> {
     /// The topic keeps this value; `history` of them in all.
     Keep {
         topic: &'a str,
+        rev: u64,
         value: StoredValue,
         history: u16,
     },
-    /// The topic keeps nothing.
-    Clear { topic: &'a str },
     /// The next starts of the hub have higher numbers than this.
     Start(u32),
+    /// The topic keeps nothing; if it did, that it was cleared is remembered.
+    Clear {
+        topic: &'a str,
+        rev: u64,
+        at: u64,
+        /// Nobody has cleared it: its time was over.
+        expired: bool,
+    },
+    /// An event that a durable subscription is owed.
+    Event {
+        topic: &'a str,
+        rev: u64,
+        value: StoredValue,
+    },
+    /// Events are owed no longer: up to `confirmed` they were taken, up to `left` there is no room for them.
+    Trim { confirmed: u64, left: u64 },
     /// What is known of a device's clicks.
     Device {
         room: &'a str,
@@ -54,9 +101,26 @@ pub(crate) enum Change<'a> {
         order: u64,
         id: &'a str,
     },
+    /// What a transport remembers of a client; without a value it forgets that part, without a part all.
+    Note {
+        owner: &'a str,
+        client: &'a str,
+        part: Option<&'a [u8]>,
+        value: Option<&'a [u8]>,
+    },
 }
 
-/// A kept value.
+impl Change<'_> {
+    /// Whether it puts something into the hub's order.
+    pub(crate) fn has_revision(&self) -> bool {
+        matches!(
+            self,
+            Self::Keep { .. } | Self::Clear { .. } | Self::Event { .. }
+        )
+    }
+}
+
+/// A message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredValue {
     /// Milliseconds since the Unix epoch.
@@ -68,16 +132,83 @@ pub(crate) struct StoredValue {
     pub(crate) payload: Vec<u8>,
 }
 
+/// Something that stands in the hub's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// One of the values that a topic keeps, and how many that are.
+    Value(u16, StoredValue),
+    Event(StoredValue),
+    Cleared {
+        at: u64,
+        expired: bool,
+    },
+}
+
+/// A part of what a transport remembers of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredNote {
+    pub(crate) owner: String,
+    pub(crate) client: String,
+    pub(crate) part: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
 /// Everything that was stored, as it is loaded at the start.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     /// The number of this start of the hub, from 1.
     pub(crate) start: u32,
-    /// Kept values in the order in which they were stored.
-    pub(crate) values: Vec<(String, u16, StoredValue)>,
+    /// What tells the revisions of this store from all others.
+    pub(crate) epoch: u64,
+    /// Where the hub left off.
+    pub(crate) life: EarlierLife,
+    /// The ceiling that is stored.
+    pub(crate) ceiling: u64,
+    /// Revision, topic and what stands there, in the order of revisions.
+    pub(crate) items: Vec<(u64, String, Item)>,
     pub(crate) devices: Vec<(String, String, Record)>,
     /// Room, device and id, oldest first.
     pub(crate) press_ids: Vec<(String, String, String)>,
+    /// By owner, client and part.
+    pub(crate) notes: Vec<StoredNote>,
+    /// Their number.
+    pub(crate) notes_stored: u64,
+}
+
+/// How much is stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// The oldest event that is owed.
+    pub(crate) oldest_event: Option<u64>,
+    pub(crate) notes: u64,
+}
+
+/// The hub may use so many revisions after those of a commit before the next has to raise the ceiling.
+pub(crate) const HEADROOM: u64 = 1 << 24;
+
+impl Loaded {
+    /// The newest revision of all items.
+    pub(self) fn newest(&self) -> u64 {
+        self.items.last().map_or(0, |(rev, ..)| *rev)
+    }
+
+    /// Gives what is in doubt new revisions behind all that were, and says which they are: the number of items
+    /// at the end of the list. Then sets where the hub goes on.
+    pub(self) fn settle(&mut self, doubt: u64, ceiling: u64) -> usize {
+        self.items.sort_by_key(|(rev, ..)| *rev);
+        let doubtful = match doubt {
+            0 => self.items.len(),
+            doubt => self.items.partition_point(|(rev, ..)| *rev < doubt),
+        };
+        let mut rev = ceiling;
+        for (of_item, ..) in self.items.iter_mut().skip(doubtful) {
+            rev += 1;
+            *of_item = rev;
+        }
+        self.life.revision = ceiling;
+        self.ceiling = rev + HEADROOM;
+        self.items.len() - doubtful
+    }
 }
 
 /// Why the store could not do something.
@@ -106,6 +237,9 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// While it could not be used, something else was put in its place.
+    #[error("another store stands in its place")]
+    Replaced,
     /// The store was closed.
     #[error("it is closed")]
     Closed,

@@ -95,6 +95,7 @@ pub fn paced(id: u64, topics: &str, mode: Mode, pace: Option<Duration>) -> Reque
         start: Start::Snapshot,
         pace,
         group: None,
+        durable: false,
     }];
     Request::Subscribe { id, subscriptions }
 }

@@ -48,6 +48,7 @@ impl Connection {
                 qos: service.qos(),
                 properties: publish.properties,
                 expires_in: publish.expires_in,
+                notes: Box::default(),
             },
         }))
     }

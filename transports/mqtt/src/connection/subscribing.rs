@@ -98,6 +98,7 @@ impl Connection {
             start,
             pace: None,
             group,
+            durable: false,
         });
         Asked::Bus(filter, number, options)
     }
