@@ -12,13 +12,15 @@ use core::fmt::Write as _;
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Request, Server, latchbus, refused, run};
+use support::{Request, Server, latchbus, refused, run, until};
 use tempfile::tempdir;
 
 fn with(words: &[&str], path: &Path) -> Command {
@@ -264,6 +266,58 @@ fn foreign_pages_get_and_give_nothing() {
     }
 }
 
+#[test]
+fn an_import_that_a_kill_has_cut_off_is_made_whole_by_another() {
+    const TOPICS: usize = 20_000;
+    let directory = tempdir().unwrap();
+    let (data, file) = (directory.path().join("data"), directory.path().join("file"));
+    let mut text = many(TOPICS, "x");
+    let device = r#"{"device":"k","room":"main","counts":{"floor":5,"base":[40,2],"live":[["6-0badcafe",12,7]]},"pressed":{"floor":0,"base":[0,0],"live":[]},"press_ids":[]}"#;
+    let end = text.rfind('{').unwrap();
+    text.truncate(end);
+    let count = json!({"topic": "clicks/main/k/count/6-0badcafe", "payload": {"red": 12, "blue": 7}, "at": 5, "rev": 6});
+    let end = json!({"end": true, "values": TOPICS + 1, "devices": 1});
+    writeln!(text, "{count}\n{device}\n{end}").unwrap();
+    fs::write(&file, &text).unwrap();
+
+    let mut server = on(&data);
+    let mut stream = TcpStream::connect(server.http()).unwrap();
+    let head = format!(
+        "POST /api/v1/import HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n",
+        text.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+        .write_all(&text.as_bytes()[..text.len() / 2])
+        .unwrap();
+    until("the first values are there", || {
+        server.get("/api/v1/topics/many/100").status == 200
+    });
+    server.kill();
+
+    let server = on(&data);
+    let url = format!("http://{}", server.http());
+    done(with(&["import", "--url", &url], &file));
+    let exported = server.get("/api/v1/export");
+    // Twenty thousand lines are no message.
+    assert!(records(exported.text()) == records(&text));
+    assert_eq!(values(&server), json!({"red": 52, "blue": 9}));
+}
+
+/// An export of so many topics, made by hand.
+fn many(topics: usize, text: &str) -> String {
+    let mut lines = String::from(
+        "{\"latchbus\":\"export\",\"version\":1,\"program\":\"a test\",\"epoch\":\"1\",\"revision\":1,\"at\":1}\n",
+    );
+    for n in 0..topics {
+        let line = json!({"topic": format!("many/{n}"), "text": text, "at": 5, "rev": n});
+        writeln!(lines, "{line}").unwrap();
+    }
+    let end = json!({"end": true, "values": topics, "devices": 0});
+    writeln!(lines, "{end}").unwrap();
+    lines
+}
+
 /// Linux: the kernel says how much memory a process has held.
 #[cfg(target_os = "linux")]
 #[test]
@@ -271,20 +325,7 @@ fn a_hundred_thousand_topics_pass_through_little_memory() {
     const TOPICS: usize = 100_000;
     const MIB: usize = 1 << 10;
     let server = Server::ephemeral();
-    let mut text = String::from(
-        "{\"latchbus\":\"export\",\"version\":1,\"program\":\"a test\",\"epoch\":\"1\",\"revision\":1,\"at\":1}\n",
-    );
-    let padding = "x".repeat(400);
-    for n in 0..TOPICS {
-        let line = json!({"topic": format!("many/{n}"), "text": padding, "at": 5, "rev": n});
-        writeln!(text, "{line}").unwrap();
-    }
-    writeln!(
-        text,
-        "{}",
-        json!({"end": true, "values": TOPICS, "devices": 0})
-    )
-    .unwrap();
+    let text = many(TOPICS, &"x".repeat(400));
     let import = || {
         let answer = server.send("POST", "/api/v1/import", &text);
         assert_eq!(answer.status, 200, "{}", answer.text());

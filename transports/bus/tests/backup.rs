@@ -367,3 +367,45 @@ async fn what_no_hub_has_written_is_refused() {
         assert!(parts(floor, names).is_err());
     }
 }
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn what_is_not_on_disk_is_in_no_export() {
+    use futures_util::FutureExt as _;
+    use latchbus_bus::simulation::{self, Disk, Memory};
+
+    let clock = Clock::manual(NOW);
+    let memory = Memory::default();
+    let (bus, mut commits) = simulation::open(options(&clock), Disk::memory(&memory)).unwrap();
+    let client = bus.client(Peer::in_process()).unwrap();
+    let count = |red: u64| {
+        let count = format!(r#"{{"red":{red},"blue":0}}"#);
+        state("clicks/main/k/count/1-0badcafe", count)
+    };
+    let first = client.publish(count(1)).await;
+    assert!(commits.begin());
+    // It is merged, and not on disk. The next one comes behind it.
+    let mut export = core::pin::pin!(client.export());
+    assert!(export.as_mut().now_or_never().is_none());
+    commits.commit().unwrap();
+    commits.finish();
+    first.await.unwrap();
+    assert!(export.as_mut().now_or_never().is_none());
+    let second = client.publish(count(2)).await;
+    assert!(commits.turn().unwrap());
+    second.await.unwrap();
+    let records: Vec<_> = export.await.unwrap().collect();
+    // What was published in its batch is in it, whole: the value and the count agree.
+    let counts = &device_of(&records).counts;
+    assert_eq!(counts, &ledger(0, 0, &[("1-0badcafe", 2)]));
+    let Record::Value(value) = &records[0] else {
+        panic!("{records:?}");
+    };
+    assert_eq!(value.payload, &br#"{"red":2,"blue":0}"#[..]);
+
+    // The disk is gone for good: nobody waits for ever.
+    let (last, _receipt) = (client.export(), client.publish(count(3)).await);
+    let mut last = core::pin::pin!(last);
+    assert!(last.as_mut().now_or_never().is_none());
+    drop(commits);
+    assert!(last.await.is_err());
+}

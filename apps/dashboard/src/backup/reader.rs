@@ -280,4 +280,47 @@ mod tests {
         assert!(matches!(error.problem, Problem::TooLong { .. }));
         assert!(reader.begun.len() <= Reader::MAX_LINE_BYTES);
     }
+
+    /// A whole export, into which a test puts its bytes.
+    fn example() -> String {
+        let live = r#"[["6-0badcafe",12,7]]"#;
+        let counts = format!(r#"{{"floor":5,"base":[40,2],"live":{live}}}"#);
+        let device = format!(
+            r#"{{"device":"k","room":"main","counts":{counts},"pressed":{counts},"press_ids":["a"]}}"#
+        );
+        let value = r#"{"topic":"a","payload":{"c":[1,"\u00e9"]},"at":1,"rev":1,"properties":{"user":[["k","v"]]}}"#;
+        let end = r#"{"end":true,"values":1,"devices":1}"#;
+        format!("{HEAD}\n{value}\n{device}\n{end}\n")
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_an_export_or_an_error(
+            changes in proptest::collection::vec((0..600_usize, proptest::num::u8::ANY, 0..3_u8), 0..4),
+            piece_bytes in 1..80_usize,
+        ) {
+            let mut bytes = example().into_bytes();
+            for (at, byte, change) in changes {
+                let at = at % bytes.len();
+                match change {
+                    0 => bytes[at] = byte,
+                    1 => bytes.insert(at, byte),
+                    _ => drop(bytes.remove(at)),
+                }
+            }
+            let read = |piece_bytes: usize| {
+                let mut reader = Reader::default();
+                let mut records = Vec::new();
+                for piece in bytes.chunks(piece_bytes) {
+                    reader.feed(piece, |line, record| records.push((line, record)))?;
+                }
+                reader.finish().map(|totals| (records, totals))
+            };
+            let said = |error: FormatError| error.to_string();
+            proptest::prop_assert_eq!(
+                read(piece_bytes).map_err(said),
+                read(usize::MAX).map_err(said)
+            );
+        }
+    }
 }

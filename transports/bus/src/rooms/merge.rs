@@ -127,3 +127,52 @@ fn merged(
     joined.fold();
     Ok(joined)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What each boot of a device has counted in truth.
+    const BOOTS: u32 = 24;
+
+    /// A view of a device's clicks: which part of each boot's count a hub has seen, in what order of boots.
+    fn view() -> impl Strategy<Value = Vec<(u32, u64)>> {
+        proptest::collection::vec((1..=BOOTS, 0..=10_u64), 0..30)
+    }
+
+    fn truth() -> impl Strategy<Value = Vec<u64>> {
+        proptest::collection::vec(0..1_000_u64, BOOTS as usize)
+    }
+
+    fn seen(truth: &[u64], view: &[(u32, u64)]) -> Clicks<GrowingLive> {
+        let mut clicks = Clicks::default();
+        for (boot, tenths) in view {
+            let count = truth.get(*boot as usize - 1).copied().unwrap_or_default();
+            let run = Incarnation::new(*boot, 7).unwrap();
+            let counter = Counter::new(count * tenths / 10, 0);
+            clicks.report(run, counter, 64).unwrap();
+            clicks.fold();
+        }
+        clicks
+    }
+
+    proptest! {
+        #[test]
+        fn a_merge_never_lowers_never_invents_and_comes_to_rest(
+            truth in truth(), ours in view(), theirs in view(),
+        ) {
+            let (ours, theirs) = (seen(&truth, &ours), seen(&truth, &theirs));
+            let backup = Ledger::from(&theirs);
+            let once = merged(&ours, &backup, 64).unwrap();
+            let all: u64 = truth.iter().sum();
+            prop_assert!(once.value().red() >= ours.value().red());
+            prop_assert!(once.value().red() >= theirs.value().red());
+            prop_assert!(once.value().red() <= all);
+            prop_assert!(once.pending_fold().is_none());
+            prop_assert_eq!(&merged(&once, &backup, 64).unwrap(), &once);
+            prop_assert_eq!(&merged(&once, &Ledger::from(&ours), 64).unwrap(), &once);
+            prop_assert_eq!(&merged(&theirs, &Ledger::from(&ours), 64).unwrap(), &once);
+        }
+    }
+}
