@@ -25,8 +25,8 @@ use crate::backup::{Reader, Totals, Writer};
 /// Exports at a time: each holds a pointer to every value, as it was when the export began.
 const EXPORTS: usize = 4;
 
-/// Imports at a time: each may hold a long line.
-const IMPORTS: usize = 1;
+/// Imports at a time: each may hold a long line, and a slow one keeps its place.
+const IMPORTS: usize = 4;
 
 /// How many exports and imports may begin.
 #[derive(Debug)]
