@@ -28,20 +28,20 @@ use crate::simulation::Run;
 
 /// What a device must not forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
+pub struct Record {
     /// Under which its clicks are reported.
-    pub(crate) incarnation: Incarnation,
+    pub incarnation: Incarnation,
     /// Its clicks since then.
-    pub(crate) count: Counter,
+    pub count: Counter,
     /// The part of them that a connection was, or may have been, given to send; never more than `count`.
-    pub(crate) offered: Counter,
+    pub offered: Counter,
     /// The simulation that it is in.
-    pub(crate) run: Option<Run>,
+    pub run: Option<Run>,
 }
 
 impl Record {
     /// A device that has just come into being.
-    pub(crate) fn new(nonce: u32) -> Option<Self> {
+    pub fn new(nonce: u32) -> Option<Self> {
         Some(Self {
             incarnation: Incarnation::new(1, nonce)?,
             count: Counter::ZERO,
@@ -53,7 +53,7 @@ impl Record {
 
 /// What the hub has been heard to know of this device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub enum Heard {
     /// Boots at or below it are folded.
     Floor(u32),
     /// The count of an incarnation, this one or another.
@@ -62,7 +62,7 @@ pub(crate) enum Heard {
 
 /// A device of one room.
 #[derive(Debug)]
-pub(crate) struct Device {
+pub struct Device {
     room: String,
     id: String,
     record: Record,
@@ -80,14 +80,16 @@ pub(crate) struct Device {
 
 /// What a device has to say: retained, QoS 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub(crate) topic: String,
-    pub(crate) counter: Counter,
+pub struct Report {
+    /// The count topic of the incarnation.
+    pub topic: String,
+    /// Its clicks that are offered.
+    pub counter: Counter,
 }
 
 impl Device {
     /// A device that goes on from what was stored; what is new is not stored yet.
-    pub(crate) fn new(room: &str, id: &str, record: Record, is_new: bool) -> Self {
+    pub fn new(room: &str, id: &str, record: Record, is_new: bool) -> Self {
         Self {
             room: room.to_owned(),
             id: id.to_owned(),
@@ -102,28 +104,28 @@ impl Device {
     }
 
     /// What is to be stored.
-    pub(crate) fn record(&self) -> &Record {
+    pub fn record(&self) -> &Record {
         &self.record
     }
 
     /// Whether [`Self::record`] differs from what was stored.
-    pub(crate) fn is_dirty(&self) -> bool {
+    pub fn is_dirty(&self) -> bool {
         self.dirty
     }
 
     /// [`Self::record`] is on disk.
-    pub(crate) fn saved(&mut self) {
+    pub fn saved(&mut self) {
         self.dirty = false;
     }
 
     /// Counts clicks. Beyond 2^53 − 1 they are not counted any more.
-    pub(crate) fn click(&mut self, color: Color, n: u64) {
+    pub fn click(&mut self, color: Color, n: u64) {
         self.count(color, n);
         self.offer();
     }
 
     /// Makes up to `n` clicks of the simulation.
-    pub(crate) fn simulate(&mut self, n: u64) {
+    pub fn simulate(&mut self, n: u64) {
         for _ in 0..n {
             let Some(color) = self.record.run.as_mut().and_then(Run::click) else {
                 break;
@@ -134,20 +136,20 @@ impl Device {
     }
 
     /// Begins a simulation, goes on with one, or forgets it.
-    pub(crate) fn set_run(&mut self, run: Option<Run>) {
+    pub fn set_run(&mut self, run: Option<Run>) {
         self.dirty |= run != self.record.run;
         self.record.run = run;
     }
 
     /// A connection is up, and all that the hub knew of this device then has been [heard](Self::hear).
-    pub(crate) fn ready(&mut self, nonce: impl FnOnce() -> u32) {
+    pub fn ready(&mut self, nonce: impl FnOnce() -> u32) {
         self.ready = true;
         self.renew(nonce);
         self.offer();
     }
 
     /// The hub knows this.
-    pub(crate) fn hear(&mut self, heard: Heard, nonce: impl FnOnce() -> u32) {
+    pub fn hear(&mut self, heard: Heard, nonce: impl FnOnce() -> u32) {
         match heard {
             Heard::Floor(floor) => self.floor = self.floor.max(floor),
             Heard::Count(incarnation, counter) if incarnation == self.record.incarnation => {
@@ -162,12 +164,12 @@ impl Device {
     }
 
     /// The connection is gone: what is counted from now on is offered to nobody.
-    pub(crate) fn away(&mut self) {
+    pub fn away(&mut self) {
         self.ready = false;
     }
 
     /// What to hand to the connection. Only of what is stored, and only above the floor.
-    pub(crate) fn report(&self) -> Option<Report> {
+    pub fn report(&self) -> Option<Report> {
         let Record {
             incarnation,
             offered,
@@ -181,7 +183,7 @@ impl Device {
     }
 
     /// Whether a connection is up that has told all it knew.
-    pub(crate) fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.ready
     }
 
@@ -189,7 +191,7 @@ impl Device {
     ///
     /// The server must also have been heard to keep the count. MQTT 3.1.1 acknowledges what it refuses
     /// (§3.3.5, MQTT-3.3.5-2), for example when a room has no place for one more device.
-    pub(crate) fn is_covered_by(&self, report: &Report) -> bool {
+    pub fn is_covered_by(&self, report: &Report) -> bool {
         let Record {
             incarnation, count, ..
         } = self.record;
@@ -201,12 +203,12 @@ impl Device {
     }
 
     /// Whether there is no click that a server would have to know.
-    pub(crate) fn is_silent(&self) -> bool {
+    pub fn is_silent(&self) -> bool {
         self.record.count.is_zero() && !self.dirty
     }
 
     /// Whether the hub takes no report of this incarnation any more, and there is no later one to take.
-    pub(crate) fn is_folded(&self) -> bool {
+    pub fn is_folded(&self) -> bool {
         self.record.incarnation.boot() <= self.floor
     }
 

@@ -6,7 +6,7 @@ use latchbus_core::clicks::Color;
 use serde::{Deserialize, Serialize};
 
 /// The fastest simulation, in clicks a second.
-pub(crate) const MAX_RATE: f64 = 1_000_000.0;
+pub const MAX_RATE: f64 = 1_000_000.0;
 
 /// What takes the numbers of neighbouring positions far apart: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -15,7 +15,7 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// one that is killed goes on where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Run {
+pub struct Run {
     /// Where the colours come from.
     seed: u64,
     /// How many clicks in all; without, it has no end.
@@ -27,7 +27,7 @@ pub(crate) struct Run {
 impl Run {
     /// The run that a start with these flags goes on with: the stored one where it was made for the same
     /// flags, otherwise a new one. A start without a seed goes on with whatever seed was stored.
-    pub(crate) fn resume(
+    pub fn resume(
         stored: Option<Self>,
         count: Option<u64>,
         seed: Option<u64>,
@@ -44,17 +44,17 @@ impl Run {
     }
 
     /// Whether what was stored is a run of more clicks than it was to have: nobody has written that.
-    pub(crate) fn is_sound(self) -> bool {
+    pub fn is_sound(self) -> bool {
         self.count.is_none_or(|count| self.made <= count)
     }
 
     /// Whether there is nothing left to make.
-    pub(crate) fn is_complete(self) -> bool {
+    pub fn is_complete(self) -> bool {
         self.count.is_some_and(|count| self.made >= count)
     }
 
     /// The colour of the next click, which is then made. `None` when the run is complete.
-    pub(crate) fn click(&mut self) -> Option<Color> {
+    pub fn click(&mut self) -> Option<Color> {
         if self.is_complete() {
             return None;
         }
@@ -77,13 +77,13 @@ fn color(seed: u64, position: u64) -> Color {
 
 /// When clicks are due.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     per_second: f64,
 }
 
 impl Pace {
     /// `None` unless the rate is above zero and at most [`MAX_RATE`].
-    pub(crate) fn new(per_second: f64) -> Option<Self> {
+    pub fn new(per_second: f64) -> Option<Self> {
         (per_second > 0.0 && per_second <= MAX_RATE).then_some(Self { per_second })
     }
 
@@ -93,7 +93,7 @@ impl Pace {
         clippy::cast_sign_loss,
         reason = "not negative, and rounding down is meant"
     )]
-    pub(crate) fn due(self, elapsed: Duration) -> u64 {
+    pub fn due(self, elapsed: Duration) -> u64 {
         (elapsed.as_secs_f64() * self.per_second) as u64
     }
 
@@ -103,7 +103,7 @@ impl Pace {
         clippy::cast_precision_loss,
         reason = "exact for 285 years at the largest rate"
     )]
-    pub(crate) fn after(self, clicks: u64) -> Duration {
+    pub fn after(self, clicks: u64) -> Duration {
         let seconds = clicks as f64 / self.per_second;
         let length = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         length.saturating_add(Duration::from_micros(1))
