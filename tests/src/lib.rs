@@ -18,6 +18,7 @@
 //! | [`chaos`] | those programs, killed, cut off and out of disk |
 //! | [`kills`] | a server that is killed again and again under load |
 //! | [`power`] | a real store on a disk whose power fails |
+//! | [`simulator`] | a whole room in virtual time, by seed |
 //! | [`http`] | requests to the built server |
 //! | [`seed`] | the seed of a run |
 //!
@@ -51,6 +52,7 @@ pub mod power;
 pub mod program;
 pub mod promises;
 pub mod seed;
+pub mod simulator;
 pub mod transport;
 pub mod transports;
 

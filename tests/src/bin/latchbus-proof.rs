@@ -3,13 +3,17 @@
 // A failed assumption is a failed proof.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
 
 use clap::{Parser, Subcommand};
 use latchbus_tests::chaos::{self, Outcome};
 use latchbus_tests::kills;
 use latchbus_tests::power::{self, Promise};
+use latchbus_tests::simulator;
 use tokio::time::Instant;
 
 /// The proofs that no click is lost and none counted twice, at any length
@@ -54,6 +58,15 @@ enum Proof {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// A whole room in virtual time, one seed after the other on each core
+    Simulate {
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// The first
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -81,6 +94,7 @@ fn main() -> ExitCode {
             true
         }
         Proof::Powercut { images, seed } => powercut(seed.unwrap_or_else(any), images),
+        Proof::Simulate { seeds, from } => simulate(from, seeds),
     };
     if exact {
         ExitCode::SUCCESS
@@ -139,4 +153,41 @@ fn powercut(first: u64, images: u64) -> bool {
     }
     println!("seeds {first} to {}: {all}", seed.wrapping_sub(1));
     true
+}
+
+fn simulate(first: u64, seeds: u64) -> bool {
+    /// Between two lines of progress, seeds.
+    const STEP: u64 = 200;
+    let (next, all) = (
+        AtomicU64::new(first),
+        Mutex::new((simulator::Outcome::default(), true)),
+    );
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    let run = simulator::run(seed, Promise::Kept);
+                    let (outcome, exact) = &mut *all.lock().unwrap();
+                    match run {
+                        Ok(run) => *outcome += run,
+                        Err(violation) => {
+                            println!("WRONG with LATCHBUS_SEED={seed}: {violation}");
+                            *exact = false;
+                        }
+                    }
+                    if outcome.seeds.is_multiple_of(STEP) {
+                        println!("{outcome}");
+                    }
+                }
+            });
+        }
+    });
+    let (outcome, exact) = all.into_inner().unwrap();
+    println!("seeds from {first}: {outcome}");
+    exact
 }

@@ -1,0 +1,123 @@
+//! What was clicked, sent and acknowledged, beside all that is simulated: what the room must show.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use latchbus_core::clicks::Counter;
+use latchbus_device::device::Report;
+
+/// Which promise a device has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// It keeps its counts in a file.
+    Stored,
+    /// It forgets everything when it is killed.
+    Forgetful,
+}
+
+impl Kind {
+    /// Each kind has a room of its own, since of the one the room shows exactly what was clicked, and of the
+    /// other what was clicked less what died unsent.
+    pub(super) fn room(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Forgetful => "forgetful",
+        }
+    }
+}
+
+/// The truth.
+#[derive(Debug, Default)]
+pub(super) struct Ledger(Mutex<Truth>);
+
+#[derive(Debug, Default)]
+struct Truth {
+    /// Clicks that a device has accepted: stored, where it stores.
+    made: BTreeMap<Kind, Counter>,
+    /// Of each incarnation, by its topic.
+    sent: BTreeMap<String, (Kind, Counter)>,
+    acknowledged: BTreeMap<String, (Kind, Counter)>,
+    /// What a room has shown.
+    shown: BTreeMap<Kind, Counter>,
+    violations: Vec<String>,
+}
+
+impl Ledger {
+    pub(super) fn made(&self, kind: Kind, clicks: Counter) {
+        let mut truth = self.lock();
+        let made = truth.made.entry(kind).or_default();
+        *made = made.saturating_add(clicks);
+    }
+
+    pub(super) fn sent(&self, kind: Kind, report: &Report) {
+        join(&mut self.lock().sent, kind, report);
+    }
+
+    pub(super) fn acknowledged(&self, kind: Kind, report: &Report) {
+        join(&mut self.lock().acknowledged, kind, report);
+    }
+
+    /// Something that was said before, for somebody to say again.
+    pub(super) fn any_sent(&self, random: &mut fastrand::Rng) -> Option<(String, Counter)> {
+        let truth = self.lock();
+        let index = random.usize(..truth.sent.len().max(1));
+        let (topic, (_, counter)) = truth.sent.iter().nth(index)?;
+        Some((topic.clone(), *counter))
+    }
+
+    /// Somebody looks at a room: never more than was made and sent, never less than before, and never less than
+    /// was acknowledged.
+    pub(super) fn shown(&self, kind: Kind, value: Counter) {
+        let mut truth = self.lock();
+        let made = truth.made.get(&kind).copied().unwrap_or_default();
+        let sent = sum(&truth.sent, kind);
+        let acknowledged = sum(&truth.acknowledged, kind);
+        let before = truth.shown.insert(kind, value).unwrap_or_default();
+        for (least, most, what) in [
+            (value, made, "made"),
+            (value, sent, "sent"),
+            (before, value, "now, and more was shown before"),
+            (acknowledged, value, "now, and more was acknowledged"),
+        ] {
+            if least.join(most) != most {
+                let violation = format!("{kind:?}: {least} is more than {most} {what}");
+                truth.violations.push(violation);
+            }
+        }
+    }
+
+    /// Clicks that were made, and those of them that were never sent.
+    pub(super) fn made_and_unsent(&self, kind: Kind) -> (Counter, Counter) {
+        let truth = self.lock();
+        let made = truth.made.get(&kind).copied().unwrap_or_default();
+        (made, made.since(sum(&truth.sent, kind)))
+    }
+
+    /// Takes note of what must not be.
+    pub(super) fn violated(&self, violation: String) {
+        self.lock().violations.push(violation);
+    }
+
+    /// What must not have been, first things first.
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Truth> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn join(counters: &mut BTreeMap<String, (Kind, Counter)>, kind: Kind, report: &Report) {
+    let (_, counter) = counters
+        .entry(report.topic.clone())
+        .or_insert((kind, Counter::ZERO));
+    *counter = counter.join(report.counter);
+}
+
+fn sum(counters: &BTreeMap<String, (Kind, Counter)>, kind: Kind) -> Counter {
+    let of_kind = counters.values().filter(|(of, _)| *of == kind);
+    of_kind.fold(Counter::ZERO, |sum, (_, counter)| {
+        sum.saturating_add(*counter)
+    })
+}

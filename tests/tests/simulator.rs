@@ -1,0 +1,53 @@
+//! A whole room in virtual time: over thousands of seeds the room shows every click once, and never one more.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use latchbus_tests::power::Promise;
+use latchbus_tests::seed;
+use latchbus_tests::simulator::{self, Outcome};
+
+/// Of each of two tests, which run side by side. `tests/run simulate` makes more.
+const SEEDS: u64 = 1_000;
+
+fn every_click_counts_once(seeds: core::ops::Range<u64>) {
+    let mut all = Outcome::default();
+    let seeds = seed::named().map_or(seeds, |seed| seed..seed + 1);
+    for seed in seeds {
+        match simulator::run(seed, Promise::Kept) {
+            Ok(outcome) => all += outcome,
+            Err(violation) => panic!("LATCHBUS_SEED={seed}: {violation}"),
+        }
+    }
+    eprintln!("{all}");
+    // Things did go wrong.
+    assert!(
+        all.crashes > all.seeds && all.kills > all.seeds && all.died > 0,
+        "{all}"
+    );
+}
+
+#[test]
+fn every_click_counts_once_over_the_first_thousand_seeds() {
+    every_click_counts_once(0..SEEDS);
+}
+
+#[test]
+fn every_click_counts_once_over_the_second_thousand_seeds() {
+    every_click_counts_once(SEEDS..2 * SEEDS);
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    for seed in 0..5 {
+        let run = || simulator::run(seed, Promise::Kept).unwrap();
+        assert_eq!(run(), run(), "seed {seed}");
+    }
+}
+
+/// Were this to fail, the tests above would prove nothing.
+#[test]
+fn control_commits_that_are_not_durable_lose_clicks() {
+    let wrong = (0..20).filter(|seed| simulator::run(*seed, Promise::NotDurable).is_err());
+    assert!(wrong.count() > 10);
+}
