@@ -1,6 +1,6 @@
 //! One peer's subscriptions, and the loop that serves them over a link.
 
-use core::{cmp::Reverse, mem, pin::pin, time::Duration};
+use core::{cmp::Reverse, future::poll_fn, mem, pin::pin, task::Poll, time::Duration};
 use std::{
     collections::{BinaryHeap, HashMap},
     sync::{Arc, Mutex},
@@ -222,19 +222,27 @@ impl Session {
             });
             let read = pin!(self.read(&mut receiver, &outbox));
             let (mut signal, mut read) = (OnBell::new(signal), OnBell::new(read));
+            let (mut write, mut reads_first) = (pin!(self.write(sender, &outbox)), false);
             select! {
                 biased;
                 ended = &mut signal => ended,
-                ended = async {
-                    // In any order: a peer that never stops sending must not keep the writing from its turn.
-                    select! {
-                        ended = &mut read => match ended {
-                            Ok(()) => Ended::Left,
-                            Err(error) => Ended::Receiver(error),
-                        },
-                        error = self.write(sender, &outbox) => Ended::Sender(error),
+                // Each is first every other time: a peer that never stops sending must not keep the writing from its
+                // turn, and an order of chance would make no two runs of a simulation the same.
+                ended = poll_fn(|cx| {
+                    reads_first = !reads_first;
+                    for reads in [reads_first, !reads_first] {
+                        if reads && let Poll::Ready(ended) = read.poll_unpin(cx) {
+                            return Poll::Ready(match ended {
+                                Ok(()) => Ended::Left,
+                                Err(error) => Ended::Receiver(error),
+                            });
+                        }
+                        if !reads && let Poll::Ready(error) = write.poll_unpin(cx) {
+                            return Poll::Ready(Ended::Sender(error));
+                        }
                     }
-                } => ended,
+                    Poll::Pending
+                }) => ended,
             }
         };
         outbox.end();
