@@ -39,7 +39,7 @@ fn every_click_counts_once_over_the_second_thousand_seeds() {
 
 #[test]
 fn a_seed_is_a_run() {
-    for seed in 0..5 {
+    for seed in 0..20 {
         let run = || simulator::run(seed, Promise::Kept).unwrap();
         assert_eq!(run(), run(), "seed {seed}");
     }

@@ -1,7 +1,11 @@
-//! A disk in memory whose power can fail at any operation: of what was not synchronised then, any part may have
-//! reached it, sector by sector.
+//! A disk in memory whose power can fail: of what was not synchronised then, any part may have reached it, sector by
+//! sector.
+//!
+//! It fails when it is to synchronise. That is as good as at any write before: whatever part of the writes can be on
+//! the disk then, can be there now. And it makes a seed a run, since a database may write its pages in any order.
 
 use core::ops::Range;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,15 +32,13 @@ struct State {
     capacity: Option<usize>,
     /// Says that it has synchronised, and has not.
     lies: bool,
-    /// Operations that have changed something, for the choice of a moment.
-    operations: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Power {
     #[default]
     On,
-    /// It fails after so many more changes.
+    /// It fails after it has synchronised so many more times.
     FailsAfter(u64),
     Off,
 }
@@ -58,9 +60,9 @@ impl Disk {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// The power fails at the change after this many.
-    pub fn fail_after(&self, changes: u64) {
-        self.lock().power = Power::FailsAfter(changes);
+    /// The power fails when it has synchronised so many times more and is to do so once again.
+    pub fn fail_after(&self, times: u64) {
+        self.lock().power = Power::FailsAfter(times);
     }
 
     /// The power fails now, if it has not before.
@@ -71,11 +73,6 @@ impl Disk {
     /// Whether the power has failed.
     pub fn is_off(&self) -> bool {
         self.lock().power == Power::Off
-    }
-
-    /// Changes so far, over the life of this handle's disk.
-    pub fn operations(&self) -> u64 {
-        self.lock().operations
     }
 
     /// There is room for so many bytes more than there are; none: for as many as one likes.
@@ -93,9 +90,20 @@ impl Disk {
     pub fn image(&self, random: &mut Rng) -> Vec<u8> {
         let state = self.lock();
         let mut image = state.synced.clone();
+        let seed = random.u64(..);
         // Nearly nothing, nearly everything, or anything between.
         let kept = [0.0, 0.1, 0.5, 0.9, 1.0][random.usize(..5)];
+        let mut times = BTreeMap::new();
         for change in &state.unsynced {
+            // Chance belongs to the place, not to the order of the writes.
+            let place = match change {
+                Change::Length(_) => usize::MAX,
+                Change::Write(offset, _) => *offset,
+            };
+            let time = times.entry(place).or_insert(0_u64);
+            *time += 1;
+            let mut random =
+                Rng::with_seed(seed ^ (place as u64).rotate_left(20) ^ time.rotate_left(50));
             match change {
                 Change::Length(length) if random.f64() < kept => image.resize(*length, 0),
                 Change::Length(_) => {}
@@ -134,26 +142,27 @@ fn put(image: &mut [u8], offset: usize, bytes: &[u8], part: Range<usize>) {
 
 impl State {
     fn read(&self, offset: usize, out: &mut [u8]) -> io::Result<()> {
-        if self.power == Power::Off {
-            return Err(no_power());
-        }
+        self.has_power()?;
         let bytes = self.seen.get(offset..offset + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
-    /// Counts a change; an error when the power fails before it.
-    fn change(&mut self) -> io::Result<()> {
+    fn has_power(&self) -> io::Result<()> {
+        match self.power {
+            Power::Off => Err(no_power()),
+            Power::On | Power::FailsAfter(_) => Ok(()),
+        }
+    }
+
+    /// Whether the power holds until it has synchronised.
+    fn may_synchronise(&mut self) -> io::Result<()> {
         self.power = match self.power {
             Power::FailsAfter(0) => Power::Off,
             Power::FailsAfter(more) => Power::FailsAfter(more - 1),
             power => power,
         };
-        if self.power == Power::Off {
-            return Err(no_power());
-        }
-        self.operations += 1;
-        Ok(())
+        self.has_power()
     }
 }
 
@@ -164,10 +173,8 @@ fn no_power() -> io::Error {
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
         let state = self.lock();
-        match state.power {
-            Power::Off => Err(no_power()),
-            _ => Ok(state.seen.len() as u64),
-        }
+        state.has_power()?;
+        Ok(state.seen.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -177,7 +184,7 @@ impl StorageBackend for Disk {
     fn set_len(&self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).unwrap();
         let mut state = self.lock();
-        state.change()?;
+        state.has_power()?;
         if length > state.seen.len() && state.capacity.is_some_and(|most| length > most) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -188,7 +195,7 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.lock();
-        state.change()?;
+        state.may_synchronise()?;
         if state.lies {
             return Ok(());
         }
@@ -210,7 +217,7 @@ impl StorageBackend for Disk {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).unwrap();
         let mut state = self.lock();
-        state.change()?;
+        state.has_power()?;
         // A file system that places what is written anew needs room for it, however long the file is.
         if state.capacity == Some(state.seen.len()) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -269,7 +276,9 @@ mod tests {
     fn without_power_nothing_is_done() {
         let disk = Disk::holding(vec![1; 512]);
         disk.fail_after(1);
+        disk.sync_data().unwrap();
         disk.write(0, &[2]).unwrap();
+        disk.sync_data().unwrap_err();
         disk.write(1, &[2]).unwrap_err();
         assert!(disk.is_off() && disk.len().is_err() && disk.read(0, &mut [0]).is_err());
         assert_eq!(images(&disk).len(), 2);

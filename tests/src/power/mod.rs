@@ -1,4 +1,4 @@
-//! Power cuts under a real bus: its traffic goes to a real store on a disk whose power fails at any operation, and
+//! Power cuts under a real bus: its traffic goes to a real store on a disk whose power fails at any moment, and
 //! what may be on the disk then is opened again, in many forms. Nothing that was acknowledged is missing, no batch
 //! is there in part, nobody was shown what is not there, and no revision is used twice.
 //!
@@ -169,7 +169,7 @@ impl Run {
         }
         // While it starts. Not while its file is made: that is done under another name.
         if self.outcome.cuts > 0 && self.random.u8(..6) == 0 {
-            self.disk.fail_after(self.random.u64(..12));
+            self.disk.fail_after(self.random.u64(..3));
         }
         let (bus, mut commits) = match self.open(&self.disk.clone()) {
             Ok(opened) => opened,
@@ -186,8 +186,7 @@ impl Run {
         let batches = self.random.usize(1..12);
         for batch in 0..batches {
             if batch + 1 == batches {
-                // About as many changes as a few commits make.
-                self.disk.fail_after(self.random.u64(..60));
+                self.disk.fail_after(self.random.u64(..4));
             }
             if !self.batch(&bus, &clients, &mut commits).await? {
                 break;

@@ -1,5 +1,6 @@
 //! A device from its start to its kill: the client's own state machine, with clicks, a file and a connection.
 
+use core::fmt::Arguments;
 use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,8 +8,8 @@ use fastrand::Rng;
 use latchbus_bus::Backoff;
 use latchbus_core::clicks::{Color, Counter};
 use latchbus_device::device::{Device, Record, Report};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Kind, Ledger};
 use super::link::{Link, Told};
@@ -31,7 +32,7 @@ pub(super) struct Body {
     pub(super) ledger: Arc<Ledger>,
     pub(super) trace: Arc<Trace>,
     /// No more clicks.
-    pub(super) quiet: watch::Receiver<bool>,
+    pub(super) quiet: CancellationToken,
 }
 
 /// One life. Aborting its task is a kill.
@@ -74,11 +75,11 @@ impl Life {
 
     /// Lives until its clicks are told and it is quiet.
     pub(super) async fn live(mut self) {
-        let mut quiet = self.body.quiet.clone();
+        let quiet = self.body.quiet.clone();
         loop {
             self.save().await;
             self.report().await;
-            let is_quiet = *quiet.borrow_and_update();
+            let is_quiet = quiet.is_cancelled();
             if is_quiet && self.is_told() {
                 return;
             }
@@ -87,7 +88,7 @@ impl Life {
                 told = next_of(&mut self.link) => self.take(told),
                 () = sleep_until(self.connect_at), if self.link.is_none() => self.connect(),
                 () = sleep_until(self.next_click), if !is_quiet => self.click(),
-                _ = quiet.changed(), if !is_quiet => {}
+                () = quiet.cancelled(), if !is_quiet => {}
             }
         }
     }
@@ -147,7 +148,14 @@ impl Life {
         }
     }
 
+    fn note(&self, what: Arguments<'_>) {
+        self.body
+            .trace
+            .note(format_args!("{} {what}", self.body.name));
+    }
+
     fn connect(&mut self) {
+        self.note(format_args!("connects"));
         let base = format!("clicks/{}/{}", self.body.kind.room(), self.body.name);
         let server = &self.body.server;
         self.link = match self.body.mqtt {
@@ -169,6 +177,7 @@ impl Life {
     }
 
     fn lose(&mut self) {
+        self.note(format_args!("has no connection"));
         self.device.away();
         self.link = None;
         self.given = None;
@@ -176,6 +185,7 @@ impl Life {
     }
 
     fn take(&mut self, told: Told) {
+        self.note(format_args!("{told:?}"));
         let random = &mut self.random;
         match told {
             Told::Ready => {

@@ -83,6 +83,7 @@ impl Link {
             start: Start::Snapshot,
             pace: None,
             group: None,
+            durable: false,
         };
         Self::Messages(Messages {
             peer,

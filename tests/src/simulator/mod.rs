@@ -27,9 +27,9 @@ use fastrand::Rng;
 use latchbus_bus::Clock;
 use latchbus_core::clicks::Counter;
 use tokio::runtime::Builder;
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use self::ledger::{Kind, Ledger};
 use self::life::{Body, Life};
@@ -113,7 +113,8 @@ struct World {
     server: Arc<Server>,
     ledger: Arc<Ledger>,
     trace: Arc<Trace>,
-    quiet: watch::Sender<bool>,
+    /// Not a `watch`: that wakes its receivers in an order of its own chance.
+    quiet: CancellationToken,
     bodies: Vec<Body>,
     lives: JoinSet<()>,
     alive: Vec<AbortHandle>,
@@ -148,7 +149,7 @@ impl World {
             Arc::clone(&ledger),
             Arc::clone(&trace),
         );
-        let (server, (quiet, quiets)) = (Arc::new(server), watch::channel(false));
+        let (server, quiet) = (Arc::new(server), CancellationToken::new());
         let bodies = (0..2 * DEVICES).map(|n| {
             let kind = if n < DEVICES {
                 Kind::Stored
@@ -164,7 +165,7 @@ impl World {
                 server: Arc::clone(&server),
                 ledger: Arc::clone(&ledger),
                 trace: Arc::clone(&trace),
-                quiet: quiets.clone(),
+                quiet: quiet.clone(),
             }
         });
         Self {
@@ -208,7 +209,7 @@ impl World {
     async fn act(&mut self) {
         match self.random.u8(..12) {
             0..2 => {
-                let (after, down) = (self.random.u64(..40), self.random.u64(..3_000));
+                let (after, down) = (self.random.u64(..3), self.random.u64(..3_000));
                 self.server.crash(after).await;
                 self.outcome.crashes += 1;
                 sleep(Duration::from_millis(down)).await;
@@ -250,7 +251,7 @@ impl World {
         self.server.crash(0).await;
         self.outcome.crashes += 1;
         self.server.start();
-        self.quiet.send_replace(true);
+        self.quiet.cancel();
         let lives = core::mem::take(&mut self.lives);
         let told = timeout(QUIET_WITHIN, all(lives)).await;
         match told {

@@ -121,7 +121,7 @@ impl Server {
         *lock(&self.life) = Some(Life { bus, mqtt, tasks });
     }
 
-    /// Its power fails, after a few more changes of the disk if there are any soon. What is left on the disk is any
+    /// Its power fails, after the disk has synchronised a few times more if it does so soon. What is left on the disk is any
     /// part of what was not synchronised.
     pub(super) async fn crash(&self, after: u64) {
         let disk = self.disk();
