@@ -34,6 +34,13 @@ pub enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Repair the store.
+    Repair {
+        /// The settings file.
+        config: Option<PathBuf>,
+        /// What the flags set.
+        flags: Box<Layer>,
+    },
     /// Print this and leave.
     Print(String),
 }
@@ -142,6 +149,9 @@ struct Serve {
     /// Rooms that are shown before their first click [default: main] [env: LATCHBUS_ROOMS]
     #[arg(long, value_name = "ROOM", value_delimiter = ',')]
     rooms: Option<Vec<Room>>,
+    /// Save what can be saved of a damaged store, say what was lost, and leave; the damaged file is kept
+    #[arg(long, conflicts_with = "ephemeral")]
+    repair: bool,
 }
 
 /// Reads the command line, the program's own name first.
@@ -188,6 +198,7 @@ impl From<Serve> for Command {
             allow_origins,
             allow_hosts,
             rooms,
+            repair,
         } = serve;
         let flags = Layer {
             http,
@@ -201,9 +212,10 @@ impl From<Serve> for Command {
             rooms,
             ..Layer::default()
         };
-        Self::Serve {
-            config,
-            flags: Box::new(flags),
+        let flags = Box::new(flags);
+        match repair {
+            true => Self::Repair { config, flags },
+            false => Self::Serve { config, flags },
         }
     }
 }

@@ -36,6 +36,10 @@ fn run() -> Result<(), String> {
             let ended = backup::import::run(place(into)?, &file);
             ended.map_err(|error| failure::one_line(error.as_ref()))
         }
+        Command::Repair { config, flags } => {
+            let report = server::repair(&settings(config, *flags)?);
+            print(&report.map_err(|error| failure::one_line(error.as_ref()))?)
+        }
         Command::Serve { config, flags } => {
             let settings = settings(config, *flags)?;
             server::run(settings).map_err(|error| failure::one_line(error.as_ref()))

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::{io, process};
 
 use anyhow::Context as _;
-use latchbus_bus::{Bus, StoreKind};
+use latchbus_bus::{Bus, OpenError, StoreError, StoreKind};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -44,11 +44,44 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
+/// Saves what can be saved of a damaged store: what was done, in lines.
+///
+/// # Errors
+/// When it is beyond repair, or cannot be reached. It is then as it was.
+pub fn repair(settings: &Settings) -> anyhow::Result<String> {
+    let StoreKind::Directory(directory) = &settings.bus.store else {
+        anyhow::bail!("nothing is stored, so there is nothing to repair");
+    };
+    let repaired = latchbus_bus::repair(directory)
+        .with_context(|| format!("cannot repair the store in {}", directory.display()))?;
+    Ok(match repaired {
+        Some(repaired) => format!("{repaired}\n"),
+        None => format!("{}: nothing is wrong\n", directory.display()),
+    })
+}
+
+/// What can be done about a store that is damaged.
+fn with_advice(error: OpenError) -> anyhow::Error {
+    let is_damaged = matches!(
+        &error,
+        OpenError::Store {
+            source: StoreError::Corrupted { .. } | StoreError::Damaged { .. },
+            ..
+        }
+    );
+    let error = anyhow::Error::new(error);
+    match is_damaged {
+        true => error
+            .context("nothing was changed; try `latchbus --repair`, which keeps the damaged file"),
+        false => error,
+    }
+}
+
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let bound_http = Bound::bind(settings.http, "HTTP")?;
     let bound_mqtt = Bound::bind(settings.mqtt, "MQTT")?;
     let store = settings.bus.store.clone();
-    let bus = Bus::open(settings.bus.clone())?;
+    let bus = Bus::open(settings.bus.clone()).map_err(with_advice)?;
     let mut signals = Signals::listen().context("cannot wait for signals")?;
     let http_listener = bound_http.map(|bound| bound.listen("HTTP")).transpose()?;
     let mqtt_listener = bound_mqtt.map(|bound| bound.listen("MQTT")).transpose()?;
@@ -56,7 +89,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     match store {
         StoreKind::Memory => info!("nothing is kept over a restart"),
         StoreKind::Directory(path) => {
-            info!(directory = %path.display(), loaded = bus.metrics().loaded.get(), "store opened");
+            let metrics = bus.metrics();
+            info!(
+                directory = %path.display(),
+                loaded = metrics.loaded.get(),
+                millis = metrics.load_micros.get() / 1_000,
+                bytes = metrics.store_bytes.get(),
+                "store opened"
+            );
         }
     }
     let addresses = [address(&http_listener), address(&mqtt_listener)];

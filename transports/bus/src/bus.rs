@@ -11,6 +11,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex, Weak},
+    time::Instant,
 };
 
 use latchbus_core::clicks::DEFAULT_MAX_LIVE;
@@ -22,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, Peer, ReservedTopics};
 use crate::backup::{Export, Record};
 use crate::clock::Clock;
-use crate::commits::{Commits, Health, QUEUE};
+use crate::commits::{Commits, QUEUE};
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
@@ -243,6 +245,7 @@ impl Bus {
             .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let metrics = Arc::new(Metrics::default());
         let epoch = random.u64(1..=u64::from(u32::MAX));
+        let began = Instant::now();
         let (store, mut loaded) = match open(epoch)? {
             Some((store, loaded)) => (Some(store), loaded),
             None => {
@@ -254,6 +257,7 @@ impl Bus {
             }
         };
         let ceiling = loaded.ceiling;
+        (metrics.loaded).set((loaded.items.len() + loaded.devices.len()) as u64);
         let notes = mem::take(&mut loaded.notes);
         loaded.notes_stored = notes.len() as u64;
         let clock = options.clock.clone();
@@ -265,6 +269,7 @@ impl Bus {
             loaded,
             random.u32(..),
         );
+        metrics.load_micros.set(began.elapsed().as_micros() as u64);
         let pipeline = Arc::new(Mutex::new(pipeline));
         let (writer, commits) = match store {
             None => {
@@ -273,6 +278,7 @@ impl Bus {
                 (None, None)
             }
             Some(store) => {
+                metrics.store_bytes.set(store.sizes().bytes);
                 let (queue, jobs) = mpsc::channel(QUEUE);
                 let health = Arc::new(Health::default());
                 let mut commits = Commits::new(

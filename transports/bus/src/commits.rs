@@ -9,10 +9,10 @@ use std::{
 };
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
 
 use crate::backup::{Export, Record};
 use crate::bus::{Accepted, Queued};
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Plan};
 use crate::refusal::PublishRefused;
@@ -80,13 +80,6 @@ pub(crate) struct Commits {
     given_up: bool,
 }
 
-/// Whether commits succeed.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    /// Why the last one failed.
-    failure: Mutex<Option<String>>,
-}
-
 #[derive(Debug, Default)]
 struct Batch {
     /// When it was begun, in Unix milliseconds.
@@ -116,13 +109,6 @@ pub enum Finished {
     Overtaken,
     /// It was the last. The store is closed.
     Closed,
-}
-
-impl Health {
-    /// The reason of the failure, if there is one.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        lock(&self.failure).clone().map_or(Ok(()), Err)
-    }
 }
 
 impl Batch {
@@ -303,28 +289,24 @@ impl Commits {
             return Ok(());
         }
         let begun = Instant::now();
+        self.health.begin();
         let result = self.store.commit(&commit);
-        self.metrics
-            .commit_micros
-            .add(begun.elapsed().as_micros() as u64);
-        let Err(failure) = &result else {
-            self.doubt = batch.base.is_some();
-            if let Some(ceiling) = commit.ceiling {
-                self.ceiling = ceiling;
-                self.shared.set_ceiling(ceiling);
-            }
-            self.metrics.commits.add(1);
-            if lock(&self.health.failure).take().is_some() {
-                info!("the store works again");
-            }
-            return Ok(());
-        };
-        self.metrics.commits_failed.add(1);
-        let text = failure.to_string();
-        if lock(&self.health.failure).replace(text).is_none() {
-            error!(%failure, "the store has failed; nothing is acknowledged until it works");
+        self.metrics.commit_time.record(begun.elapsed());
+        if let Err(failure) = &result {
+            self.metrics.commits_failed.add(1);
+            self.health
+                .fail(failure.to_string(), batch.answers.len() + self.jobs.len());
+            return result;
         }
-        result
+        self.health.succeed();
+        self.metrics.commits.add(1);
+        self.metrics.store_bytes.set(self.store.sizes().bytes);
+        self.doubt = batch.base.is_some();
+        if let Some(ceiling) = commit.ceiling {
+            self.ceiling = ceiling;
+            self.shared.set_ceiling(ceiling);
+        }
+        Ok(())
     }
 
     /// Leaves the batch and all that follow uncommitted and unanswered: the bus closes, and the store fails.

@@ -47,6 +47,8 @@ mod durable;
 mod expiring;
 pub mod faulty;
 mod group;
+mod health;
+mod histogram;
 mod json;
 mod link;
 pub mod memory;
@@ -76,12 +78,13 @@ pub use bus::{
     SessionLimits, StoreKind,
 };
 pub use clock::Clock;
+pub use histogram::Histogram;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 pub use message::{Delivery, Encoding, Payload, Properties, Publish};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 pub use session::{Ended, Session};
-pub use store::StoreError;
+pub use store::{Repaired, StoreError, repair};
 pub use subscription::Subscription;
 pub use wake::Wake;

@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use latchbus_core::hub::Counts;
 
+use crate::Histogram;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -81,10 +83,14 @@ pub struct Metrics {
     pub commits: Counter,
     /// Commits that failed and were tried again.
     pub commits_failed: Counter,
-    /// Microseconds that commits took, in sum.
-    pub commit_micros: Counter,
-    /// Topics and devices that were loaded at the start.
+    /// How long commits took, those that failed too.
+    pub commit_time: Histogram,
+    /// Bytes of the store on disk.
+    pub store_bytes: Gauge,
+    /// Values, clears, events and devices that were loaded at the start.
     pub loaded: Gauge,
+    /// Microseconds that loading took, until everything was in the hub.
+    pub load_micros: Gauge,
 }
 
 impl Metrics {

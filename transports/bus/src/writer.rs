@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backup::{Export, Record};
 use crate::bus::{Accepted, Queued, Receipt};
-use crate::commits::{Commits, Finished, Health, Job};
+use crate::commits::{Commits, Finished, Job};
+use crate::health::Health;
 use crate::refusal::PublishRefused;
 use crate::{Note, Publish};
 
@@ -93,6 +94,7 @@ impl Writer {
     }
 
     pub(crate) fn tick(&self) {
+        self.health.watch();
         // A full queue has messages in it: the tick can wait for the next second.
         let _full_or_closed = self.queue.try_send(Job::Tick);
     }

@@ -5,7 +5,7 @@ use core::fmt::{Display, Write as _};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use latchbus_bus::Peer;
+use latchbus_bus::{Histogram, Peer};
 use latchbus_core::hub::Hub;
 
 use super::App;
@@ -24,7 +24,6 @@ fn text(app: &App) -> String {
     let (metrics, hub, mqtt) = (bus.metrics(), bus.hub_counts(), app.0.mqtt.metrics());
     let (kept, subscriptions) = bus.read(|hub: &Hub<_>| (hub.places_taken(), hub.subscriptions()));
     let lost = bus.lost();
-    let commit_seconds = metrics.commit_micros.get() as f64 / 1e6;
 
     let mut out = Page::default();
     out.family("build_info", "gauge", "The version of this program.");
@@ -156,10 +155,25 @@ fn text(app: &App) -> String {
         "Commits that failed and were tried again.",
         metrics.commits_failed.get(),
     );
-    out.counter(
-        "store_commit_seconds_total",
-        "Time that commits took.",
-        commit_seconds,
+    out.histogram(
+        "store_commit_seconds",
+        "How long commits to the store took, those that failed too.",
+        &metrics.commit_time,
+    );
+    out.gauge(
+        "store_bytes",
+        "The size of the store on disk.",
+        metrics.store_bytes.get(),
+    );
+    out.gauge(
+        "store_loaded",
+        "Values, clears, events and devices that were loaded at the start.",
+        metrics.loaded.get(),
+    );
+    out.gauge(
+        "store_load_seconds",
+        "How long that took.",
+        metrics.load_micros.get() as f64 / 1e6,
     );
 
     out.gauge(
@@ -242,6 +256,20 @@ impl Page {
     fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "counter", help);
         self.sample(name, "", value);
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.family(name, "histogram", help);
+        let bucket = format!("{name}_bucket");
+        for (bound, count) in histogram.cumulative() {
+            let label = format!("{{le=\"{}\"}}", bound.as_secs_f64());
+            self.sample(&bucket, &label, count);
+        }
+        let count = histogram.count();
+        self.sample(&bucket, "{le=\"+Inf\"}", count);
+        let sum = format!("{name}_sum");
+        self.sample(&sum, "", histogram.sum().as_secs_f64());
+        self.sample(&format!("{name}_count"), "", count);
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str) {

@@ -120,6 +120,7 @@ impl Store for MemoryStore {
                 .find(|(_, (_, item))| matches!(item, Item::Event(_)))
                 .map(|(rev, _)| *rev),
             notes: tables.notes.len() as u64,
+            bytes: 0,
         }
     }
 }

@@ -12,13 +12,16 @@
 //! - The **ceiling** is a revision that the hub does not go beyond without a commit. A start goes on behind it, so
 //!   that no revision is used twice, whatever was lost.
 
+mod check;
 mod disk;
 #[cfg(any(test, feature = "simulation"))]
 mod memory;
 mod redb;
+mod repair;
 
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::memory::MemoryStore;
+pub use self::repair::{Repaired, repair};
 pub(crate) use self::{disk::Disk, redb::RedbStore};
 
 use core::{fmt, num::NonZeroU64};
@@ -181,6 +184,8 @@ pub(crate) struct Sizes {
     /// The oldest event that is owed.
     pub(crate) oldest_event: Option<u64>,
     pub(crate) notes: u64,
+    /// Bytes on disk.
+    pub(crate) bytes: u64,
 }
 
 /// The hub may use so many revisions after those of a commit before the next has to raise the ceiling.
@@ -234,6 +239,12 @@ pub enum StoreError {
     Damaged {
         /// Where.
         table: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Bytes of the file have changed since they were written, or are missing. Nothing was changed.
+    #[error("the file is damaged: {reason}")]
+    Corrupted {
         /// What is wrong.
         reason: String,
     },

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Change, Commit, Disk, Item, Loaded, Sizes, Store, StoreError, StoredNote, StoredValue,
 };
-use crate::rooms::PRESS_IDS as PRESS_ID_SLOTS;
+use crate::rooms::{PRESS_IDS as PRESS_ID_SLOTS, Record};
 
 /// The layout that this program writes, and reads.
 const FORMAT: u64 = 3;
@@ -124,13 +124,15 @@ impl RedbStore {
         epoch: u64,
         tombstones: usize,
     ) -> Result<(Self, Loaded), StoreError> {
+        disk.check()?;
         let database = disk.open()?;
         let mut begun = None;
         write(&database, disk.durability, |tables| {
             begun = Some((begin(tables, epoch)?, tables.sizes()?));
             Ok(())
         })?;
-        let ((meta, loaded), sizes) = begun.ok_or(StoreError::Closed)?;
+        let ((meta, loaded), mut sizes) = begun.ok_or(StoreError::Closed)?;
+        sizes.bytes = disk.bytes();
         let store = Self {
             disk,
             database: Some(database),
@@ -170,6 +172,7 @@ impl RedbStore {
             sizes = tables.sizes()?;
             Ok(())
         })?;
+        sizes.bytes = self.disk.bytes();
         (self.meta, self.sizes) = (meta, sizes);
         Ok(())
     }
@@ -244,6 +247,59 @@ fn begin(tables: &mut Tables<'_>, epoch: u64) -> Result<(Meta, Loaded), StoreErr
     (meta.ceiling, meta.doubt, meta.events) = (loaded.ceiling, 0, 0);
     meta.write(before, tables)?;
     Ok((meta, loaded))
+}
+
+/// Reads all records.
+pub(super) fn look(database: &Database) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(failed)?;
+    {
+        let tables = Tables::open(&transaction)?;
+        let found = Meta::read(&tables.meta)?.format;
+        if ![0, EARLIER_FORMAT, FORMAT].contains(&found) {
+            let known = FORMAT;
+            return Err(StoreError::Version { found, known });
+        }
+        load(&tables)?;
+    }
+    transaction.abort().map_err(failed)
+}
+
+/// What there is after [`salvage`].
+#[derive(Debug, Default)]
+pub(super) struct Salvaged {
+    /// By table.
+    pub(super) left_out: Vec<(&'static str, u64)>,
+    pub(super) kept: Vec<(&'static str, u64)>,
+}
+
+/// Takes out the records that cannot be read, and gives what is left a new epoch.
+pub(super) fn salvage(database: &Database, epoch: u64) -> Result<Salvaged, StoreError> {
+    let mut salvaged = Salvaged::default();
+    write(database, Durability::Immediate, |tables| {
+        let before = Meta::read(&tables.meta)?;
+        let mut meta = before;
+        if meta.format == FORMAT {
+            meta.epoch = epoch;
+        }
+        meta.write(before, tables)?;
+        let counts = tables.counts()?;
+        let reads = |value: &[u8]| decode::<StoredValue>("", value).is_ok();
+        (tables.values)
+            .retain(|_, topic| decode::<Topic>("", topic).is_ok())
+            .map_err(failed)?;
+        (tables.events)
+            .retain(|_, (_, event)| reads(event))
+            .map_err(failed)?;
+        (tables.devices)
+            .retain(|_, device| decode::<Record>("", device).is_ok())
+            .map_err(failed)?;
+        salvaged.kept = tables.counts()?.to_vec();
+        let both = counts.iter().zip(&salvaged.kept);
+        let gone = both.map(|((table, before), (_, after))| (*table, before - after));
+        salvaged.left_out = gone.filter(|(_, records)| *records > 0).collect();
+        Ok(())
+    })?;
+    Ok(salvaged)
 }
 
 /// Turns format 2 into this one, and says which revision is the newest.
@@ -380,7 +436,18 @@ impl<'t> Tables<'t> {
         Ok(Sizes {
             oldest_event: self.oldest_event()?,
             notes: self.notes.len().map_err(failed)?,
+            bytes: 0,
         })
+    }
+
+    /// The records of each table that holds what was published or counted.
+    fn counts(&self) -> Result<[(&'static str, u64); 4], StoreError> {
+        Ok([
+            ("values", self.values.len().map_err(failed)?),
+            ("events", self.events.len().map_err(failed)?),
+            ("devices", self.devices.len().map_err(failed)?),
+            ("notes", self.notes.len().map_err(failed)?),
+        ])
     }
 
     fn oldest_event(&self) -> Result<Option<u64>, StoreError> {
@@ -571,14 +638,13 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::{fs, path::Path};
 
     use latchbus_core::clicks::Counter;
     use latchbus_core::hub::EarlierLife;
 
-    use crate::rooms::Record;
     use crate::store::HEADROOM;
 
     const FILE: &str = "latchbus.redb";
@@ -586,6 +652,20 @@ mod tests {
 
     fn open(directory: &Path) -> Result<(RedbStore, Loaded), StoreError> {
         RedbStore::open(Disk::directory(directory)?, EPOCH, 2)
+    }
+
+    /// A record that no program has written.
+    pub(in crate::store) fn put_nonsense(directory: &Path) {
+        let database = Database::open(directory.join(FILE)).unwrap();
+        write(&database, Durability::Immediate, |tables| {
+            let nonsense = [0xFF_u8; 40];
+            tables
+                .values
+                .insert("nonsense", nonsense.as_slice())
+                .unwrap();
+            Ok(())
+        })
+        .unwrap();
     }
 
     fn keep<'a>(topic: &'a str, rev: u64, history: u16) -> Change<'a> {
