@@ -1,7 +1,8 @@
 //! The rules by which the client uses rumqttc, each against our server, mosquitto and rumqttd.
 //!
 //! mosquitto is started where it is installed. rumqttd takes minutes to build: it is started where
-//! `LATCHBUS_RUMQTTD` names the program of `tests/mqtt/rumqttd`. With `CI=true` a missing peer fails.
+//! `LATCHBUS_RUMQTTD` names the program of `tests/mqtt/rumqttd`, as `tests/run` does. With `CI=true` a missing
+//! peer fails, there or here.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
