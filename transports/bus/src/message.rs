@@ -150,8 +150,8 @@ impl Payload {
         (publish.topic, payload)
     }
 
-    /// A payload that was stored.
-    pub(crate) fn restore(
+    /// A payload that was stored, of a client that is not known any more.
+    pub fn restore(
         bytes: Bytes,
         qos: u8,
         expires_at: Option<NonZeroU64>,

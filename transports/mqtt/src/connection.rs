@@ -1,7 +1,7 @@
 //! One connection of a session: bytes and events in, requests and bytes out, without I/O.
 
 mod publishing;
-mod subscribing;
+pub(crate) mod subscribing;
 
 use core::num::NonZeroU16;
 use core::time::Duration;
@@ -19,6 +19,7 @@ use crate::decode::Decoder;
 use crate::encode::{self, Ack, Welcome};
 use crate::outgoing::{Aliases, Message, Wire};
 use crate::packet::{Packet, Service, Version, Will};
+use crate::record::{Note, Part, SessionRecord, WillRecord};
 use crate::session::{Release, Session};
 use crate::{Connect, Reason, Violation};
 
@@ -89,6 +90,10 @@ pub struct Connection {
     /// Asked of the bus and not answered; bounded by the requests that the bus takes unanswered.
     subscribes: VecDeque<Subscribing>,
     unsubscribes: VecDeque<Unsubscribing>,
+    /// The revision of the hub, before the requests that are asked now.
+    revision: u64,
+    /// When it is to be noted how far the subscriptions have come.
+    mark_at: Option<Instant>,
     /// What the client's topic aliases stand for.
     aliases: HashMap<NonZeroU16, TopicName<String>>,
     problem_information: bool,
@@ -119,9 +124,14 @@ pub struct Remains {
     pub session_expiry: Duration,
     /// What is to be published.
     pub will: Option<Will>,
+    /// What is still to be stored.
+    pub notes: Vec<Note>,
     /// Messages that were not sent because they are larger than the client accepts.
     pub too_large: u64,
 }
+
+/// How often it is noted how far the subscriptions of a session that is kept on disk have come.
+const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Accepts a client: the first output is its CONNACK, followed by what an earlier connection of the
@@ -186,6 +196,8 @@ impl Connection {
             unanswered: 0,
             subscribes: VecDeque::new(),
             unsubscribes: VecDeque::new(),
+            revision: 0,
+            mark_at: None,
             aliases: HashMap::new(),
             problem_information: connect.problem_information,
             origin: 0,
@@ -202,6 +214,71 @@ impl Connection {
         self.origin = client;
         self.wire.epoch = epoch;
         self
+    }
+
+    /// Says that there is a disk. What the client would miss after a restart is written down as
+    /// [notes](Self::take_notes), if its session outlives its connection, and the will in any case.
+    #[must_use]
+    pub fn on_disk(mut self) -> Self {
+        let durable = !self.session_expiry.is_zero();
+        let was_durable = self.session.ledger.is_durable();
+        self.session.ledger.set_durable(durable);
+        if was_durable && !durable {
+            self.session.ledger.note(Note::ForgetAll);
+            self.session.outgoing.open_all();
+        }
+        if durable {
+            self.session.ledger.note(Part::Session.keep(&SessionRecord {
+                expiry_secs: self.session_expiry.as_secs(),
+                ends_at: None,
+            }));
+        }
+        let will = self.will.as_ref();
+        let will = will.map(|will| Part::Will.keep(&WillRecord::new(will, None)));
+        if durable || will.is_some() {
+            self.session
+                .ledger
+                .note(will.unwrap_or(Part::Will.forget()));
+        }
+        self
+    }
+
+    /// Sets the revision of the hub, before [`poll_request`](Self::poll_request): a subscription without
+    /// retained messages begins there, as far as a restart is concerned.
+    pub fn set_revision(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
+    /// Whether [`take_notes`](Self::take_notes) has something.
+    pub fn has_notes(&self) -> bool {
+        let ledger = &self.session.ledger;
+        let outgoing = &self.session.outgoing;
+        ledger.has_notes() || (ledger.is_durable() && ledger.is_ready() && outgoing.has_notes())
+    }
+
+    /// What is to be stored next, in one step; nothing while an earlier batch is not answered with
+    /// [`notes_stored`](Self::notes_stored). Answers and messages that depend on it wait.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        let Session {
+            outgoing, ledger, ..
+        } = &mut self.session;
+        if ledger.is_ready() {
+            outgoing.note(ledger);
+        }
+        ledger.take()
+    }
+
+    /// What is to be stored in one step with a publish, of which `id` is the request: that a QoS 2 message has
+    /// come and is not to be taken for a new one, over any restart.
+    pub fn note_of(&self, id: Option<u64>) -> Option<Note> {
+        let arrived = self::publishing::qos_2(id?)?;
+        (self.session.ledger.is_durable()).then(|| Part::Incoming(arrived).keep(&()))
+    }
+
+    /// The last batch of notes is on disk.
+    pub fn notes_stored(&mut self) {
+        self.session.outgoing.stored();
+        self.session.ledger.stored(&mut self.out);
     }
 
     /// Sets the time of day, in milliseconds since the Unix epoch: from it follows what is left of the time
@@ -231,6 +308,10 @@ impl Connection {
                     return Ok(Progress::Left);
                 }
                 packet => {
+                    let acknowledges = matches!(packet, Packet::Acknowledged(_));
+                    if acknowledges && self.session.ledger.is_durable() {
+                        self.mark_at.get_or_insert(now + MARK_INTERVAL);
+                    }
                     if let Some(request) = self.note(|this| this.handle(packet))? {
                         return Ok(Progress::Request(request));
                     }
@@ -252,6 +333,11 @@ impl Connection {
                     return;
                 };
                 let own = options.no_local && delivery.payload.origin() == self.origin;
+                if self.session.ledger.is_durable()
+                    && !self.session.ledger.bring(subscription, delivery.rev)
+                {
+                    return;
+                }
                 // That the time of a value is over is no message (MQTT 5 §3.3.2.3.3).
                 if own || delivery.payload.is_expiry() {
                     return;
@@ -267,7 +353,10 @@ impl Connection {
                 let outgoing = &mut self.session.outgoing;
                 let fits = match qos {
                     0 => message.encode(Service::Zero, false, &mut self.wire, &mut self.out),
-                    qos => outgoing.publish(qos, message, &mut self.wire, &mut self.out),
+                    qos => {
+                        let durable = self.session.ledger.is_durable();
+                        outgoing.publish(qos, message, &mut self.wire, &mut self.out, durable)
+                    }
                 };
                 self.too_large += u64::from(!fits);
             }
@@ -298,7 +387,10 @@ impl Connection {
     /// Moves what is to be written into `bytes`, which is empty.
     pub fn take_output(&mut self, bytes: &mut BytesMut) {
         let room = self.bounds.write_bytes;
-        (self.session.outgoing).resend(self.window, &mut self.wire, room, &mut self.out);
+        let Session {
+            outgoing, ledger, ..
+        } = &mut self.session;
+        outgoing.resend(self.window, &mut self.wire, room, &mut self.out, ledger);
         core::mem::swap(&mut self.out, bytes);
     }
 
@@ -309,20 +401,29 @@ impl Connection {
 
     /// Whether the client takes its answers so slowly that no more of its packets should be read.
     pub fn is_clogged(&self) -> bool {
-        self.out.len() >= self.bounds.write_bytes.saturating_mul(4)
+        let waiting = self.out.len() + self.session.ledger.waiting_bytes();
+        waiting >= self.bounds.write_bytes.saturating_mul(4)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub fn deadline(&self) -> Option<Instant> {
+        let silence = self.silent_from();
+        [silence, self.mark_at].into_iter().flatten().min()
+    }
+
+    fn silent_from(&self) -> Option<Instant> {
         Some(self.heard + self.keep_alive?)
     }
 
-    /// Looks whether the client was silent for too long.
+    /// Looks whether the client was silent for too long, and notes how far its subscriptions have come.
     ///
     /// # Errors
     /// When it was: the connection is to end.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Violation> {
-        let silent = self.deadline().is_some_and(|deadline| now >= deadline);
+        if self.mark_at.take_if(|at| *at <= now).is_some() {
+            self.session.mark();
+        }
+        let silent = self.silent_from().is_some_and(|from| now >= from);
         self.note(|_| {
             if silent {
                 Err(Violation::KeepAlive)
@@ -346,7 +447,9 @@ impl Connection {
     /// Ends the connection. The bus has answered all requests that it is going to answer.
     pub fn end(mut self) -> Remains {
         self.session.settle();
+        let notes = self.session.end_notes();
         Remains {
+            notes,
             session: self.session,
             session_expiry: self.session_expiry,
             will: self.will,
@@ -363,23 +466,33 @@ impl Connection {
     }
 
     fn handle(&mut self, packet: Packet) -> Result<Option<Request>, Violation> {
-        let outgoing = &mut self.session.outgoing;
+        let Session {
+            outgoing,
+            ledger,
+            incoming,
+            ..
+        } = &mut self.session;
         match packet {
             Packet::Publish(publish) => return self.publish(publish),
             Packet::Subscribe { id, filters } => return self.subscribe(id, filters),
             Packet::Unsubscribe { id, filters } => return Ok(self.unsubscribe(id, filters)),
-            Packet::Acknowledged(id) => outgoing.acknowledged(id),
+            Packet::Acknowledged(id) => outgoing.acknowledged(id, ledger),
             Packet::Received { id, refused } => {
-                outgoing.received(id, refused, self.version, &mut self.out);
+                outgoing.received(id, refused, self.version, &mut self.out, ledger);
             }
-            Packet::Complete(id) => outgoing.completed(id),
+            Packet::Complete(id) => outgoing.completed(id, ledger),
             Packet::Release(id) => {
-                let reason = match self.session.incoming.release(id) {
+                let reason = match incoming.release(id) {
                     Release::Released => Reason::SUCCESS,
                     Release::Unknown => Reason::PACKET_IDENTIFIER_NOT_FOUND,
                     Release::TooEarly => return Err(Violation::Protocol("PUBREL before PUBREC")),
                 };
-                encode::ack(Ack::Pubcomp, self.version, id, reason, &mut self.out);
+                if ledger.is_durable() {
+                    // Also where it is not known: it may be on disk still.
+                    ledger.note(Part::Incoming(id).forget());
+                }
+                let out = ledger.after_notes(&mut self.out);
+                encode::ack(Ack::Pubcomp, self.version, id, reason, out);
             }
             Packet::Ping => encode::pong(&mut self.out),
             Packet::Disconnect { .. } => {}

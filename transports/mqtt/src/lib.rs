@@ -48,11 +48,14 @@ mod decode;
 mod encode;
 #[doc(hidden)]
 pub mod fuzz;
+mod ledger;
 mod opening;
 mod outgoing;
 mod packet;
 mod properties;
 mod reason;
+mod record;
+pub mod restore;
 pub mod server;
 mod session;
 
@@ -61,4 +64,5 @@ pub use encode::refusal;
 pub use opening::{Opening, opening};
 pub use packet::{Connect, Version, Will};
 pub use reason::{Reason, Violation};
+pub use record::Note;
 pub use session::Session;

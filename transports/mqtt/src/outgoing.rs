@@ -9,17 +9,21 @@ use latchbus_bus::{Delivery, Encoding};
 
 use crate::Reason;
 use crate::encode::{self, Ack};
+use crate::ledger::Ledger;
 use crate::packet::{Options, Service, Version};
 use crate::properties::{Added, write_said};
+use crate::record::{MessageRecord, OutgoingRecord, Part};
 
 /// Messages that the client has not acknowledged. They stay while it is away and are sent again, in the
 /// same order and with the same identifiers, when it returns (MQTT 3.1.1 §4.4).
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     flights: VecDeque<Flight>,
-    /// So many from the front were sent over the present connection; the others are sent again.
+    /// So many from the front were sent over the present connection; the others are sent again, up to the
+    /// first that has to be stored before.
     sent: usize,
     last_id: u16,
+    last_order: u64,
 }
 
 #[derive(Debug)]
@@ -27,6 +31,22 @@ struct Flight {
     service: Service,
     stage: Stage,
     repeated: bool,
+    subscription: u64,
+    rev: u64,
+    /// Its place among all that there were.
+    order: u64,
+    gate: Gate,
+}
+
+/// Whether what a flight sends next may be sent: in a session that is kept on disk, a QoS 2 message is on its
+/// way, and is released, only when the disk knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// It is to be stored.
+    Wanted,
+    /// It is being stored.
+    Asked,
 }
 
 #[derive(Debug)]
@@ -171,7 +191,8 @@ impl Outgoing {
 
     /// Whether something waits to be sent again and the client takes it.
     pub(crate) fn may_resend(&self, window: usize) -> bool {
-        !self.caught_up() && self.sent < window
+        let next = self.flights.get(self.sent);
+        self.sent < window && next.is_some_and(|flight| flight.gate == Gate::Open)
     }
 
     /// A new connection: everything is to be sent again.
@@ -179,7 +200,106 @@ impl Outgoing {
         self.sent = 0;
         for flight in &mut self.flights {
             flight.repeated = true;
+            if flight.gate == Gate::Asked {
+                flight.gate = Gate::Wanted;
+            }
         }
+    }
+
+    /// Writes down what is to be stored before it may be sent.
+    pub(crate) fn note(&mut self, ledger: &mut Ledger) {
+        for flight in &mut self.flights {
+            if flight.gate == Gate::Wanted
+                && let Some(id) = flight.service.id()
+            {
+                flight.gate = Gate::Asked;
+                ledger.note(Part::Outgoing(id).keep(&OutgoingRecord {
+                    subscription: flight.subscription,
+                    rev: flight.rev,
+                    order: flight.order,
+                    message: match &flight.stage {
+                        Stage::Published(message) => {
+                            Some(MessageRecord::new(&message.delivery, message.retain))
+                        }
+                        Stage::Released => None,
+                    },
+                }));
+            }
+        }
+    }
+
+    /// Whether something is to be stored before it may be sent.
+    pub(crate) fn has_notes(&self) -> bool {
+        (self.flights.iter()).any(|flight| flight.gate == Gate::Wanted)
+    }
+
+    /// What was written down is stored.
+    pub(crate) fn stored(&mut self) {
+        for flight in &mut self.flights {
+            if flight.gate == Gate::Asked {
+                flight.gate = Gate::Open;
+            }
+        }
+    }
+
+    /// The session is no longer kept on disk: nothing waits for that.
+    pub(crate) fn open_all(&mut self) {
+        for flight in &mut self.flights {
+            flight.gate = Gate::Open;
+        }
+    }
+
+    /// Puts back what was stored, in any order; `false` where the record says nothing.
+    pub(crate) fn restore(
+        &mut self,
+        id: NonZeroU16,
+        record: OutgoingRecord,
+        options: Option<Options>,
+    ) -> bool {
+        let (subscription, rev) = (record.subscription, record.rev);
+        let stage = match record.message {
+            None => Stage::Released,
+            Some(message) => {
+                let retain = message.retain;
+                let Some(delivery) = message.delivery(rev) else {
+                    return false;
+                };
+                Stage::Published(Message {
+                    subscription,
+                    delivery,
+                    retain,
+                    // Where the subscription has ended, what was sent is completed all the same.
+                    options: options.unwrap_or(Options::NONE),
+                })
+            }
+        };
+        let place = self
+            .flights
+            .partition_point(|other| other.order < record.order);
+        self.flights.insert(
+            place,
+            Flight {
+                service: Service::Two(id),
+                stage,
+                repeated: true,
+                subscription,
+                rev,
+                order: record.order,
+                gate: Gate::Open,
+            },
+        );
+        self.last_order = self.last_order.max(record.order);
+        true
+    }
+
+    /// The oldest unfinished revision of each subscription.
+    pub(crate) fn oldest(&self) -> HashMap<u64, u64> {
+        let mut oldest = HashMap::new();
+        for flight in &self.flights {
+            let rev = oldest.entry(flight.subscription).or_insert(flight.rev);
+            *rev = flight.rev.min(*rev);
+        }
+        oldest
     }
 
     /// Sends again what is unacknowledged from earlier connections, as far as `window` and `room` allow.
@@ -189,10 +309,12 @@ impl Outgoing {
         wire: &mut Wire,
         room: usize,
         out: &mut BytesMut,
+        ledger: &mut Ledger,
     ) {
         while self.sent < window
             && out.len() < room
             && let Some(flight) = self.flights.get(self.sent)
+            && flight.gate == Gate::Open
         {
             let fits = match (&flight.stage, flight.service.id()) {
                 (Stage::Published(message), _) => {
@@ -208,7 +330,8 @@ impl Outgoing {
                 self.sent += 1;
             } else {
                 // MQTT 5 §3.1.2.11.4: as if it had been delivered.
-                self.flights.remove(self.sent);
+                let flight = self.flights.remove(self.sent);
+                self.finished(flight, ledger);
             }
         }
     }
@@ -220,22 +343,32 @@ impl Outgoing {
         message: Message,
         wire: &mut Wire,
         out: &mut BytesMut,
+        durable: bool,
     ) -> bool {
         let id = self.free_id();
         let service = match qos {
             1 => Service::One(id),
             _ => Service::Two(id),
         };
-        if self.caught_up() {
+        let gate = match durable && qos == 2 {
+            true => Gate::Wanted,
+            false => Gate::Open,
+        };
+        if self.caught_up() && gate == Gate::Open {
             if !message.encode(service, false, wire, out) {
                 return false;
             }
             self.sent += 1;
         }
+        self.last_order += 1;
         self.flights.push_back(Flight {
             service,
+            subscription: message.subscription,
+            rev: message.delivery.rev,
             stage: Stage::Published(message),
             repeated: false,
+            order: self.last_order,
+            gate,
         });
         true
     }
@@ -257,9 +390,9 @@ impl Outgoing {
     }
 
     /// PUBACK.
-    pub(crate) fn acknowledged(&mut self, id: NonZeroU16) {
+    pub(crate) fn acknowledged(&mut self, id: NonZeroU16, ledger: &mut Ledger) {
         if let Some(place) = self.place(Service::One(id)) {
-            self.remove(place);
+            self.remove(place, ledger);
         }
     }
 
@@ -270,15 +403,27 @@ impl Outgoing {
         refused: bool,
         version: Version,
         out: &mut BytesMut,
+        ledger: &mut Ledger,
     ) {
         let mut reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
         if let Some(place) = self.place(Service::Two(id)) {
             if refused {
-                self.remove(place);
+                self.remove(place, ledger);
                 return;
             }
             if let Some(flight) = self.flights.get_mut(place) {
                 flight.stage = Stage::Released;
+                if ledger.is_durable() {
+                    flight.gate = Gate::Wanted;
+                    encode::ack(
+                        Ack::Pubrel,
+                        version,
+                        id,
+                        Reason::SUCCESS,
+                        ledger.with_next(),
+                    );
+                    return;
+                }
             }
             reason = Reason::SUCCESS;
         } else if refused {
@@ -288,12 +433,12 @@ impl Outgoing {
     }
 
     /// PUBCOMP.
-    pub(crate) fn completed(&mut self, id: NonZeroU16) {
+    pub(crate) fn completed(&mut self, id: NonZeroU16, ledger: &mut Ledger) {
         if let Some(place) = self.place(Service::Two(id))
             && (self.flights.get(place))
                 .is_some_and(|flight| matches!(flight.stage, Stage::Released))
         {
-            self.remove(place);
+            self.remove(place, ledger);
         }
     }
 
@@ -303,12 +448,30 @@ impl Outgoing {
         (self.flights.iter().take(self.sent)).position(|flight| flight.service == service)
     }
 
-    fn remove(&mut self, place: usize) {
-        self.flights.remove(place);
+    fn remove(&mut self, place: usize, ledger: &mut Ledger) {
+        let flight = self.flights.remove(place);
         self.sent -= 1;
+        self.finished(flight, ledger);
         if self.flights.is_empty() {
             // An idle session keeps no buffer.
             self.flights = VecDeque::new();
+        }
+    }
+
+    /// A flight is over: a QoS 2 message is not to come again, whatever happens to the server. How far QoS 1
+    /// has come is noted from time to time.
+    fn finished(&self, flight: Option<Flight>, ledger: &mut Ledger) {
+        if let Some(flight) = flight
+            && ledger.is_durable()
+            && let Service::Two(id) = flight.service
+        {
+            let others = self.flights.iter();
+            let oldest = others
+                .filter(|other| other.subscription == flight.subscription)
+                .map(|other| other.rev)
+                .min();
+            ledger.note(Part::Outgoing(id).forget());
+            ledger.finish(flight.subscription, flight.rev, oldest);
         }
     }
 

@@ -138,6 +138,19 @@ pub(crate) struct Options {
     pub(crate) at: bool,
 }
 
+impl Options {
+    /// Those of a subscription of which nothing is known any more.
+    pub(crate) const NONE: Self = Self {
+        qos: 2,
+        no_local: false,
+        retain_as_published: false,
+        retained: Retained::Always,
+        identifier: None,
+        rev: false,
+        at: false,
+    };
+}
+
 /// When a subscription brings the retained messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retained {

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use latchbus_bus::Delivery;
 
+use crate::ledger::Ledger;
 use crate::outgoing::Outgoing;
 use crate::packet::Options;
+use crate::record::{Note, Part, SubscriptionRecord};
 
 /// A client's subscriptions and its messages in flight. Together with the bus's
 /// [`Session`](latchbus_bus::Session), which holds the cursors, it outlives the connection.
@@ -18,12 +20,21 @@ pub struct Session {
     last_number: u64,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
+    pub(crate) ledger: Ledger,
 }
 
 impl Session {
     /// The number by which the bus knows a filter's subscription, also while the bus is being asked.
     pub(crate) fn number(&self, filter: &str) -> Option<u64> {
         self.numbers.get(filter).copied()
+    }
+
+    /// Puts back a subscription that was stored.
+    pub(crate) fn restore(&mut self, filter: String, number: u64, options: Options, mark: u64) {
+        self.numbers.insert(filter, number);
+        self.options.insert(number, options);
+        self.last_number = self.last_number.max(number);
+        self.ledger.restore(number, mark);
     }
 
     /// The number of a filter that is about to be subscribed, and whether it already is.
@@ -40,8 +51,13 @@ impl Session {
         self.options.get(&number).copied()
     }
 
-    /// The bus has accepted a subscription. It bounds their number.
-    pub(crate) fn subscribed(&mut self, filter: String, number: u64, options: Options) {
+    /// The bus has accepted a subscription, which begins after revision `after`. It bounds their number.
+    pub(crate) fn subscribed(&mut self, filter: String, number: u64, options: Options, after: u64) {
+        if self.ledger.is_durable() {
+            let record = SubscriptionRecord::new(&filter, options);
+            self.ledger.note(Part::Subscription(number).keep(&record));
+            self.ledger.begin(number, after);
+        }
         self.numbers.insert(filter, number);
         self.options.insert(number, options);
     }
@@ -58,12 +74,35 @@ impl Session {
         if let Some(old) = self.options.get_mut(&number) {
             *old = options;
         }
+        if self.ledger.is_durable()
+            && let Some((filter, _)) = self.numbers.iter().find(|(_, other)| **other == number)
+        {
+            let record = SubscriptionRecord::new(filter, options);
+            self.ledger.note(Part::Subscription(number).keep(&record));
+        }
     }
 
     pub(crate) fn unsubscribed(&mut self, filter: &str) {
         if let Some(number) = self.numbers.remove(filter) {
             self.options.remove(&number);
+            if self.ledger.is_durable() {
+                self.ledger.end(number);
+            }
         }
+    }
+
+    /// Notes how far the subscriptions have come.
+    pub(crate) fn mark(&mut self) {
+        let oldest = self.outgoing.oldest();
+        self.ledger.mark_all(&oldest);
+    }
+
+    /// The connection has ended: what is still to be stored.
+    pub(crate) fn end_notes(&mut self) -> Vec<Note> {
+        if self.ledger.is_durable() {
+            self.mark();
+        }
+        self.ledger.rest()
     }
 
     /// Forgets what the bus has not answered when a connection ends.
@@ -144,6 +183,11 @@ impl Incoming {
 
     pub(crate) fn refused(&mut self, id: NonZeroU16) {
         self.0.remove(&id);
+    }
+
+    /// What was stored.
+    pub(crate) fn restore(&mut self, id: NonZeroU16) {
+        self.accepted(id);
     }
 
     pub(crate) fn release(&mut self, id: NonZeroU16) -> Release {

@@ -175,7 +175,11 @@ async fn one_task_polls_and_callers_may_be_dropped() {
         }
         soon(client.settled()).await;
         for number in 0..500 {
-            let message = soon(messages.next()).await.unwrap();
+            let mut message = soon(messages.next()).await.unwrap();
+            // rumqttd may send a retained message to a new subscriber twice.
+            while message.topic.as_str() == "one/first" {
+                message = soon(messages.next()).await.unwrap();
+            }
             assert_eq!(message.payload, number.to_string(), "{:?}", peer.program);
         }
         client.close().await;

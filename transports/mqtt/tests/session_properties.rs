@@ -10,10 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use latchbus_bus::{Bus, Delivery, Event, Options, Publish, Request};
+use latchbus_core::hub::Start;
 use latchbus_core::topic::TopicName;
-use latchbus_mqtt::{Bounds, Connect, Connection, Progress, Session, Version};
+use latchbus_mqtt::restore::restore;
+use latchbus_mqtt::{Bounds, Connect, Connection, Note, Progress, Session, Version};
 use proptest::prelude::*;
 use rmqtt_codec::types::{Publish as PublishPacket, QoS};
 use rmqtt_codec::v3::{Codec, Packet};
@@ -167,6 +169,12 @@ enum Step {
     Repeat,
     /// What is on the way is lost.
     Cut,
+    /// The disk has written a batch.
+    Store,
+    /// It is noted how far the client has come.
+    Mark,
+    /// The server is killed; what the disk was writing is there afterwards, or is not.
+    Crash(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -181,6 +189,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The same, and a server that is killed.
+fn step_with_a_disk() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        17 => step(),
+        4 => Just(Step::Store),
+        1 => Just(Step::Mark),
+        1 => any::<bool>().prop_map(Step::Crash),
+    ]
+}
+
 struct World {
     connection: Option<Connection>,
     client: Client,
@@ -189,17 +207,25 @@ struct World {
     client_input: BytesMut,
     to_server: BytesMut,
     to_client: BytesMut,
-    open: VecDeque<u64>,
-    /// What the bus was asked to publish, in order.
+    /// What the bus was asked to publish and has not answered.
+    open: VecDeque<(u64, usize, Option<Note>)>,
+    /// What it has published, in order.
     published: Vec<usize>,
     waiting: VecDeque<Delivery>,
+    /// All that there ever was for the subscription.
+    log: Vec<Delivery>,
+    disk: Option<BTreeMap<Bytes, Bytes>>,
+    storing: Vec<Note>,
 }
 
 const WINDOW: u16 = 3;
 
 impl World {
-    fn new() -> Self {
+    fn new(with_a_disk: bool) -> Self {
         let mut world = Self {
+            log: Vec::new(),
+            disk: with_a_disk.then(BTreeMap::new),
+            storing: Vec::new(),
             connection: None,
             client: Client::default(),
             server_input: BytesMut::new(),
@@ -226,8 +252,95 @@ impl World {
             write_bytes: 64,
             ..Bounds::default()
         };
-        let connection = Connection::accept(connect(), kept, false, bounds, Instant::now());
+        let mut connection = Connection::accept(connect(), kept, false, bounds, Instant::now());
+        if self.disk.is_some() {
+            connection = connection.on_disk();
+        }
         self.connection = Some(connection);
+    }
+
+    fn write(&mut self, notes: impl IntoIterator<Item = Note>) {
+        let disk = self.disk.as_mut().unwrap();
+        for note in notes {
+            match note {
+                Note::Keep { part, value } => drop(disk.insert(part, value)),
+                Note::Forget { part } => drop(disk.remove(&part)),
+                Note::ForgetAll => disk.clear(),
+            }
+        }
+    }
+
+    /// The bus answers a publish, which is on disk with its note.
+    fn publish(&mut self, hears: bool) {
+        if let Some((id, number, note)) = self.open.pop_front() {
+            self.published.push(number);
+            if self.disk.is_some() {
+                self.write(note);
+            }
+            if hears {
+                self.connection()
+                    .handle_event(Event::Published { id, rev: 1 });
+            }
+        }
+    }
+
+    /// The disk takes a batch, and has written the one before.
+    fn store(&mut self) {
+        if self.disk.is_none() {
+            return;
+        }
+        if !self.storing.is_empty() {
+            let stored = core::mem::take(&mut self.storing);
+            self.write(stored);
+            self.connection().notes_stored();
+        }
+        self.storing = self.connection().take_notes();
+    }
+
+    fn crash(&mut self, written: bool) {
+        if self.disk.is_none() {
+            return;
+        }
+        self.connection = None;
+        let storing = core::mem::take(&mut self.storing);
+        if written {
+            self.write(storing);
+            self.publish(false);
+        }
+        self.open.clear();
+        self.lose_what_is_on_the_way();
+        let restored = restore(
+            self.disk
+                .as_ref()
+                .unwrap()
+                .iter()
+                .map(|(part, value)| (&**part, value)),
+            7,
+        );
+        let restored = restored.session.expect("a session");
+        let [subscription] = &restored.subscriptions[..] else {
+            panic!("{:?}", restored.subscriptions);
+        };
+        let Start::Resume(cursor) = subscription.start else {
+            panic!("{subscription:?}");
+        };
+        let given = self.log.len() - self.waiting.len();
+        let owed = self.log[..given]
+            .iter()
+            .filter(|delivery| delivery.rev > cursor.rev);
+        let owed: Vec<_> = owed.cloned().collect();
+        for delivery in owed.into_iter().rev() {
+            self.waiting.push_front(delivery);
+        }
+        self.connect(Some(restored.session));
+        self.client.repeat(&mut self.to_server);
+    }
+
+    fn lose_what_is_on_the_way(&mut self) {
+        self.server_input.clear();
+        self.client_input.clear();
+        self.to_server.clear();
+        self.to_client.clear();
     }
 
     fn connection(&mut self) -> &mut Connection {
@@ -269,12 +382,13 @@ impl World {
                     self.client.handle(packet, &mut self.to_server);
                 }
             }
-            Step::Answer => {
-                if let Some(id) = self.open.pop_front() {
-                    self.connection()
-                        .handle_event(Event::Published { id, rev: 1 });
-                }
+            Step::Answer => self.publish(true),
+            Step::Store => self.store(),
+            Step::Mark => {
+                let later = Instant::now() + core::time::Duration::from_secs(10);
+                self.connection().handle_timeout(later).unwrap();
             }
+            Step::Crash(written) => self.crash(written),
             Step::Repeat => self.client.repeat(&mut self.to_server),
             Step::Cut => self.cut(),
         }
@@ -293,8 +407,8 @@ impl World {
                         .unwrap()
                         .parse()
                         .unwrap();
-                    self.published.push(number);
-                    self.open.push_back(id.unwrap());
+                    let note = connection.note_of(id);
+                    self.open.push_back((id.unwrap(), number, note));
                 }
                 Progress::Request(Request::Subscribe { id, subscriptions }) => {
                     let results = subscriptions
@@ -318,16 +432,17 @@ impl World {
 
     fn cut(&mut self) {
         // What the bus was asked it answers, also when nobody hears of it.
-        while let Some(id) = self.open.pop_front() {
-            self.connection()
-                .handle_event(Event::Published { id, rev: 1 });
+        while !self.open.is_empty() {
+            self.publish(true);
         }
         let remains = self.connection.take().unwrap().end();
         assert!(remains.session.unacknowledged() <= usize::from(WINDOW));
-        self.server_input.clear();
-        self.client_input.clear();
-        self.to_server.clear();
-        self.to_client.clear();
+        self.lose_what_is_on_the_way();
+        if self.disk.is_some() {
+            let storing = core::mem::take(&mut self.storing);
+            self.write(storing);
+            self.write(remains.notes);
+        }
         self.connect(Some(remains.session));
         self.client.repeat(&mut self.to_server);
     }
@@ -340,6 +455,8 @@ impl World {
                 Step::ClientPublishes,
                 Step::ToServer(1_000),
                 Step::Answer,
+                Step::Store,
+                Step::Mark,
                 Step::ToClient(1_000),
             ];
             for step in steps {
@@ -349,6 +466,8 @@ impl World {
                 && self.to_client.is_empty()
                 && self.open.is_empty()
                 && self.client.to_publish.is_empty()
+                && self.storing.is_empty()
+                && !self.connection().has_notes()
                 && !self.connection().has_output();
             if quiet && (self.waiting.is_empty() || self.connection().credit() == 0) {
                 return;
@@ -358,32 +477,75 @@ impl World {
     }
 }
 
+/// What is true when all is quiet, however the schedule went.
+fn check(mut world: World, count: usize) -> Result<(), TestCaseError> {
+    world.drain();
+    prop_assert!(world.client.sent.is_empty() && world.client.received.is_empty());
+    let remains = world.connection.take().unwrap().end();
+    prop_assert_eq!(remains.session.unacknowledged(), 0);
+    if world.disk.is_some() {
+        world.write(remains.notes);
+    }
+    if let Some(disk) = &world.disk {
+        let tags: Vec<_> = disk
+            .keys()
+            .filter_map(|part| part.first().copied())
+            .collect();
+        prop_assert_eq!(tags, [b'f', b'm', b's'], "nothing is left on disk");
+    }
+    let of = |qos: QoS| -> Vec<usize> {
+        world
+            .client
+            .taken
+            .iter()
+            .filter(|taken| taken.0 == qos)
+            .map(|taken| taken.1)
+            .collect()
+    };
+    let twice: Vec<usize> = (0..count).filter(|number| number % 2 == 1).collect();
+    prop_assert_eq!(of(QoS::ExactlyOnce), twice, "QoS 2 once each and in order");
+    let mut seen = BTreeSet::new();
+    let first: Vec<usize> = of(QoS::AtLeastOnce)
+        .into_iter()
+        .filter(|number| seen.insert(*number))
+        .collect();
+    let once: Vec<usize> = (0..count).filter(|number| number % 2 == 0).collect();
+    prop_assert_eq!(first, once, "QoS 1 each, first in order");
+    world.published.sort_unstable();
+    prop_assert_eq!(
+        world.published,
+        (0..count).collect::<Vec<_>>(),
+        "each of the client's once"
+    );
+    Ok(())
+}
+
+fn world(count: usize, with_a_disk: bool) -> World {
+    let mut world = World::new(with_a_disk);
+    world.client.to_publish = (0..count).collect();
+    world.log = deliveries(count);
+    world.waiting = world.log.iter().cloned().collect();
+    world
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn qos_1_and_2_over_cuts(steps in proptest::collection::vec(step(), 0..200), count in 1_usize..20) {
-        let deliveries = deliveries(count);
-        let mut world = World::new();
-        world.client.to_publish = (0..count).collect();
-        world.waiting = deliveries.into_iter().collect();
+        let mut world = world(count, false);
         for step in steps {
             world.run(step);
         }
-        world.drain();
+        check(world, count)?;
+    }
 
-        prop_assert!(world.client.sent.is_empty() && world.client.received.is_empty());
-        prop_assert_eq!(world.connection.take().unwrap().end().session.unacknowledged(), 0);
-        let of = |qos: QoS| -> Vec<usize> {
-            world.client.taken.iter().filter(|taken| taken.0 == qos).map(|taken| taken.1).collect()
-        };
-        let twice: Vec<usize> = (0..count).filter(|number| number % 2 == 1).collect();
-        prop_assert_eq!(of(QoS::ExactlyOnce), twice, "QoS 2 once each and in order");
-        let mut seen = BTreeSet::new();
-        let first: Vec<usize> = of(QoS::AtLeastOnce).into_iter().filter(|number| seen.insert(*number)).collect();
-        let once: Vec<usize> = (0..count).filter(|number| number % 2 == 0).collect();
-        prop_assert_eq!(first, once, "QoS 1 each, first in order");
-        world.published.sort_unstable();
-        prop_assert_eq!(world.published, (0..count).collect::<Vec<_>>(), "each of the client's once");
+    #[test]
+    fn qos_1_and_2_over_kills(steps in proptest::collection::vec(step_with_a_disk(), 0..300), count in 1_usize..20) {
+        let mut world = world(count, true);
+        for step in steps {
+            world.run(step);
+        }
+        check(world, count)?;
     }
 }

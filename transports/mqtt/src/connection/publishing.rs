@@ -116,6 +116,14 @@ fn request_id(service: Service) -> Option<u64> {
     Some(u64::from(service.qos()) << 16 | u64::from(service.id()?.get()))
 }
 
+/// The packet identifier of a QoS 2 publish.
+pub(super) fn qos_2(request_id: u64) -> Option<NonZeroU16> {
+    match service(request_id) {
+        Some(Service::Two(id)) => Some(id),
+        _ => None,
+    }
+}
+
 fn service(request_id: u64) -> Option<Service> {
     let id = NonZeroU16::new((request_id & 0xFFFF) as u16)?;
     match request_id >> 16 {

@@ -21,8 +21,8 @@ pub(super) struct Subscribing {
 /// A filter of a SUBSCRIBE.
 #[derive(Debug)]
 enum Asked {
-    /// The bus is asked.
-    Bus(String, u64, Options),
+    /// The bus is asked; the subscription is to begin after this revision.
+    Bus(String, u64, Options, u64),
     /// The subscription exists and brings no retained messages again: only its options change.
     Kept(u64, Options),
     Refused(Reason),
@@ -100,7 +100,11 @@ impl Connection {
             group,
             durable: false,
         });
-        Asked::Bus(filter, number, options)
+        let after = match start {
+            Start::Live => self.revision,
+            _ => 0,
+        };
+        Asked::Bus(filter, number, options, after)
     }
 
     fn answer_subscribe(
@@ -111,9 +115,9 @@ impl Connection {
         let mut codes = Vec::with_capacity(subscribing.filters.len());
         for asked in subscribing.filters {
             let outcome = match asked {
-                Asked::Bus(filter, number, options) => match result() {
+                Asked::Bus(filter, number, options, after) => match result() {
                     Ok(()) => {
-                        self.session.subscribed(filter, number, options);
+                        self.session.subscribed(filter, number, options, after);
                         Ok(options.qos)
                     }
                     Err(reason) => {
@@ -133,7 +137,8 @@ impl Connection {
                 (Err(_), Version::V3) => 0x80,
             });
         }
-        let (id, out) = (subscribing.id, &mut self.out);
+        let (id, ledger) = (subscribing.id, &mut self.session.ledger);
+        let out = ledger.after_notes(&mut self.out);
         encode::answers(Answers::Suback, self.version, id, &codes, out);
     }
 
@@ -168,7 +173,8 @@ impl Connection {
             });
             self.session.unsubscribed(&filter);
         }
-        let (id, out) = (unsubscribing.id, &mut self.out);
+        let (id, ledger) = (unsubscribing.id, &mut self.session.ledger);
+        let out = ledger.after_notes(&mut self.out);
         encode::answers(Answers::Unsuback, self.version, id, &codes, out);
     }
 
@@ -200,7 +206,7 @@ fn is_shared(filter: &str) -> bool {
 
 /// The name of the group and the filter of a shared subscription (MQTT 5 §4.8.2). Clients of 3.1.1 have
 /// it too: no topic that begins so is published by anybody who does not mean it.
-fn shared(filter: &str) -> Option<(&str, &str)> {
+pub(crate) fn shared(filter: &str) -> Option<(&str, &str)> {
     let rest = filter.strip_prefix(SHARED)?;
     Some(rest.split_once('/').unwrap_or((rest, "")))
 }
