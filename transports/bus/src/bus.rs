@@ -454,6 +454,11 @@ impl Bus {
         }
     }
 
+    /// Whether anything is kept over a restart.
+    pub fn is_stored(&self) -> bool {
+        self.0.writer.is_some()
+    }
+
     /// Whether state can be made durable; if not, why.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ pub use message::{Delivery, Encoding, Payload, Properties, Publish};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
-pub use session::{Ended, Session};
+pub use session::{Confirmations, Ended, Session};
 pub use store::{Repaired, StoreError, repair};
 pub use subscription::Subscription;
 pub use wake::Wake;

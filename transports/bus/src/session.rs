@@ -48,6 +48,17 @@ pub struct Session {
     subscriptions: Arc<Subscriptions>,
 }
 
+/// Confirms what the durable subscriptions of a [`Session`] have brought.
+#[derive(Debug, Clone)]
+pub struct Confirmations(Arc<Subscriptions>);
+
+impl Confirmations {
+    /// See [`Session::confirm`].
+    pub fn confirm(&self, subscription: u64, rev: u64) {
+        self.0.confirm(subscription, rev);
+    }
+}
+
 /// A session's subscriptions, which the bus looks at too.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
@@ -192,12 +203,12 @@ impl Session {
     /// What a durable subscription has brought up to `rev` is acknowledged, and needs no storing for it any
     /// more. A lower number than before changes nothing.
     pub fn confirm(&self, subscription: u64, rev: u64) {
-        let id = lock(&self.subscriptions.entries)
-            .get(&subscription)
-            .map(|entry| entry.id);
-        if let Some(id) = id {
-            self.subscriptions.shared.confirm(id, rev);
-        }
+        self.subscriptions.confirm(subscription, rev);
+    }
+
+    /// A handle that [confirms](Self::confirm) while a link is being served.
+    pub fn confirmations(&self) -> Confirmations {
+        Confirmations(Arc::clone(&self.subscriptions))
     }
 
     /// Serves a link until one side ends it: see [`Ended`]. Reading and writing run side by side in this
@@ -641,6 +652,13 @@ impl Drop for Session {
 }
 
 impl Subscriptions {
+    fn confirm(&self, subscription: u64, rev: u64) {
+        let id = lock(&self.entries).get(&subscription).map(|entry| entry.id);
+        if let Some(id) = id {
+            self.shared.confirm(id, rev);
+        }
+    }
+
     /// What its client has lost. What a group has lost was nobody's in particular.
     pub(crate) fn behind(&self) -> Behind {
         let counts = self.counts(usize::MAX);

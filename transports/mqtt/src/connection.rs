@@ -1,71 +1,29 @@
 //! One connection of a session: bytes and events in, requests and bytes out, without I/O.
 
+mod bounds;
+mod noting;
 mod publishing;
 pub(crate) mod subscribing;
 
 use core::num::NonZeroU16;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use latchbus_bus::{Event, Request};
 use latchbus_core::hub::Kind;
-use latchbus_core::topic::{TopicFilter, TopicName};
+use latchbus_core::topic::TopicName;
 
+pub use self::bounds::Bounds;
 use self::subscribing::{Subscribing, Unsubscribing};
 use crate::decode::Decoder;
 use crate::encode::{self, Ack, Welcome};
-use crate::outgoing::{Aliases, Message, Wire};
+use crate::message::{Aliases, Message, Wire};
 use crate::packet::{Packet, Service, Version, Will};
-use crate::record::{Note, Part, SessionRecord, WillRecord};
+use crate::record::{Note, Part};
 use crate::session::{Release, Session};
 use crate::{Connect, Reason, Violation};
-
-/// The bounds of a connection.
-#[derive(Debug, Clone)]
-pub struct Bounds {
-    /// The largest packet that is read, in bytes. A larger one ends its connection. Default 256 KiB.
-    pub max_packet_bytes: usize,
-    /// QoS 1 and 2 messages that a client may leave unacknowledged before it gets no more; a client of
-    /// MQTT 5 may ask for less. Default 256.
-    pub in_flight: u16,
-    /// QoS 1 and 2 messages that a client of MQTT 5 may have unacknowledged by the server. Default 256.
-    pub receive_maximum: u16,
-    /// The longest that a session outlives its connection; what a client of 3.1.1 gets that asks for a
-    /// persistent session. Default one day.
-    pub session_expiry: Duration,
-    /// Topic aliases that a client of MQTT 5 may use, and the most that it is given. Default 16.
-    pub topic_aliases: u16,
-    /// The longest interval of a keep-alive. A client of MQTT 5 that asks for more, or for none, is told
-    /// to keep this one; in 3.1.1 it cannot be told. Default none.
-    pub keep_alive: Option<Duration>,
-    /// The longest client identifier, in bytes. Default 1,024.
-    pub client_id_bytes: usize,
-    /// Filters of subscriptions that are refused with 0x80: these, and those without wildcards that one
-    /// of these matches. Default none.
-    pub refused_filters: Arc<[TopicFilter<String>]>,
-    /// Bytes that wait to be written, from which on no more messages are taken, and, at four times as
-    /// many, no more packets read. Default 64 KiB.
-    pub write_bytes: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            max_packet_bytes: 256 << 10,
-            in_flight: 256,
-            receive_maximum: 256,
-            session_expiry: Duration::from_secs(24 * 60 * 60),
-            topic_aliases: 16,
-            keep_alive: None,
-            client_id_bytes: 1_024,
-            refused_filters: Arc::default(),
-            write_bytes: 64 << 10,
-        }
-    }
-}
 
 /// The state machine of one connection, from CONNACK to its end.
 ///
@@ -94,6 +52,9 @@ pub struct Connection {
     revision: u64,
     /// When it is to be noted how far the subscriptions have come.
     mark_at: Option<Instant>,
+    /// Whether the first batch of notes, which has the session, is on disk.
+    session_stored: bool,
+    marks: Vec<(u64, u64)>,
     /// What the client's topic aliases stand for.
     aliases: HashMap<NonZeroU16, TopicName<String>>,
     problem_information: bool,
@@ -126,6 +87,8 @@ pub struct Remains {
     pub will: Option<Will>,
     /// What is still to be stored.
     pub notes: Vec<Note>,
+    /// See [`Connection::take_marks`].
+    pub marks: Vec<(u64, u64)>,
     /// Messages that were not sent because they are larger than the client accepts.
     pub too_large: u64,
 }
@@ -198,6 +161,8 @@ impl Connection {
             unsubscribes: VecDeque::new(),
             revision: 0,
             mark_at: None,
+            session_stored: false,
+            marks: Vec::new(),
             aliases: HashMap::new(),
             problem_information: connect.problem_information,
             origin: 0,
@@ -216,69 +181,10 @@ impl Connection {
         self
     }
 
-    /// Says that there is a disk. What the client would miss after a restart is written down as
-    /// [notes](Self::take_notes), if its session outlives its connection, and the will in any case.
-    #[must_use]
-    pub fn on_disk(mut self) -> Self {
-        let durable = !self.session_expiry.is_zero();
-        let was_durable = self.session.ledger.is_durable();
-        self.session.ledger.set_durable(durable);
-        if was_durable && !durable {
-            self.session.ledger.note(Note::ForgetAll);
-            self.session.outgoing.open_all();
-        }
-        if durable {
-            self.session.ledger.note(Part::Session.keep(&SessionRecord {
-                expiry_secs: self.session_expiry.as_secs(),
-                ends_at: None,
-            }));
-        }
-        let will = self.will.as_ref();
-        let will = will.map(|will| Part::Will.keep(&WillRecord::new(will, None)));
-        if durable || will.is_some() {
-            self.session
-                .ledger
-                .note(will.unwrap_or(Part::Will.forget()));
-        }
-        self
-    }
-
     /// Sets the revision of the hub, before [`poll_request`](Self::poll_request): a subscription without
     /// retained messages begins there, as far as a restart is concerned.
     pub fn set_revision(&mut self, revision: u64) {
         self.revision = revision;
-    }
-
-    /// Whether [`take_notes`](Self::take_notes) has something.
-    pub fn has_notes(&self) -> bool {
-        let ledger = &self.session.ledger;
-        let outgoing = &self.session.outgoing;
-        ledger.has_notes() || (ledger.is_durable() && ledger.is_ready() && outgoing.has_notes())
-    }
-
-    /// What is to be stored next, in one step; nothing while an earlier batch is not answered with
-    /// [`notes_stored`](Self::notes_stored). Answers and messages that depend on it wait.
-    pub fn take_notes(&mut self) -> Vec<Note> {
-        let Session {
-            outgoing, ledger, ..
-        } = &mut self.session;
-        if ledger.is_ready() {
-            outgoing.note(ledger);
-        }
-        ledger.take()
-    }
-
-    /// What is to be stored in one step with a publish, of which `id` is the request: that a QoS 2 message has
-    /// come and is not to be taken for a new one, over any restart.
-    pub fn note_of(&self, id: Option<u64>) -> Option<Note> {
-        let arrived = self::publishing::qos_2(id?)?;
-        (self.session.ledger.is_durable()).then(|| Part::Incoming(arrived).keep(&()))
-    }
-
-    /// The last batch of notes is on disk.
-    pub fn notes_stored(&mut self) {
-        self.session.outgoing.stored();
-        self.session.ledger.stored(&mut self.out);
     }
 
     /// Sets the time of day, in milliseconds since the Unix epoch: from it follows what is left of the time
@@ -308,7 +214,8 @@ impl Connection {
                     return Ok(Progress::Left);
                 }
                 packet => {
-                    let acknowledges = matches!(packet, Packet::Acknowledged(_));
+                    let acknowledges =
+                        matches!(packet, Packet::Acknowledged(_) | Packet::Complete(_));
                     if acknowledges && self.session.ledger.is_durable() {
                         self.mark_at.get_or_insert(now + MARK_INTERVAL);
                     }
@@ -421,7 +328,7 @@ impl Connection {
     /// When it was: the connection is to end.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Violation> {
         if self.mark_at.take_if(|at| *at <= now).is_some() {
-            self.session.mark();
+            self.marks = self.session.mark();
         }
         let silent = self.silent_from().is_some_and(|from| now >= from);
         self.note(|_| {
@@ -447,9 +354,10 @@ impl Connection {
     /// Ends the connection. The bus has answered all requests that it is going to answer.
     pub fn end(mut self) -> Remains {
         self.session.settle();
-        let notes = self.session.end_notes();
+        let (notes, marks) = self.session.end_notes();
         Remains {
             notes,
+            marks,
             session: self.session,
             session_expiry: self.session_expiry,
             will: self.will,

@@ -99,6 +99,13 @@ impl Ledger {
         out.unsplit(self.held_for_storing.split());
     }
 
+    /// There is no disk any more: nothing waits for it.
+    pub(crate) fn give_up(&mut self, out: &mut BytesMut) {
+        self.stored(out);
+        self.next.clear();
+        out.unsplit(self.held.split());
+    }
+
     /// The connection has ended: what is still to be stored, in order.
     pub(crate) fn rest(&mut self) -> Vec<Note> {
         self.held.clear();

@@ -28,6 +28,9 @@
 //! - PUBACK and PUBREC go out when the bus has accepted the message and, where it has a store, written it.
 //! - A QoS 2 message is handed to the bus once, and taken by a subscriber once, over any number of cuts of
 //!   a persistent session.
+//! - Where the bus has a store, a session that outlives its connection outlives the server: what a client is told
+//!   of it (SUBACK, PUBCOMP, PUBREL, a QoS 2 PUBLISH) is on disk before. The state machine says what to store, as
+//!   [`Note`]s, and holds back what depends on it.
 //! - A snapshot of retained messages is never cut short: it waits for the client's acknowledgements in the
 //!   hub, as a cursor.
 //! - What a client sends can end its own connection, and nothing else. Buffers, windows, sessions and
@@ -49,6 +52,7 @@ mod encode;
 #[doc(hidden)]
 pub mod fuzz;
 mod ledger;
+mod message;
 mod opening;
 mod outgoing;
 mod packet;

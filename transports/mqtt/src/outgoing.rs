@@ -2,16 +2,15 @@
 
 use core::num::NonZeroU16;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use latchbus_bus::{Delivery, Encoding};
+use bytes::BytesMut;
+use latchbus_bus::Delivery;
 
 use crate::Reason;
 use crate::encode::{self, Ack};
 use crate::ledger::Ledger;
+use crate::message::{Message, Wire};
 use crate::packet::{Options, Service, Version};
-use crate::properties::{Added, write_said};
 use crate::record::{MessageRecord, OutgoingRecord, Part};
 
 /// Messages that the client has not acknowledged. They stay while it is away and are sent again, in the
@@ -55,127 +54,6 @@ enum Stage {
     Published(Message),
     /// PUBREL was sent, PUBCOMP is to come.
     Released,
-}
-
-/// A message as one subscription brings it.
-#[derive(Debug, Clone)]
-pub(crate) struct Message {
-    pub(crate) subscription: u64,
-    pub(crate) delivery: Delivery,
-    pub(crate) retain: bool,
-    pub(crate) options: Options,
-}
-
-/// How the peer wants its packets.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    pub(crate) version: Version,
-    /// The largest packet that it takes, in bytes.
-    pub(crate) limit: Option<usize>,
-    /// The epoch of the hub.
-    pub(crate) epoch: u64,
-    /// The time of day, in milliseconds since the Unix epoch.
-    pub(crate) unix_ms: u64,
-    pub(crate) aliases: Aliases,
-}
-
-/// The topics that have an alias on a connection: the first that were sent, up to a bound.
-#[derive(Debug, Default)]
-pub(crate) struct Aliases {
-    most: u16,
-    topics: HashMap<Arc<str>, NonZeroU16>,
-}
-
-impl Aliases {
-    pub(crate) fn new(most: u16) -> Self {
-        Self {
-            most,
-            topics: HashMap::new(),
-        }
-    }
-
-    /// The alias of a topic, and whether the peer knows it.
-    fn of(&self, topic: &str) -> Option<(NonZeroU16, bool)> {
-        if self.most == 0 {
-            return None;
-        }
-        if let Some(alias) = self.topics.get(topic) {
-            return Some((*alias, true));
-        }
-        let next = u16::try_from(self.topics.len() + 1).ok()?;
-        let next = NonZeroU16::new(next).filter(|next| next.get() <= self.most)?;
-        Some((next, false))
-    }
-}
-
-impl Message {
-    /// Appends a PUBLISH; false when it is larger than the client accepts.
-    pub(crate) fn encode(
-        &self,
-        service: Service,
-        dup: bool,
-        wire: &mut Wire,
-        out: &mut BytesMut,
-    ) -> bool {
-        let topic = self.delivery.topic.inner();
-        let packet = encode::Outgoing {
-            topic,
-            payload: self.delivery.payload.bytes(),
-            qos: service.qos(),
-            id: service.id(),
-            retain: self.retain,
-            dup,
-            said: Bytes::new(),
-            added: Added::default(),
-        };
-        if wire.version == Version::V3 {
-            return packet.encode(wire.version, wire.limit, out);
-        }
-        let alias = wire.aliases.of(topic);
-        let packet = encode::Outgoing {
-            topic: match alias {
-                Some((_, true)) => "",
-                _ => topic,
-            },
-            said: self.said(),
-            added: Added {
-                alias: alias.map(|(alias, _)| alias),
-                ..self.added(wire)
-            },
-            ..packet
-        };
-        let fits = packet.encode(wire.version, wire.limit, out);
-        if fits && let Some((alias, false)) = alias {
-            wire.aliases.topics.insert(Arc::clone(topic), alias);
-        }
-        fits
-    }
-
-    fn said(&self) -> Bytes {
-        let payload = &self.delivery.payload;
-        let said = payload.properties();
-        said.map_or_else(Bytes::new, |said| {
-            payload
-                .encoded(Encoding::Mqtt5, || write_said(said))
-                .clone()
-        })
-    }
-
-    fn added(&self, wire: &Wire) -> Added {
-        let (delivery, options) = (&self.delivery, &self.options);
-        // MQTT-3.3.2-6: what is left. An identifier that was sent before may not be dropped any more.
-        let expires_in_secs = delivery.payload.expires_at().map(|at| {
-            let left = at.get().saturating_sub(wire.unix_ms).div_ceil(1_000);
-            u32::try_from(left).unwrap_or(u32::MAX).max(1)
-        });
-        Added {
-            expires_in_secs,
-            identifier: options.identifier,
-            alias: None,
-            rev: (options.rev).then(|| format!("{:x}:{}", wire.epoch, delivery.rev)),
-            at: (options.at).then(|| delivery.at.to_string()),
-        }
-    }
 }
 
 impl Outgoing {

@@ -244,7 +244,12 @@ impl MessageRecord {
             at: self.at,
             kind: if self.event { Kind::Event } else { Kind::State },
             topic: TopicName::parse(said.topic.into()).ok()?,
-            payload: Payload::restore(said.payload.into(), said.qos, said.expires, said.properties),
+            payload: Payload::restore(
+                said.payload.into(),
+                said.qos,
+                said.expires,
+                said.properties.map(Into::into),
+            ),
         }))
     }
 }

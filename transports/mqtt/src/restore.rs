@@ -120,6 +120,7 @@ fn subscriptions(
                 None => Start::Resume(Cursor { epoch, rev }),
             },
             pace: None,
+            durable: group.is_none(),
             group,
         });
         session.restore(record.filter, number, options, rev);

@@ -1,15 +1,18 @@
 //! The MQTT server: accepts connections and gives each a session of the bus.
 
+mod disk;
+mod leaving;
 mod link;
 mod refusing;
 mod registry;
+mod restoring;
 
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Weak};
 
-use latchbus_bus::{Bus, Client, Counter, Ended, Gauge, Peer, Publish};
+use latchbus_bus::{Bus, Client, Counter, Ended, Gauge, Peer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -17,9 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use self::disk::Disk;
+use self::leaving::Left;
 use self::link::{Input, Receiver, Sender, Shared};
-use self::registry::{Away, Claim, Registry, give_back};
-use crate::connection::{Bounds, Connection, Remains};
+use self::registry::{Away, Claim, LastWords, Registry};
+use self::restoring::restore_all;
+use crate::connection::{Bounds, Connection};
 use crate::opening::{Opening, opening};
 use crate::{Connect, Reason, Violation};
 
@@ -42,6 +48,9 @@ pub struct Config {
     pub max_sessions_away: usize,
     /// How long a client may take from connecting to the end of its CONNECT. Default 10 s.
     pub connect_timeout: Duration,
+    /// How long a client whose connection ended because the server was killed may take to return, before its
+    /// will is published; longer where the will has a longer delay. Default 30 s.
+    pub will_grace: Duration,
 }
 
 impl Default for Config {
@@ -51,6 +60,7 @@ impl Default for Config {
             max_connections: 20_000,
             max_sessions_away: 10_000,
             connect_timeout: Duration::from_secs(10),
+            will_grace: Duration::from_secs(30),
         }
     }
 }
@@ -60,6 +70,8 @@ impl Default for Config {
 pub struct Metrics {
     /// Sessions that are kept while their clients are away.
     pub sessions_away: Gauge,
+    /// Sessions of an earlier life of the server that were there again at its start.
+    pub sessions_restored: Counter,
     /// Sessions that were dropped because there were too many.
     pub sessions_dropped: Counter,
     /// Connections that another one with the same client identifier has ended.
@@ -78,8 +90,8 @@ pub struct Metrics {
 /// An MQTT server in front of a bus: 3.1.1 and 5, over any byte stream. Clones are handles to one
 /// server.
 ///
-/// Its state is the bus's; what it adds is sessions, which it keeps in memory while their clients are
-/// away.
+/// Its state is the bus's; what it adds is sessions, which it keeps while their clients are away: where the bus
+/// has a store over a restart too, and then the first server of a bus puts them back.
 #[derive(Debug, Clone)]
 pub struct Server(Arc<Inner>);
 
@@ -100,7 +112,8 @@ impl Server {
         let registry = Registry::new(config.max_sessions_away, Arc::clone(&metrics));
         let connections = config.max_connections.min(Semaphore::MAX_PERMITS);
         let registry = Arc::new(registry);
-        tokio::spawn(keep_house(Arc::downgrade(&registry), bus.closing()));
+        let ended = restore_all(&bus, &registry, config.will_grace);
+        tokio::spawn(keep_house(Arc::downgrade(&registry), bus.closing(), ended));
         Self(Arc::new(Inner {
             bus,
             config,
@@ -146,8 +159,10 @@ impl Server {
         }
         drop(listener);
         while connections.join_next().await.is_some() {}
-        // Sessions end with the server, so their last words are due (MQTT 5 §3.1.2.5).
-        publish_all(self.0.registry.drain()).await;
+        if !self.0.bus.is_stored() {
+            // Sessions end with the server, so their last words are due (MQTT 5 §3.1.2.5).
+            say_all(self.0.registry.drain()).await;
+        }
     }
 
     /// Serves one connection over any stream of bytes, to its end.
@@ -273,26 +288,42 @@ impl Server {
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
+        let disk = Disk::of(&client);
         let (kept, mut subscriptions) = match away {
-            Some(away) if !connect.clean_start && away.expires > Instant::now() => {
-                (Some(away.session), away.subscriptions)
+            Some(Away {
+                session: Some(session),
+                subscriptions,
+                expires,
+                ..
+            }) if !connect.clean_start && expires > Instant::now() => {
+                (Some(session), subscriptions)
             }
-            ended => {
-                publish_all(ended.and_then(Away::end)).await;
+            Some(mut ended) => {
+                ended.will.take_if(|will| will.returns);
+                ended.end().say().await;
                 (None, latchbus_bus::Session::new(client))
             }
+            None => (None, latchbus_bus::Session::new(client)),
         };
+        let has_will = connect.will.is_some();
         let bounds = self.0.config.bounds.clone();
         let now = Instant::now().into_std();
         let id = subscriptions.client().id();
-        let connection =
+        let mut connection =
             Connection::accept(connect, kept, assigned, bounds, now).on_bus(id, self.0.bus.epoch());
+        if disk.is_some() {
+            connection = connection.on_disk();
+        }
         let shared = Shared::new(connection);
-        let mut sender = Sender::new(Arc::clone(&shared), writer);
+        let wake = subscriptions.wake();
+        let mut sender = Sender::new(Arc::clone(&shared), writer, disk.clone(), wake);
         let mut receiver = Receiver {
             shared: Arc::clone(&shared),
             input,
             wake: subscriptions.wake(),
+            disk: disk.clone(),
+            confirmations: subscriptions.confirmations(),
+            bus: self.0.bus.clone(),
         };
         let ended = (subscriptions.run(&mut receiver, &mut sender, claim.stop())).await;
         let mut input = receiver.input;
@@ -307,7 +338,13 @@ impl Server {
             self.0.metrics.takeovers.add(1);
         }
         let closing = matches!(ended, Ended::Closing);
-        leave(remains, subscriptions, claim, closing).await;
+        let left = Left {
+            remains,
+            subscriptions,
+            disk,
+            has_will,
+        };
+        left.leave(claim, closing).await;
         match ended {
             Ended::Receiver(error) => {
                 match error {
@@ -333,40 +370,10 @@ impl Drop for Open<'_> {
     }
 }
 
-/// What follows a connection: the will, and the session that is kept. The identifier is free when both
-/// are done, so that a client that comes back speaks after its own will.
-async fn leave(
-    remains: Remains,
-    subscriptions: latchbus_bus::Session,
-    claim: Claim,
-    closing: bool,
-) {
-    let now = Instant::now();
-    let kept = !remains.session_expiry.is_zero() && !closing;
-    let will = match remains.will {
-        Some(will) if kept && !will.delay.is_zero() => Some((now + will.delay, will.publish)),
-        Some(will) => {
-            publish_all([(subscriptions.client().clone(), will.publish)]).await;
-            None
-        }
-        None => None,
-    };
-    if kept {
-        publish_all(claim.release(Away {
-            session: remains.session,
-            subscriptions,
-            expires: now + remains.session_expiry,
-            will,
-        }))
-        .await;
-    } else {
-        give_back(remains.session, &subscriptions);
-    }
-}
-
 /// Ends the sessions that have expired and publishes the wills that are due, until the bus closes or the
 /// server is gone.
-async fn keep_house(registry: Weak<Registry>, closing: CancellationToken) {
+async fn keep_house(registry: Weak<Registry>, closing: CancellationToken, ended: Vec<LastWords>) {
+    say_all(ended).await;
     let mut ticks = interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -377,13 +384,12 @@ async fn keep_house(registry: Weak<Registry>, closing: CancellationToken) {
         let Some(registry) = registry.upgrade() else {
             return;
         };
-        publish_all(registry.expire(Instant::now())).await;
+        say_all(registry.expire(Instant::now())).await;
     }
 }
 
-/// What is refused here is counted by the bus.
-async fn publish_all(wills: impl IntoIterator<Item = (Client, Publish)>) {
-    for (client, will) in wills {
-        drop(client.publish(will).await);
+async fn say_all(words: impl IntoIterator<Item = LastWords>) {
+    for words in words {
+        words.say().await;
     }
 }

@@ -92,17 +92,23 @@ impl Session {
     }
 
     /// Notes how far the subscriptions have come.
-    pub(crate) fn mark(&mut self) {
+    pub(crate) fn mark(&mut self) -> Vec<(u64, u64)> {
         let oldest = self.outgoing.oldest();
-        self.ledger.mark_all(&oldest);
+        self.ledger.mark_all(&oldest)
+    }
+
+    /// Whether it is kept on disk.
+    pub fn is_durable(&self) -> bool {
+        self.ledger.is_durable()
     }
 
     /// The connection has ended: what is still to be stored.
-    pub(crate) fn end_notes(&mut self) -> Vec<Note> {
-        if self.ledger.is_durable() {
-            self.mark();
-        }
-        self.ledger.rest()
+    pub(crate) fn end_notes(&mut self) -> (Vec<Note>, Vec<(u64, u64)>) {
+        let marks = match self.ledger.is_durable() {
+            true => self.mark(),
+            false => Vec::new(),
+        };
+        (self.ledger.rest(), marks)
     }
 
     /// Forgets what the bus has not answered when a connection ends.

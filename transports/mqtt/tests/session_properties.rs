@@ -208,7 +208,7 @@ struct World {
     to_server: BytesMut,
     to_client: BytesMut,
     /// What the bus was asked to publish and has not answered.
-    open: VecDeque<(u64, usize, Option<Note>)>,
+    open: VecDeque<(u64, usize, Vec<Note>)>,
     /// What it has published, in order.
     published: Vec<usize>,
     waiting: VecDeque<Delivery>,
@@ -407,7 +407,7 @@ impl World {
                         .unwrap()
                         .parse()
                         .unwrap();
-                    let note = connection.note_of(id);
+                    let note = connection.notes_of(id);
                     self.open.push_back((id.unwrap(), number, note));
                 }
                 Progress::Request(Request::Subscribe { id, subscriptions }) => {

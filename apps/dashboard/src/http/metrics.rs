@@ -182,6 +182,11 @@ fn text(app: &App) -> String {
         mqtt.sessions_away.get(),
     );
     out.counter(
+        "mqtt_sessions_restored_total",
+        "MQTT sessions that were there again after the start.",
+        mqtt.sessions_restored.get(),
+    );
+    out.counter(
         "mqtt_sessions_dropped_total",
         "MQTT sessions that were dropped because there were too many.",
         mqtt.sessions_dropped.get(),

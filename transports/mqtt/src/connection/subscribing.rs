@@ -97,8 +97,9 @@ impl Connection {
             mode: Mode::Every,
             start,
             pace: None,
+            // Whatever its quality of service, which a SUBSCRIBE may raise.
+            durable: group.is_none() && self.session.ledger.is_durable(),
             group,
-            durable: false,
         });
         let after = match start {
             Start::Live => self.revision,

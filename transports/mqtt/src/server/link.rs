@@ -10,12 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BytesMut};
-use latchbus_bus::{Close, Event, LinkReceiver, LinkSender, Request, Wake};
+use latchbus_bus::{
+    Bus, Close, Confirmations, Event, LinkReceiver, LinkSender, PublishRefused, Request, Wake,
+};
+use latchbus_core::hub::Hub;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::disk::{Disk, Storing};
 use crate::connection::{Connection, Progress, Remains};
+use crate::record::Note;
 use crate::{Reason, Violation};
 
 /// What is taken from the stream in one go. It lies on the stack, so that a connection which waits for its
@@ -138,6 +143,10 @@ pub(crate) struct Receiver<R> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) input: Input<R>,
     pub(crate) wake: Wake,
+    /// Where the session is kept, if it is.
+    pub(crate) disk: Option<Disk>,
+    pub(crate) confirmations: Confirmations,
+    pub(crate) bus: Bus,
 }
 
 /// What the receiving half does next.
@@ -154,17 +163,29 @@ impl<R: AsyncRead + Unpin + Send> Receiver<R> {
     fn take(&mut self) -> Result<(Next, Option<Instant>), Violation> {
         let now = Instant::now().into_std();
         let mut connection = self.shared.lock();
+        if connection.is_durable() {
+            connection.set_revision(self.bus.read(Hub::revision));
+            for (subscription, rev) in connection.take_marks() {
+                self.confirmations.confirm(subscription, rev);
+            }
+        }
         let deadline = connection.deadline().map(Instant::from_std);
         if connection.is_clogged() {
             return Ok((Next::WaitForDrain, deadline));
         }
         let credit = connection.credit();
         let progress = connection.poll_request(&mut self.input.bytes, now);
-        if connection.has_output() || connection.credit() > credit {
+        if connection.has_output() || connection.has_notes() || connection.credit() > credit {
             self.wake.wake();
         }
         let next = match progress? {
-            Progress::Request(request) => Next::Request(request),
+            Progress::Request(mut request) => {
+                if let (Request::Publish { id, publish }, Some(disk)) = (&mut request, &self.disk) {
+                    let notes = connection.notes_of(*id).into_iter();
+                    publish.notes = notes.map(|note| disk.note(note)).collect();
+                }
+                Next::Request(request)
+            }
             Progress::Left => Next::Left,
             Progress::NeedsBytes if connection.is_clogged() => Next::WaitForDrain,
             Progress::NeedsBytes => Next::Read,
@@ -195,6 +216,8 @@ impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
                     Err(_) => {
                         let now = Instant::now().into_std();
                         self.shared.lock().handle_timeout(now)?;
+                        // It may have noted something.
+                        self.wake.wake();
                         None
                     }
                 },
@@ -220,14 +243,48 @@ pub(crate) struct Sender<W> {
     pub(crate) shared: Arc<Shared>,
     writer: W,
     writing: BytesMut,
+    disk: Option<Disk>,
+    storing: Option<Storing>,
+    wake: Wake,
 }
 
 impl<W: AsyncWrite + Unpin + Send> Sender<W> {
-    pub(crate) fn new(shared: Arc<Shared>, writer: W) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, writer: W, disk: Option<Disk>, wake: Wake) -> Self {
         Self {
             shared,
             writer,
             writing: BytesMut::new(),
+            disk,
+            storing: None,
+            wake,
+        }
+    }
+
+    /// Hands the next notes to the disk, one batch at a time, and lets go what waited for the last.
+    fn note(&mut self) {
+        let Some(disk) = &self.disk else {
+            return;
+        };
+        let mut connection = self.shared.lock();
+        if let Some(storing) = &mut self.storing {
+            match storing.outcome() {
+                None => return,
+                Some(Ok(())) => connection.notes_stored(),
+                // The connection is about to end.
+                Some(Err(PublishRefused::Closed)) => return,
+                Some(Err(refused)) => {
+                    tracing::warn!(%refused, "an MQTT session is not kept over a restart");
+                    connection.give_up_disk();
+                    self.storing = Some(disk.store(vec![Note::ForgetAll], self.wake.clone()));
+                    self.disk = None;
+                    return;
+                }
+            }
+            self.storing = None;
+        }
+        let notes = connection.take_notes();
+        if !notes.is_empty() {
+            self.storing = Some(disk.store(notes, self.wake.clone()));
         }
     }
 
@@ -264,6 +321,7 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {
+        self.note();
         loop {
             if self.writing.is_empty() {
                 if self.writing.capacity() > KEPT_WRITE_BYTES {

@@ -7,7 +7,9 @@ use latchbus_bus::{Client, Publish};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::disk::Disk;
 use crate::Session;
+use crate::record::{Note, Part};
 use crate::server::Metrics;
 
 /// One slot for each client identifier: at most one connection has it, or a session that is kept.
@@ -42,15 +44,48 @@ enum Slot {
 /// A session without a connection.
 #[derive(Debug)]
 pub(crate) struct Away {
-    pub(crate) session: Session,
+    /// None of a client that has left no more than a will when the server was killed.
+    pub(crate) session: Option<Session>,
     pub(crate) subscriptions: latchbus_bus::Session,
     pub(crate) expires: Instant,
-    /// Published at this time, or when the session ends before.
-    pub(crate) will: Option<(Instant, Publish)>,
+    pub(crate) will: Option<Will>,
+    /// Where it is kept over a restart, if it is.
+    pub(crate) disk: Option<Disk>,
 }
 
-/// The last words of sessions that have ended.
-pub(crate) type Wills = Vec<(Client, Publish)>;
+/// The will of a client that is away.
+#[derive(Debug)]
+pub(crate) struct Will {
+    /// Published at this time, or when the session ends before.
+    pub(crate) at: Instant,
+    pub(crate) publish: Publish,
+    /// The server has ended the connection, by being killed: any return of the client takes the will back, also
+    /// one that begins a session of its own.
+    pub(crate) returns: bool,
+}
+
+/// What is left to do for a client, with its last words: its session has ended, or its will is due.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct LastWords {
+    pub(crate) client: Client,
+    pub(crate) disk: Option<Disk>,
+    pub(crate) will: Option<Publish>,
+    pub(crate) notes: Vec<Note>,
+}
+
+impl LastWords {
+    /// Publishes and forgets.
+    pub(crate) async fn say(self) {
+        match (self.will, self.disk) {
+            (Some(will), Some(disk)) => disk.publish(will, self.notes).await,
+            // What is refused is counted by the bus.
+            (Some(will), None) => drop(self.client.publish(will).await),
+            (None, Some(disk)) => disk.remember(self.notes).await,
+            (None, None) => {}
+        }
+    }
+}
 
 /// A connection's hold on its client identifier, until it is dropped or released.
 #[derive(Debug)]
@@ -65,10 +100,16 @@ pub(crate) struct Claim {
 impl Away {
     /// The session ends: what it still wanted to say. What it has taken from a group and not finished is
     /// given back.
-    pub(crate) fn end(self) -> Option<(Client, Publish)> {
-        give_back(self.session, &self.subscriptions);
-        let (_, will) = self.will?;
-        Some((self.subscriptions.client().clone(), will))
+    pub(crate) fn end(self) -> LastWords {
+        if let Some(session) = self.session {
+            give_back(session, &self.subscriptions);
+        }
+        LastWords {
+            client: self.subscriptions.client().clone(),
+            disk: self.disk,
+            will: self.will.map(|will| will.publish),
+            notes: vec![Note::ForgetAll],
+        }
     }
 }
 
@@ -129,19 +170,21 @@ impl Registry {
     }
 
     /// Ends the sessions that have expired, and gives out the wills that are due.
-    pub(crate) fn expire(&self, now: Instant) -> Wills {
+    pub(crate) fn expire(&self, now: Instant) -> Vec<LastWords> {
         let mut clients = self.lock();
-        let mut wills = Wills::new();
+        let mut words = Vec::new();
         let mut expired = Vec::new();
         for slot in clients.slots.values_mut() {
             if let Slot::Away { turn, away } = slot {
                 if away.expires <= now {
                     expired.push(*turn);
-                }
-                let due =
-                    away.expires <= now || away.will.as_ref().is_some_and(|(at, _)| *at <= now);
-                if due && let Some((_, will)) = away.will.take() {
-                    wills.push((away.subscriptions.client().clone(), will));
+                } else if let Some(will) = away.will.take_if(|will| will.at <= now) {
+                    words.push(LastWords {
+                        client: away.subscriptions.client().clone(),
+                        disk: away.disk.clone(),
+                        will: Some(will.publish),
+                        notes: vec![Part::Will.forget()],
+                    });
                 }
             }
         }
@@ -154,18 +197,49 @@ impl Registry {
         self.metrics.sessions_away.set(clients.away.len() as u64);
         drop(clients);
         // Their subscriptions end here, without the lock.
-        wills.extend(ended.into_iter().filter_map(Away::end));
-        wills
+        words.extend(ended.into_iter().map(Away::end));
+        words
     }
 
     /// Ends all sessions of clients that are away: their last words.
-    pub(crate) fn drain(&self) -> Wills {
+    pub(crate) fn drain(&self) -> Vec<LastWords> {
         let mut clients = self.lock();
         let ids: Vec<_> = clients.away.values().cloned().collect();
         let ended: Vec<_> = ids.iter().filter_map(|id| clients.take_away(id)).collect();
         self.metrics.sessions_away.set(0);
         drop(clients);
-        ended.into_iter().filter_map(Away::end).collect()
+        ended.into_iter().map(Away::end).collect()
+    }
+
+    /// Puts back what there was before a restart, as if the client had just left.
+    pub(crate) fn put_back(&self, id: &str, away: Away) -> Option<LastWords> {
+        self.metrics
+            .sessions_restored
+            .add(u64::from(away.session.is_some()));
+        self.keep(&mut self.lock(), id.into(), away)
+    }
+
+    /// Keeps a session; what ends for it, or at once, at the bound.
+    fn keep(&self, clients: &mut Clients, id: Arc<str>, away: Away) -> Option<LastWords> {
+        let mut dropped = None;
+        if self.max_away == 0 {
+            dropped = Some(away);
+        } else {
+            if clients.away.len() >= self.max_away
+                && let Some((_, oldest)) = clients.away.pop_first()
+                && let Some(Slot::Away { away, .. }) = clients.slots.remove(&oldest)
+            {
+                dropped = Some(*away);
+            }
+            let turn = clients.next_turn();
+            clients.away.insert(turn, Arc::clone(&id));
+            let away = Box::new(away);
+            clients.slots.insert(id, Slot::Away { turn, away });
+        }
+        self.metrics.sessions_away.set(clients.away.len() as u64);
+        let dropped = dropped?;
+        self.metrics.sessions_dropped.add(1);
+        Some(dropped.end())
     }
 
     fn lock(&self) -> MutexGuard<'_, Clients> {
@@ -199,34 +273,9 @@ impl Claim {
 
     /// Leaves the session behind. At the bound, the one that was away longest is dropped; what it still
     /// wanted to say is given back.
-    #[must_use]
-    pub(crate) fn release(self, away: Away) -> Wills {
-        let mut dropped = None;
-        let mut clients = self.registry.lock();
-        if self.registry.max_away == 0 {
-            dropped = Some(away);
-        } else {
-            if clients.away.len() >= self.registry.max_away
-                && let Some((_, oldest)) = clients.away.pop_first()
-                && let Some(Slot::Away { away, .. }) = clients.slots.remove(&oldest)
-            {
-                dropped = Some(*away);
-            }
-            let turn = clients.next_turn();
-            clients.away.insert(turn, Arc::clone(&self.id));
-            let away = Box::new(away);
-            clients
-                .slots
-                .insert(Arc::clone(&self.id), Slot::Away { turn, away });
-        }
-        let count = clients.away.len() as u64;
-        drop(clients);
-        self.registry.metrics.sessions_away.set(count);
-        let Some(dropped) = dropped else {
-            return Wills::new();
-        };
-        self.registry.metrics.sessions_dropped.add(1);
-        dropped.end().into_iter().collect()
+    pub(crate) fn release(self, away: Away) -> Option<LastWords> {
+        let registry = &self.registry;
+        registry.keep(&mut registry.lock(), Arc::clone(&self.id), away)
     }
 }
 

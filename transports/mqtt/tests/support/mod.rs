@@ -6,8 +6,10 @@ pub(crate) mod five;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use std::path::{Path, PathBuf};
+
 use bytes::BytesMut;
-use latchbus_bus::{Bus, Options, Publish};
+use latchbus_bus::{Bus, Options, Publish, StoreKind};
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::server::{Config, Server};
 use rmqtt_codec::types::QoS;
@@ -24,6 +26,7 @@ pub(crate) struct Running {
     pub(crate) bus: Bus,
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
+    directory: Option<PathBuf>,
     serving: JoinHandle<()>,
 }
 
@@ -37,6 +40,10 @@ impl Running {
     }
 
     pub(crate) async fn on(address: SocketAddr, options: Options, config: Config) -> Self {
+        let directory = match &options.store {
+            StoreKind::Directory(directory) => Some(directory.clone()),
+            _ => None,
+        };
         let bus = Bus::open(options).unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -49,8 +56,14 @@ impl Running {
             bus,
             server,
             address,
+            directory,
             serving,
         }
+    }
+
+    /// Where it stores.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.as_deref().expect("a store")
     }
 
     /// `serve` ends, and the bus closes.

@@ -1,0 +1,50 @@
+//! The bounds of a connection.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use latchbus_core::topic::TopicFilter;
+
+/// The bounds of a connection.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// The largest packet that is read, in bytes. A larger one ends its connection. Default 256 KiB.
+    pub max_packet_bytes: usize,
+    /// QoS 1 and 2 messages that a client may leave unacknowledged before it gets no more; a client of
+    /// MQTT 5 may ask for less. Default 256.
+    pub in_flight: u16,
+    /// QoS 1 and 2 messages that a client of MQTT 5 may have unacknowledged by the server. Default 256.
+    pub receive_maximum: u16,
+    /// The longest that a session outlives its connection; what a client of 3.1.1 gets that asks for a
+    /// persistent session. Default one day.
+    pub session_expiry: Duration,
+    /// Topic aliases that a client of MQTT 5 may use, and the most that it is given. Default 16.
+    pub topic_aliases: u16,
+    /// The longest interval of a keep-alive. A client of MQTT 5 that asks for more, or for none, is told
+    /// to keep this one; in 3.1.1 it cannot be told. Default none.
+    pub keep_alive: Option<Duration>,
+    /// The longest client identifier, in bytes. Default 1,024.
+    pub client_id_bytes: usize,
+    /// Filters of subscriptions that are refused with 0x80: these, and those without wildcards that one
+    /// of these matches. Default none.
+    pub refused_filters: Arc<[TopicFilter<String>]>,
+    /// Bytes that wait to be written, from which on no more messages are taken, and, at four times as
+    /// many, no more packets read. Default 64 KiB.
+    pub write_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_packet_bytes: 256 << 10,
+            in_flight: 256,
+            receive_maximum: 256,
+            session_expiry: Duration::from_secs(24 * 60 * 60),
+            topic_aliases: 16,
+            keep_alive: None,
+            client_id_bytes: 1_024,
+            refused_filters: Arc::default(),
+            write_bytes: 64 << 10,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The disk of one client's notes: the bus's store.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use latchbus_bus::{Client, Note as Stored, Publish, PublishRefused, Wake};
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::record::Note;
+
+/// Whose the notes are in the bus's store.
+pub(crate) const OWNER: &str = "mqtt";
+
+/// What is remembered of one client after a restart.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    client: Client,
+    owner: Arc<str>,
+    name: Arc<str>,
+}
+
+/// A batch of notes on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct Storing {
+    outcome: oneshot::Receiver<Result<(), PublishRefused>>,
+    /// Ends with the connection, which then stores its notes again.
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Disk {
+    /// None where nothing is stored.
+    pub(crate) fn of(client: &Client) -> Option<Self> {
+        client.bus().is_stored().then(|| Self {
+            client: client.clone(),
+            owner: OWNER.into(),
+            name: client.peer().name.as_str().into(),
+        })
+    }
+
+    /// The time of day, in milliseconds since the Unix epoch.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        self.client.bus().clock().unix_ms()
+    }
+
+    pub(crate) fn note(&self, note: Note) -> Stored {
+        let (owner, name) = (Arc::clone(&self.owner), Arc::clone(&self.name));
+        match note {
+            Note::Keep { part, value } => Stored::keep(owner, name, part, value),
+            Note::Forget { part } => Stored::forget(owner, name, part),
+            Note::ForgetAll => Stored::forget_all(owner, name),
+        }
+    }
+
+    /// Stores a batch; `wake` is called when that is known.
+    pub(crate) fn store(&self, notes: Vec<Note>, wake: Wake) -> Storing {
+        let notes = notes.into_iter().map(|note| self.note(note)).collect();
+        let client = self.client.clone();
+        let (known, outcome) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let stored = client.remember(notes).await.await;
+            // Nobody waits for it when the connection has ended.
+            let _gone = known.send(stored.map(drop));
+            wake.wake();
+        });
+        Storing {
+            outcome,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// Hands notes to the store, which keeps them behind whatever was handed to it before, without waiting until
+    /// it has.
+    pub(crate) async fn remember(&self, notes: Vec<Note>) {
+        if notes.is_empty() {
+            return;
+        }
+        let notes = notes.into_iter().map(|note| self.note(note)).collect();
+        drop(self.client.remember(notes).await);
+    }
+
+    /// Publishes a will, and with it, in one step, remembers that it was. What is refused is counted by the bus,
+    /// and not published at the next start either.
+    pub(crate) async fn publish(&self, mut will: Publish, notes: Vec<Note>) {
+        will.notes = notes.iter().map(|note| self.note(note.clone())).collect();
+        let mut receipt = self.client.publish(will).await;
+        if let Some(Err(refused)) = (&mut receipt).now_or_never()
+            && refused != PublishRefused::Closed
+        {
+            self.remember(notes).await;
+        }
+    }
+}
+
+impl Storing {
+    /// What became of it, once that is known.
+    pub(crate) fn outcome(&mut self) -> Option<Result<(), PublishRefused>> {
+        match self.outcome.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(PublishRefused::Closed)),
+        }
+    }
+}

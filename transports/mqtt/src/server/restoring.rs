@@ -1,0 +1,84 @@
+//! The sessions and wills of the server's earlier life.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use latchbus_bus::{Bus, Peer};
+use tokio::time::Instant;
+
+use super::disk::{Disk, OWNER};
+use super::registry::{Away, LastWords, Registry, Will};
+use crate::restore::{Restored, restore};
+
+/// Puts back what was stored, and gives out what there is no room for.
+pub(super) fn restore_all(bus: &Bus, registry: &Registry, grace: Duration) -> Vec<LastWords> {
+    let mut clients = BTreeMap::<String, Vec<(Vec<u8>, Bytes)>>::new();
+    for note in bus.remembered(OWNER) {
+        let parts = clients.entry(note.client).or_default();
+        parts.push((note.part, note.value.into()));
+    }
+    let (now, unix_ms) = (Instant::now(), bus.clock().unix_ms());
+    let mut ended = Vec::new();
+    for (name, parts) in clients {
+        let peer = Peer {
+            transport: "mqtt",
+            name: name.clone(),
+            address: None,
+        };
+        // Whom the rules do not allow any more is told so when it connects; its notes stay until then.
+        let Ok(client) = bus.client(peer) else {
+            continue;
+        };
+        let parts = parts.iter().map(|(part, value)| (&**part, value));
+        let restored = restore(parts, bus.epoch());
+        let disk = Disk::of(&client);
+        let subscriptions = latchbus_bus::Session::new(client);
+        let away = away(restored, subscriptions, disk, (now, unix_ms), grace);
+        ended.extend(registry.put_back(&name, away));
+    }
+    bus.restored();
+    ended
+}
+
+fn away(
+    restored: Restored,
+    subscriptions: latchbus_bus::Session,
+    disk: Option<Disk>,
+    (now, unix_ms): (Instant, u64),
+    grace: Duration,
+) -> Away {
+    let until = |at: u64| now + Duration::from_millis(at.saturating_sub(unix_ms));
+    let will = restored.will.map(|will| Will {
+        at: match will.due {
+            Some(due) => until(due),
+            // Its connection has ended with the server, and it could not return before.
+            None => now + will.delay.max(grace),
+        },
+        publish: will.publish,
+        returns: will.due.is_none(),
+    });
+    match restored.session {
+        Some(session) => {
+            // A refused subscription brings nothing; the client may ask for it again.
+            drop(subscriptions.restore(session.subscriptions));
+            Away {
+                session: Some(session.session),
+                subscriptions,
+                expires: match session.ends_at {
+                    Some(at) => until(at),
+                    None => now + session.expiry,
+                },
+                will,
+                disk,
+            }
+        }
+        None => Away {
+            session: None,
+            subscriptions,
+            expires: will.as_ref().map_or(now, |will| will.at),
+            will,
+            disk,
+        },
+    }
+}
