@@ -63,6 +63,7 @@ mod session;
 mod shared;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod sparse_log;
 mod store;
 mod subscription;
 mod sys;

@@ -5,33 +5,32 @@
 //! to get; [`Pipeline::finish`] shows them. Where nothing is stored, the second step is missing and a batch is
 //! one message.
 
+mod clicks;
 mod import;
+mod plan;
+mod restoring;
 
-use core::{
-    fmt::{self, Display},
-    time::Duration,
-};
+use core::fmt::Display;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
 };
 
-use bytes::Bytes;
-use latchbus_core::clicks::{
-    ClickTopic, Counter, Incarnation, MalformedTopic, Press, Shares, is_reserved,
-};
+use latchbus_core::clicks::{ClickTopic, MalformedTopic, Shares};
 use latchbus_core::hub::{PublishError, Retain};
 use latchbus_core::topic::TopicName;
-use tracing::{error, warn};
+use tracing::error;
 
-use crate::bus::{Accepted, HistoryRule, Options};
+pub(crate) use self::plan::Plan;
+use self::plan::Step;
+use crate::bus::{Accepted, HistoryRule};
 use crate::expiring::Expiring;
 use crate::metrics::Metrics;
 use crate::refusal::PublishRefused;
-use crate::rooms::{Raised, Reported, Rooms};
+use crate::rooms::Rooms;
 use crate::shared::{Changes, Shared};
-use crate::store::{Change, Item, Loaded, StoredValue};
+use crate::sparse_log::SparseLog;
+use crate::store::Change;
 use crate::troubles::Troubles;
 use crate::{Note, Payload, Properties, Publish};
 
@@ -41,9 +40,6 @@ const RESERVED_PLACES: usize = 4_096;
 
 /// Values, share and rate.
 const PLACES_OF_A_ROOM: usize = 3;
-
-/// Between two log lines about malformed messages.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Pipeline {
@@ -68,147 +64,7 @@ pub(crate) struct Pipeline {
     troubles: Troubles,
 }
 
-/// What follows from one message.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    /// In order; the answer carries the revision of the first.
-    steps: Vec<Step>,
-    /// The device whose record has changed: room and name.
-    device: Option<(String, String)>,
-    /// Press ids that were counted, each with the number of those before it.
-    press_ids: Vec<(u64, String)>,
-    /// The hub counts presses under this start number from now on.
-    start: Option<u32>,
-    notes: Vec<Note>,
-    /// When there are no steps: the topic whose value stands.
-    unchanged: Option<TopicName<String>>,
-}
-
-#[derive(Debug)]
-enum Step {
-    Publish {
-        topic: TopicName<String>,
-        payload: Payload,
-        retain: Retain,
-        stored: bool,
-        /// When it was accepted, if that was not now.
-        at: Option<u64>,
-    },
-    /// On a topic that keeps nothing it is an event with an empty payload.
-    Clear {
-        topic: TopicName<String>,
-        payload: Payload,
-    },
-    /// Nothing where the topic keeps nothing: the hub's own doing.
-    Forget {
-        topic: TopicName<String>,
-        payload: Payload,
-    },
-}
-
 impl Pipeline {
-    /// A pipeline that begins with what was stored, and what is to be shown besides. `nonce` is random: it tells
-    /// the presses that this start counts from those of another with its number.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        metrics: Arc<Metrics>,
-        options: &Options,
-        loaded: Loaded,
-        nonce: u32,
-    ) -> (Self, Vec<Plan>) {
-        let own = Incarnation::new(loaded.start.max(1), nonce);
-        let own = own.unwrap_or_else(|| unreachable!("a start number is at least 1"));
-        let mut rooms = Rooms::new(options.clicks, own);
-        for room in &options.rooms {
-            rooms.open_room(room);
-        }
-        let mut derived = Vec::new();
-        for (room, device, record) in loaded.devices {
-            derived.extend(own_topics(&room, &device, &record));
-            rooms.restore(&room, &device, record);
-        }
-        for (room, device, id) in loaded.press_ids {
-            rooms.restore_press_id(&room, &device, &id);
-        }
-        let mut pipeline = Self {
-            changed_rooms: rooms.names().map(str::to_owned).collect(),
-            shared: Arc::clone(&shared),
-            metrics,
-            rooms,
-            history: options.history.clone(),
-            expiring: Expiring::default(),
-            places: {
-                let places = options.limits.places;
-                let reserved = RESERVED_PLACES + PLACES_OF_A_ROOM * options.clicks.rooms;
-                places - reserved.min(places / 8)
-            },
-            planned: BTreeMap::new(),
-            planned_places: 0,
-            planned_clears: BTreeSet::new(),
-            note_bytes: Note::value_limit(options),
-            notes: loaded.notes_stored,
-            malformed_log: SparseLog::default(),
-            troubles: Troubles::default(),
-        };
-        shared.change(|changes| {
-            for (rev, topic, item) in loaded.items {
-                changes.skip_to(rev - 1);
-                if let Err(reason) = pipeline.restore(changes, &topic, item) {
-                    error!(
-                        topic,
-                        reason, "what is stored cannot be shown; it stays in the store"
-                    );
-                }
-            }
-            changes.restored(loaded.life);
-        });
-        derived.extend(pipeline.plan_rooms().steps);
-        let is_news = |step: &Step| {
-            let Step::Publish { topic, payload, .. } = step else {
-                return true;
-            };
-            let last = shared.read(|hub| hub.last(topic.borrowed()));
-            last.is_none_or(|last| last.payload.bytes() != payload.bytes())
-        };
-        let begin = Plan {
-            steps: derived.into_iter().filter(is_news).collect(),
-            ..Plan::default()
-        };
-        (pipeline, vec![begin])
-    }
-
-    /// Puts back what has stood in the hub's order.
-    fn restore(
-        &mut self,
-        changes: &mut Changes<'_>,
-        topic: &str,
-        item: Item,
-    ) -> Result<(), String> {
-        let name = TopicName::parse(topic).map_err(|error| error.to_string())?;
-        let restored = match item {
-            Item::Value(history, value) => {
-                // One whose time is over is cleared by the next tick, so that those who had it hear of it.
-                self.expiring.set(topic, value.expires_at);
-                let (at, payload) = value.into_payload();
-                changes
-                    .publish(name, payload, Retain::Last(history), at)
-                    .map(drop)
-            }
-            Item::Event(value) => {
-                let (at, payload) = value.into_payload();
-                changes.publish(name, payload, Retain::No, at).map(drop)
-            }
-            Item::Cleared { at, expired } => {
-                let payload = match expired {
-                    true => Payload::expiry(),
-                    false => Payload::default(),
-                };
-                changes.restore_clear(name, payload, at)
-            }
-        };
-        restored.map_err(|error| error.to_string())
-    }
-
     /// Takes one message all the way, where nothing is stored.
     pub(crate) fn accept(
         &mut self,
@@ -460,129 +316,6 @@ impl Pipeline {
         })
     }
 
-    fn plan_count(
-        &mut self,
-        publish: Publish,
-        origin: u64,
-        (room, device): (&str, &str),
-        incarnation: Incarnation,
-    ) -> Result<Plan, PublishRefused> {
-        let reported = Counter::parse(&publish.payload)
-            .map_err(|error| self.malformed("count", publish.topic.as_str(), &error))?;
-        self.check_room(&publish.topic, publish.payload.len(), Retain::LAST)?;
-        // What was counted does not expire.
-        let (topic, payload) = Payload::arrive(
-            Publish {
-                expires_in: None,
-                ..publish
-            },
-            origin,
-            self.now(),
-        );
-        let now = self.now();
-        let Raised { joined, folded } =
-            match self
-                .rooms
-                .report((room, device), incarnation, reported, now)?
-            {
-                Reported::Raised(raised) => raised,
-                Reported::Unchanged(joined)
-                    if self.planned_clears.contains(topic.as_str())
-                        || self.shared.read(|hub| hub.last(topic.borrowed()).is_none()) =>
-                {
-                    // The topic was cleared, which says nothing of the count, or the message that raised
-                    // it is of this batch: what is known is shown again.
-                    Raised {
-                        joined,
-                        folded: None,
-                    }
-                }
-                Reported::Unchanged(_) => {
-                    return Ok(Plan {
-                        unchanged: Some(topic),
-                        ..Plan::default()
-                    });
-                }
-                Reported::Stale => {
-                    self.metrics.clicks_stale.add(1);
-                    return Ok(Plan {
-                        unchanged: Some(topic),
-                        ..Plan::default()
-                    });
-                }
-            };
-        let payload = match joined == reported {
-            true => payload,
-            // Each colour's larger count came in another message: neither says it all.
-            false => payload.with_bytes(text(joined)),
-        };
-        let mut steps = vec![Step::Publish {
-            topic,
-            payload,
-            retain: Retain::LAST,
-            stored: true,
-            at: None,
-        }];
-        if let Some((record, fallen)) = folded {
-            for incarnation in fallen {
-                steps.push(Step::Forget {
-                    topic: own_topic(ClickTopic::Count {
-                        room,
-                        device,
-                        incarnation,
-                    }),
-                    payload: Payload::default(),
-                });
-            }
-            steps.push(Step::derived(ClickTopic::Floor { room, device }, record));
-        }
-        self.changed_rooms.insert(room.to_owned());
-        Ok(Plan {
-            steps,
-            device: Some((room.to_owned(), device.to_owned())),
-            ..Plan::default()
-        })
-    }
-
-    fn plan_press(
-        &mut self,
-        publish: Publish,
-        origin: u64,
-        (room, device): (&str, &str),
-    ) -> Result<Plan, PublishRefused> {
-        let press = Press::parse(&publish.payload)
-            .map_err(|error| self.malformed("press", publish.topic.as_str(), &error))?;
-        let pressed = own_topic(ClickTopic::Pressed { room, device });
-        self.check_room(&pressed, Counter::MAX_JSON_BYTES, Retain::LAST)?;
-        let now = self.now();
-        let Some(pressed) = self.rooms.press((room, device), press, now)? else {
-            self.metrics.presses_repeated.add(1);
-            return Ok(Plan {
-                unchanged: Some(publish.topic),
-                ..Plan::default()
-            });
-        };
-        let press_id = pressed.id_order.zip(press.id.map(str::to_owned));
-        let shown = Step::derived(ClickTopic::Pressed { room, device }, pressed.value);
-        // A press is an event whatever its publisher says: retained, it would be counted again by
-        // whoever replays it.
-        let (topic, payload) = Payload::arrive(publish, origin, now);
-        let event = Step::Publish {
-            stored: self.shared.owes(topic.borrowed(), payload.qos()),
-            topic,
-            payload,
-            retain: Retain::No,
-            at: None,
-        };
-        self.changed_rooms.insert(room.to_owned());
-        Ok(Plan {
-            steps: vec![event, shown],
-            device: Some((room.to_owned(), device.to_owned())),
-            press_ids: press_id.into_iter().collect(),
-            ..Plan::default()
-        })
-    }
-
     fn apply(
         &mut self,
         changes: &mut Changes<'_>,
@@ -757,152 +490,4 @@ fn check_properties(publish: &Publish) -> Result<(), PublishRefused> {
         return Err(PublishRefused::PropertiesTooLarge { bytes, limit });
     }
     Ok(())
-}
-
-impl Step {
-    /// A topic that the hub writes itself. It is stored for the sake of its revision: after a restart the hub
-    /// derives it again, and says nothing where it comes out the same.
-    fn derived(topic: ClickTopic<'_>, value: impl Display) -> Self {
-        Self::Publish {
-            topic: own_topic(topic),
-            payload: Payload::new(text(value), Publish::STATE_QOS),
-            retain: Retain::LAST,
-            stored: true,
-            at: None,
-        }
-    }
-
-    fn change(&self, at: u64, rev: u64) -> Option<Change<'_>> {
-        match self {
-            Self::Publish {
-                topic,
-                payload,
-                retain,
-                stored: true,
-                at: accepted,
-            } => {
-                let (topic, value) = (
-                    topic.as_str(),
-                    StoredValue::new(accepted.unwrap_or(at), payload),
-                );
-                Some(match retain {
-                    Retain::Last(history) => Change::Keep {
-                        topic,
-                        rev,
-                        value,
-                        history: *history,
-                    },
-                    Retain::No => Change::Event { topic, rev, value },
-                })
-            }
-            Self::Publish { .. } => None,
-            Self::Clear { topic, payload } | Self::Forget { topic, payload } => {
-                Some(Change::Clear {
-                    topic: topic.as_str(),
-                    rev,
-                    at,
-                    expired: payload.is_expiry(),
-                })
-            }
-        }
-    }
-
-    fn publish(self, changes: &mut Changes<'_>, at: u64) -> Result<u64, PublishError> {
-        match self {
-            Self::Publish {
-                topic,
-                payload,
-                retain,
-                at: accepted,
-                ..
-            } => {
-                let at = accepted.unwrap_or(at);
-                let entry = changes.publish(topic.borrowed(), payload, retain, at)?;
-                Ok(entry.rev)
-            }
-            Self::Forget { topic, payload } => {
-                let cleared = changes.clear(topic.borrowed(), payload, at)?;
-                Ok(cleared.map_or(changes.hub().revision(), |cleared| cleared.rev))
-            }
-            Self::Clear { topic, payload } => {
-                let keeps = changes.hub().last(topic.borrowed()).is_some();
-                if keeps {
-                    let cleared = changes.clear(topic.borrowed(), payload, at)?;
-                    return Ok(cleared.map_or(changes.hub().revision(), |cleared| cleared.rev));
-                }
-                let entry = changes.publish(topic.borrowed(), payload, Retain::No, at)?;
-                Ok(entry.rev)
-            }
-        }
-    }
-}
-
-impl StoredValue {
-    fn new(at: u64, payload: &Payload) -> Self {
-        Self {
-            at,
-            qos: payload.qos(),
-            expires_at: payload.expires_at(),
-            properties: payload.properties().map(|said| (**said).clone()),
-            payload: payload.bytes().to_vec(),
-        }
-    }
-
-    fn into_payload(self) -> (u64, Payload) {
-        let payload = Payload::restore(
-            self.payload.into(),
-            self.qos,
-            self.expires_at,
-            self.properties.map(Arc::new),
-        );
-        (self.at, payload)
-    }
-}
-
-/// The topics that the hub derives of one device's record.
-fn own_topics(room: &str, device: &str, record: &crate::rooms::Record) -> Vec<Step> {
-    let floor = record.counts.floor_record();
-    let pressed = record.pressed.value();
-    let mut topics = Vec::new();
-    if floor.floor > 0 {
-        topics.push(Step::derived(ClickTopic::Floor { room, device }, floor));
-    }
-    if !pressed.is_zero() {
-        topics.push(Step::derived(ClickTopic::Pressed { room, device }, pressed));
-    }
-    topics
-}
-
-fn own_topic(topic: ClickTopic<'_>) -> TopicName<String> {
-    let text = topic.to_string();
-    debug_assert!(is_reserved(&text) || matches!(topic, ClickTopic::Count { .. }));
-    TopicName::parse(text)
-        .unwrap_or_else(|_| unreachable!("names of click topics hold no wildcard"))
-}
-
-fn text(value: impl fmt::Display) -> Bytes {
-    Bytes::from(value.to_string())
-}
-
-/// Warnings about what peers send wrongly: at most one in [`LOG_INTERVAL`], with the number of those
-/// that it stands for.
-#[derive(Debug, Default)]
-struct SparseLog {
-    last: Option<Instant>,
-    left_out: u64,
-}
-
-impl SparseLog {
-    fn warn(&mut self, kind: &str, topic: &str, reason: &dyn Display) {
-        if self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
-            self.left_out += 1;
-            return;
-        }
-        warn!(
-            topic,
-            left_out = self.left_out,
-            "malformed {kind}: {reason}"
-        );
-        (self.last, self.left_out) = (Some(Instant::now()), 0);
-    }
 }

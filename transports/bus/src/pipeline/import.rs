@@ -6,7 +6,8 @@ use latchbus_core::clicks::{ClickTopic, Counter, is_reserved};
 use latchbus_core::hub::Retain;
 use latchbus_core::topic::TopicFilter;
 
-use super::{Pipeline, Plan, Step, own_topic, text};
+use super::Pipeline;
+use super::plan::{Plan, Step, own_topic, text};
 use crate::backup::{DeviceClicks, Export, Kept, Record};
 use crate::bus::Accepted;
 use crate::{Delivery, Payload, Properties, Publish, PublishRefused};

@@ -1,0 +1,134 @@
+//! Counts and presses: merged into what is known of their device.
+
+use latchbus_core::clicks::{ClickTopic, Counter, Incarnation, Press};
+use latchbus_core::hub::Retain;
+
+use super::Pipeline;
+use super::plan::{Plan, Step, own_topic, text};
+use crate::rooms::{Raised, Reported};
+use crate::{Payload, Publish, PublishRefused};
+
+impl Pipeline {
+    pub(super) fn plan_count(
+        &mut self,
+        publish: Publish,
+        origin: u64,
+        (room, device): (&str, &str),
+        incarnation: Incarnation,
+    ) -> Result<Plan, PublishRefused> {
+        let reported = Counter::parse(&publish.payload)
+            .map_err(|error| self.malformed("count", publish.topic.as_str(), &error))?;
+        self.check_room(&publish.topic, publish.payload.len(), Retain::LAST)?;
+        // What was counted does not expire.
+        let (topic, payload) = Payload::arrive(
+            Publish {
+                expires_in: None,
+                ..publish
+            },
+            origin,
+            self.now(),
+        );
+        let now = self.now();
+        let Raised { joined, folded } =
+            match self
+                .rooms
+                .report((room, device), incarnation, reported, now)?
+            {
+                Reported::Raised(raised) => raised,
+                Reported::Unchanged(joined)
+                    if self.planned_clears.contains(topic.as_str())
+                        || self.shared.read(|hub| hub.last(topic.borrowed()).is_none()) =>
+                {
+                    // The topic was cleared, which says nothing of the count, or the message that raised
+                    // it is of this batch: what is known is shown again.
+                    Raised {
+                        joined,
+                        folded: None,
+                    }
+                }
+                Reported::Unchanged(_) => {
+                    return Ok(Plan {
+                        unchanged: Some(topic),
+                        ..Plan::default()
+                    });
+                }
+                Reported::Stale => {
+                    self.metrics.clicks_stale.add(1);
+                    return Ok(Plan {
+                        unchanged: Some(topic),
+                        ..Plan::default()
+                    });
+                }
+            };
+        let payload = match joined == reported {
+            true => payload,
+            // Each colour's larger count came in another message: neither says it all.
+            false => payload.with_bytes(text(joined)),
+        };
+        let mut steps = vec![Step::Publish {
+            topic,
+            payload,
+            retain: Retain::LAST,
+            stored: true,
+            at: None,
+        }];
+        if let Some((record, fallen)) = folded {
+            for incarnation in fallen {
+                steps.push(Step::Forget {
+                    topic: own_topic(ClickTopic::Count {
+                        room,
+                        device,
+                        incarnation,
+                    }),
+                    payload: Payload::default(),
+                });
+            }
+            steps.push(Step::derived(ClickTopic::Floor { room, device }, record));
+        }
+        self.changed_rooms.insert(room.to_owned());
+        Ok(Plan {
+            steps,
+            device: Some((room.to_owned(), device.to_owned())),
+            ..Plan::default()
+        })
+    }
+
+    pub(super) fn plan_press(
+        &mut self,
+        publish: Publish,
+        origin: u64,
+        (room, device): (&str, &str),
+    ) -> Result<Plan, PublishRefused> {
+        let press = Press::parse(&publish.payload)
+            .map_err(|error| self.malformed("press", publish.topic.as_str(), &error))?;
+        let pressed = own_topic(ClickTopic::Pressed { room, device });
+        self.check_room(&pressed, Counter::MAX_JSON_BYTES, Retain::LAST)?;
+        let now = self.now();
+        let Some(pressed) = self.rooms.press((room, device), press, now)? else {
+            self.metrics.presses_repeated.add(1);
+            return Ok(Plan {
+                unchanged: Some(publish.topic),
+                ..Plan::default()
+            });
+        };
+        let press_id = pressed.id_order.zip(press.id.map(str::to_owned));
+        let shown = Step::derived(ClickTopic::Pressed { room, device }, pressed.value);
+        // A press is an event whatever its publisher says: retained, it would be counted again by
+        // whoever replays it.
+        let (topic, payload) = Payload::arrive(publish, origin, now);
+        let event = Step::Publish {
+            stored: self.shared.owes(topic.borrowed(), payload.qos()),
+            topic,
+            payload,
+            retain: Retain::No,
+            at: None,
+        };
+        self.changed_rooms.insert(room.to_owned());
+        Ok(Plan {
+            steps: vec![event, shown],
+            device: Some((room.to_owned(), device.to_owned())),
+            press_ids: press_id.into_iter().collect(),
+            ..Plan::default()
+        })
+    }
+}

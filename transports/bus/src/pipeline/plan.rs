@@ -1,0 +1,177 @@
+//! What follows from a message: steps that are stored first, and then shown.
+
+use core::fmt::Display;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use latchbus_core::clicks::{ClickTopic, is_reserved};
+use latchbus_core::hub::{PublishError, Retain};
+use latchbus_core::topic::TopicName;
+
+use crate::rooms::Record;
+use crate::shared::Changes;
+use crate::store::{Change, StoredValue};
+use crate::{Note, Payload, Publish};
+
+/// What follows from one message.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// In order; the answer carries the revision of the first.
+    pub(super) steps: Vec<Step>,
+    /// The device whose record has changed: room and name.
+    pub(super) device: Option<(String, String)>,
+    /// Press ids that were counted, each with the number of those before it.
+    pub(super) press_ids: Vec<(u64, String)>,
+    /// The hub counts presses under this start number from now on.
+    pub(super) start: Option<u32>,
+    pub(super) notes: Vec<Note>,
+    /// When there are no steps: the topic whose value stands.
+    pub(super) unchanged: Option<TopicName<String>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    Publish {
+        topic: TopicName<String>,
+        payload: Payload,
+        retain: Retain,
+        stored: bool,
+        /// When it was accepted, if that was not now.
+        at: Option<u64>,
+    },
+    /// On a topic that keeps nothing it is an event with an empty payload.
+    Clear {
+        topic: TopicName<String>,
+        payload: Payload,
+    },
+    /// Nothing where the topic keeps nothing: the hub's own doing.
+    Forget {
+        topic: TopicName<String>,
+        payload: Payload,
+    },
+}
+
+impl Step {
+    /// A topic that the hub writes itself. It is stored for the sake of its revision: after a restart the hub
+    /// derives it again, and says nothing where it comes out the same.
+    pub(super) fn derived(topic: ClickTopic<'_>, value: impl Display) -> Self {
+        Self::Publish {
+            topic: own_topic(topic),
+            payload: Payload::new(text(value), Publish::STATE_QOS),
+            retain: Retain::LAST,
+            stored: true,
+            at: None,
+        }
+    }
+
+    pub(super) fn change(&self, at: u64, rev: u64) -> Option<Change<'_>> {
+        match self {
+            Self::Publish {
+                topic,
+                payload,
+                retain,
+                stored: true,
+                at: accepted,
+            } => {
+                let (topic, value) = (
+                    topic.as_str(),
+                    StoredValue::new(accepted.unwrap_or(at), payload),
+                );
+                Some(match retain {
+                    Retain::Last(history) => Change::Keep {
+                        topic,
+                        rev,
+                        value,
+                        history: *history,
+                    },
+                    Retain::No => Change::Event { topic, rev, value },
+                })
+            }
+            Self::Publish { .. } => None,
+            Self::Clear { topic, payload } | Self::Forget { topic, payload } => {
+                Some(Change::Clear {
+                    topic: topic.as_str(),
+                    rev,
+                    at,
+                    expired: payload.is_expiry(),
+                })
+            }
+        }
+    }
+
+    pub(super) fn publish(self, changes: &mut Changes<'_>, at: u64) -> Result<u64, PublishError> {
+        match self {
+            Self::Publish {
+                topic,
+                payload,
+                retain,
+                at: accepted,
+                ..
+            } => {
+                let at = accepted.unwrap_or(at);
+                let entry = changes.publish(topic.borrowed(), payload, retain, at)?;
+                Ok(entry.rev)
+            }
+            Self::Forget { topic, payload } => {
+                let cleared = changes.clear(topic.borrowed(), payload, at)?;
+                Ok(cleared.map_or(changes.hub().revision(), |cleared| cleared.rev))
+            }
+            Self::Clear { topic, payload } => {
+                let keeps = changes.hub().last(topic.borrowed()).is_some();
+                if keeps {
+                    let cleared = changes.clear(topic.borrowed(), payload, at)?;
+                    return Ok(cleared.map_or(changes.hub().revision(), |cleared| cleared.rev));
+                }
+                let entry = changes.publish(topic.borrowed(), payload, Retain::No, at)?;
+                Ok(entry.rev)
+            }
+        }
+    }
+}
+
+impl StoredValue {
+    pub(super) fn new(at: u64, payload: &Payload) -> Self {
+        Self {
+            at,
+            qos: payload.qos(),
+            expires_at: payload.expires_at(),
+            properties: payload.properties().map(|said| (**said).clone()),
+            payload: payload.bytes().to_vec(),
+        }
+    }
+
+    pub(super) fn into_payload(self) -> (u64, Payload) {
+        let payload = Payload::restore(
+            self.payload.into(),
+            self.qos,
+            self.expires_at,
+            self.properties.map(Arc::new),
+        );
+        (self.at, payload)
+    }
+}
+
+/// The topics that the hub derives of one device's record.
+pub(super) fn own_topics(room: &str, device: &str, record: &Record) -> Vec<Step> {
+    let floor = record.counts.floor_record();
+    let pressed = record.pressed.value();
+    let mut topics = Vec::new();
+    if floor.floor > 0 {
+        topics.push(Step::derived(ClickTopic::Floor { room, device }, floor));
+    }
+    if !pressed.is_zero() {
+        topics.push(Step::derived(ClickTopic::Pressed { room, device }, pressed));
+    }
+    topics
+}
+
+pub(super) fn own_topic(topic: ClickTopic<'_>) -> TopicName<String> {
+    let text = topic.to_string();
+    debug_assert!(is_reserved(&text) || matches!(topic, ClickTopic::Count { .. }));
+    TopicName::parse(text)
+        .unwrap_or_else(|_| unreachable!("names of click topics hold no wildcard"))
+}
+
+pub(super) fn text(value: impl Display) -> Bytes {
+    Bytes::from(value.to_string())
+}

@@ -1,0 +1,155 @@
+//! What is done with a store when it is opened.
+
+use redb::ReadableTable;
+
+use super::meta::Meta;
+use super::tables::{Tables, Topic, decode};
+use super::{EARLIER_FORMAT, FORMAT, Item, Loaded, StoreError, StoredNote, failed};
+
+/// Checks the format, loads everything, and counts this start.
+pub(super) fn begin(tables: &mut Tables<'_>, epoch: u64) -> Result<(Meta, Loaded), StoreError> {
+    let before = Meta::read(&tables.meta)?;
+    let mut meta = before;
+    match meta.format {
+        // New, unless something is there already.
+        0 => (meta.epoch, meta.events) = (epoch, 1),
+        EARLIER_FORMAT => {
+            meta.epoch = epoch;
+            meta.revision = upgrade(tables)?;
+            meta.ceiling = meta.revision;
+            meta.events = 1;
+        }
+        FORMAT => {}
+        found => {
+            return Err(StoreError::Version {
+                found,
+                known: FORMAT,
+            });
+        }
+    }
+    let mut loaded = load(tables)?;
+    let doubtful = loaded.settle(meta.doubt, meta.ceiling);
+    if doubtful > 0 {
+        renumber(tables, meta.doubt, &loaded, doubtful)?;
+    }
+    loaded.epoch = meta.epoch;
+    loaded.life.known = meta.revision.max(meta.forgotten);
+    loaded.life.forgotten = meta.forgotten;
+    loaded.life.left = meta.left;
+    loaded.life.events = meta.events.checked_sub(1).unwrap_or(meta.ceiling);
+    // A boot number has 32 bits; a hub that has started that often goes on with the last one.
+    loaded.start = u32::try_from(meta.start + 1).unwrap_or(u32::MAX);
+    meta.format = FORMAT;
+    meta.start = u64::from(loaded.start);
+    meta.revision = match doubtful {
+        0 => meta.revision,
+        _ => loaded.newest(),
+    };
+    (meta.ceiling, meta.doubt, meta.events) = (loaded.ceiling, 0, 0);
+    meta.write(before, tables)?;
+    Ok((meta, loaded))
+}
+
+/// Turns format 2 into this one, and says which revision is the newest.
+fn upgrade(tables: &mut Tables<'_>) -> Result<u64, StoreError> {
+    let mut topics = Vec::new();
+    for row in tables.values.iter().map_err(failed)? {
+        let (topic, stored) = row.map_err(failed)?;
+        let stored: Topic = decode("values", stored.value())?;
+        topics.push((topic.value().to_owned(), stored));
+    }
+    let mut newest = 0;
+    for (topic, mut stored) in topics {
+        for (place, _) in &mut stored.values {
+            *place += 1;
+            newest = newest.max(*place);
+        }
+        tables.keep(&topic, &stored)?;
+    }
+    Ok(newest)
+}
+
+/// Everything that stands in the hub's order, in none, and what stands beside it.
+pub(super) fn load(tables: &Tables<'_>) -> Result<Loaded, StoreError> {
+    let mut loaded = Loaded::default();
+    for row in tables.values.iter().map_err(failed)? {
+        let (topic, stored) = row.map_err(failed)?;
+        let stored: Topic = decode("values", stored.value())?;
+        for (rev, value) in stored.values {
+            let item = Item::Value(stored.history, value);
+            loaded.items.push((rev, topic.value().to_owned(), item));
+        }
+    }
+    for row in tables.cleared.iter().map_err(failed)? {
+        let (rev, cleared) = row.map_err(failed)?;
+        let (topic, at, expired) = cleared.value();
+        let item = Item::Cleared { at, expired };
+        loaded.items.push((rev.value(), topic.to_owned(), item));
+    }
+    for row in tables.events.iter().map_err(failed)? {
+        let (rev, event) = row.map_err(failed)?;
+        let (topic, event) = event.value();
+        let item = Item::Event(decode("events", event)?);
+        loaded.items.push((rev.value(), topic.to_owned(), item));
+    }
+    for row in tables.devices.iter().map_err(failed)? {
+        let (key, record) = row.map_err(failed)?;
+        let (room, device) = key.value();
+        let record = decode("devices", record.value())?;
+        let device = (room.to_owned(), device.to_owned(), record);
+        loaded.devices.push(device);
+    }
+    let mut ids = Vec::new();
+    for row in tables.press_ids.iter().map_err(failed)? {
+        let (key, id) = row.map_err(failed)?;
+        let ((room, device, _), (order, id)) = (key.value(), id.value());
+        ids.push((order, (room.to_owned(), device.to_owned(), id.to_owned())));
+    }
+    ids.sort_by_key(|(order, _)| *order);
+    loaded.press_ids = ids.into_iter().map(|(_, id)| id).collect();
+    for row in tables.notes.iter().map_err(failed)? {
+        let (key, value) = row.map_err(failed)?;
+        let (owner, client, part) = key.value();
+        loaded.notes.push(StoredNote {
+            owner: owner.to_owned(),
+            client: client.to_owned(),
+            part: part.to_vec(),
+            value: value.value().to_vec(),
+        });
+    }
+    Ok(loaded)
+}
+
+/// Writes the new revisions of what was in doubt.
+fn renumber(
+    tables: &mut Tables<'_>,
+    doubt: u64,
+    loaded: &Loaded,
+    doubtful: usize,
+) -> Result<(), StoreError> {
+    tables
+        .cleared
+        .retain(|rev, _| rev < doubt)
+        .map_err(failed)?;
+    tables.events.retain(|rev, _| rev < doubt).map_err(failed)?;
+    let certain = loaded.items.len() - doubtful;
+    for (rev, topic, item) in loaded.items.iter().skip(certain) {
+        match item {
+            // Its values stand behind each other in both orders: the first that has a doubtful revision is this.
+            Item::Value(..) => {
+                let mut stored = tables.topic(topic)?.unwrap_or_default();
+                let this = stored
+                    .values
+                    .iter_mut()
+                    .find(|(of, _)| (doubt..=loaded.life.revision).contains(of));
+                if let Some((of_value, _)) = this {
+                    *of_value = *rev;
+                }
+                tables.keep(topic, &stored)?;
+            }
+            Item::Cleared { at, expired } => tables.clear(topic, *rev, *at, *expired)?,
+            Item::Event(value) => tables.event(topic, *rev, value)?,
+        }
+    }
+    Ok(())
+}

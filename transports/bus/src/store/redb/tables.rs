@@ -1,0 +1,269 @@
+//! The tables, and how each change is made in them.
+
+use core::ops::Range;
+
+use redb::{
+    Database, Durability, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    WriteTransaction,
+};
+use serde::{Deserialize, Serialize};
+
+use super::meta::Meta;
+use super::{Change, Sizes, StoreError, StoredValue, failed};
+use crate::rooms::PRESS_IDS as PRESS_ID_SLOTS;
+
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(super) const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
+const CLEARED: TableDefinition<'_, u64, (&str, u64, bool)> = TableDefinition::new("cleared");
+const CLEARED_TOPICS: TableDefinition<'_, &str, u64> = TableDefinition::new("cleared_topics");
+const EVENTS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("events");
+pub(super) const DEVICES: TableDefinition<'_, (&str, &str), &[u8]> =
+    TableDefinition::new("devices");
+pub(super) const PRESS_IDS: TableDefinition<'_, (&str, &str, u16), (u64, &str)> =
+    TableDefinition::new("press_ids");
+const NOTES: TableDefinition<'_, (&str, &str, &[u8]), &[u8]> = TableDefinition::new("notes");
+
+/// What is stored of a topic: its kept values, oldest first, with their revisions.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Topic {
+    pub(super) history: u16,
+    pub(super) values: Vec<(u64, StoredValue)>,
+}
+
+/// The tables of one transaction.
+pub(super) struct Tables<'t> {
+    pub(super) meta: Table<'t, &'static str, u64>,
+    pub(super) values: Table<'t, &'static str, &'static [u8]>,
+    pub(super) cleared: Table<'t, u64, (&'static str, u64, bool)>,
+    pub(super) cleared_topics: Table<'t, &'static str, u64>,
+    pub(super) events: Table<'t, u64, (&'static str, &'static [u8])>,
+    pub(super) devices: Table<'t, (&'static str, &'static str), &'static [u8]>,
+    pub(super) press_ids: Table<'t, (&'static str, &'static str, u16), (u64, &'static str)>,
+    pub(super) notes: Table<'t, (&'static str, &'static str, &'static [u8]), &'static [u8]>,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            meta: transaction.open_table(META).map_err(failed)?,
+            values: transaction.open_table(VALUES).map_err(failed)?,
+            cleared: transaction.open_table(CLEARED).map_err(failed)?,
+            cleared_topics: transaction.open_table(CLEARED_TOPICS).map_err(failed)?,
+            events: transaction.open_table(EVENTS).map_err(failed)?,
+            devices: transaction.open_table(DEVICES).map_err(failed)?,
+            press_ids: transaction.open_table(PRESS_IDS).map_err(failed)?,
+            notes: transaction.open_table(NOTES).map_err(failed)?,
+        })
+    }
+
+    pub(super) fn sizes(&self) -> Result<Sizes, StoreError> {
+        Ok(Sizes {
+            oldest_event: self.oldest_event()?,
+            notes: self.notes.len().map_err(failed)?,
+            bytes: 0,
+        })
+    }
+
+    /// The records of each table that holds what was published or counted.
+    pub(super) fn counts(&self) -> Result<[(&'static str, u64); 4], StoreError> {
+        Ok([
+            ("values", self.values.len().map_err(failed)?),
+            ("events", self.events.len().map_err(failed)?),
+            ("devices", self.devices.len().map_err(failed)?),
+            ("notes", self.notes.len().map_err(failed)?),
+        ])
+    }
+
+    fn oldest_event(&self) -> Result<Option<u64>, StoreError> {
+        let oldest = self.events.first().map_err(failed)?;
+        Ok(oldest.map(|(rev, _)| rev.value()))
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        change: &Change<'_>,
+        meta: &mut Meta,
+        (tombstones, again): (u64, &Range<u64>),
+    ) -> Result<(), StoreError> {
+        match change {
+            Change::Keep {
+                topic,
+                rev,
+                value,
+                history,
+            } => {
+                let mut stored = match history {
+                    0 | 1 => Topic::default(),
+                    _ => self.topic(topic)?.unwrap_or_default(),
+                };
+                stored.history = *history;
+                stored.values.retain(|(of, _)| !again.contains(of));
+                stored.values.push((*rev, value.clone()));
+                let most = usize::from((*history).max(1));
+                let surplus = stored.values.len().saturating_sub(most);
+                stored.values.drain(..surplus);
+                self.keep(topic, &stored)?;
+                self.forget_clear(topic)
+            }
+            Change::Clear {
+                topic,
+                rev,
+                at,
+                expired,
+            } => {
+                let kept = self.values.remove(*topic).map_err(failed)?.is_some();
+                if !kept && !self.cleared_in(topic, again)? {
+                    return Ok(());
+                }
+                self.clear(topic, *rev, *at, *expired)?;
+                while self.cleared.len().map_err(failed)? > tombstones
+                    && let Some((rev, cleared)) = self.cleared.pop_first().map_err(failed)?
+                {
+                    let (topic, ..) = cleared.value();
+                    self.cleared_topics.remove(topic).map_err(failed)?;
+                    meta.forgotten = rev.value();
+                }
+                Ok(())
+            }
+            Change::Start(start) => {
+                meta.start = meta.start.max(u64::from(*start));
+                Ok(())
+            }
+            Change::Event { topic, rev, value } => self.event(topic, *rev, value),
+            Change::Trim { confirmed, left } => {
+                let to = (*confirmed).max(*left);
+                while let Some(rev) = self.oldest_event()?.filter(|rev| *rev <= to) {
+                    self.events.remove(rev).map_err(failed)?;
+                    if rev > *confirmed {
+                        meta.left = rev;
+                    }
+                }
+                Ok(())
+            }
+            Change::Device {
+                room,
+                device,
+                record,
+            } => {
+                let record = encode(record)?;
+                let key = (*room, *device);
+                self.devices
+                    .insert(key, record.as_slice())
+                    .map_err(failed)?;
+                Ok(())
+            }
+            Change::PressId {
+                room,
+                device,
+                order,
+                id,
+            } => {
+                let slot = (order % PRESS_ID_SLOTS as u64) as u16;
+                let key = (*room, *device, slot);
+                self.press_ids.insert(key, (*order, *id)).map_err(failed)?;
+                Ok(())
+            }
+            Change::Note {
+                owner,
+                client,
+                part: Some(part),
+                value,
+            } => {
+                let key = (*owner, *client, *part);
+                match value {
+                    Some(value) => drop(self.notes.insert(key, *value).map_err(failed)?),
+                    None => drop(self.notes.remove(key).map_err(failed)?),
+                }
+                Ok(())
+            }
+            Change::Note { owner, client, .. } => {
+                // Behind all parts of the client comes the next name, and a name with a zero byte behind it is that.
+                let next = format!("{client}\0");
+                let all = (*owner, *client, &[][..])..(*owner, next.as_str(), &[][..]);
+                self.notes.retain_in(all, |_, _| false).map_err(failed)
+            }
+        }
+    }
+
+    pub(super) fn topic(&self, topic: &str) -> Result<Option<Topic>, StoreError> {
+        let stored = self.values.get(topic).map_err(failed)?;
+        stored
+            .map(|stored| decode("values", stored.value()))
+            .transpose()
+    }
+
+    pub(super) fn keep(&mut self, topic: &str, stored: &Topic) -> Result<(), StoreError> {
+        let stored = encode(stored)?;
+        self.values
+            .insert(topic, stored.as_slice())
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    pub(super) fn clear(
+        &mut self,
+        topic: &str,
+        rev: u64,
+        at: u64,
+        expired: bool,
+    ) -> Result<(), StoreError> {
+        self.forget_clear(topic)?;
+        let cleared = (topic, at, expired);
+        self.cleared.insert(rev, cleared).map_err(failed)?;
+        self.cleared_topics.insert(topic, rev).map_err(failed)?;
+        Ok(())
+    }
+
+    fn cleared_in(&self, topic: &str, revs: &Range<u64>) -> Result<bool, StoreError> {
+        let cleared = self.cleared_topics.get(topic).map_err(failed)?;
+        Ok(cleared.is_some_and(|cleared| revs.contains(&cleared.value())))
+    }
+
+    fn forget_clear(&mut self, topic: &str) -> Result<(), StoreError> {
+        let rev = self.cleared_topics.remove(topic).map_err(failed)?;
+        if let Some(rev) = rev.map(|rev| rev.value()) {
+            self.cleared.remove(rev).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn event(
+        &mut self,
+        topic: &str,
+        rev: u64,
+        value: &StoredValue,
+    ) -> Result<(), StoreError> {
+        let value = encode(value)?;
+        let event = (topic, value.as_slice());
+        self.events.insert(rev, event).map_err(failed)?;
+        Ok(())
+    }
+}
+
+pub(super) fn write(
+    database: &Database,
+    durability: Durability,
+    changes: impl FnOnce(&mut Tables<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut transaction = database.begin_write().map_err(failed)?;
+    transaction.set_durability(durability).map_err(failed)?;
+    changes(&mut Tables::open(&transaction)?)?;
+    transaction.commit().map_err(failed)
+}
+
+pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, StoreError> {
+    postcard::to_allocvec(record).map_err(|error| StoreError::Damaged {
+        table: "new record",
+        reason: error.to_string(),
+    })
+}
+
+pub(super) fn decode<T: for<'de> Deserialize<'de>>(
+    table: &'static str,
+    bytes: &[u8],
+) -> Result<T, StoreError> {
+    postcard::from_bytes(bytes).map_err(|error| StoreError::Damaged {
+        table,
+        reason: error.to_string(),
+    })
+}
