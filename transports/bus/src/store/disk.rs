@@ -19,6 +19,10 @@ use super::redb::{failed, look};
 
 pub(super) const FILE: &str = "latchbus.redb";
 
+/// What the database may keep in memory of itself: the pages of its trees that commits come back to. All values
+/// are in the hub anyway.
+const CACHE_BYTES: usize = 64 << 20;
+
 /// How the database is opened, at the start and again after a failure.
 pub(crate) struct Disk {
     open: Box<dyn FnMut(What) -> Result<Option<Database>, StoreError> + Send>,
@@ -90,7 +94,9 @@ impl Disk {
                     false => check(bytes, look).map(|()| None),
                 };
             }
-            let database = Database::builder().create_with_backend(bytes);
+            let database = Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create_with_backend(bytes);
             database.map(Some).map_err(refused)
         };
         Self {

@@ -92,14 +92,18 @@ impl<'t> Tables<'t> {
                 value,
                 history,
             } => {
-                let mut stored = match history {
-                    0 | 1 => Topic::default(),
-                    _ => self.topic(topic)?.unwrap_or_default(),
-                };
+                if *history <= 1 {
+                    // What a `Topic` of one value is, without copying it.
+                    let stored = encode(&(*history, [(*rev, value)].as_slice()))?;
+                    let stored = stored.as_slice();
+                    self.values.insert(*topic, stored).map_err(failed)?;
+                    return self.forget_clear(topic);
+                }
+                let mut stored = self.topic(topic)?.unwrap_or_default();
                 stored.history = *history;
                 stored.values.retain(|(of, _)| !again.contains(of));
                 stored.values.push((*rev, value.clone()));
-                let most = usize::from((*history).max(1));
+                let most = usize::from(*history);
                 let surplus = stored.values.len().saturating_sub(most);
                 stored.values.drain(..surplus);
                 self.keep(topic, &stored)?;
