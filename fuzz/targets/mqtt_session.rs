@@ -1,22 +1,25 @@
 //! MQTT bytes of a hostile client into the session's state machine, over several connections of one session.
 //!
-//! Input: one byte of choices for the harness, then the bytes of the client; `CUT!` among them ends a connection.
+//! Input: one byte of choices for the harness, then the bytes of the client; `CUT!` among them ends a connection, and `KILL`
+//! the server, of which only what was stored comes back.
 #![no_main]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use latchbus_bus::{
     Bus, Delivery, Event, Options, Properties, Publish, PublishRefused, Request, SubscribeRefused,
 };
 use latchbus_core::hub::Counts;
 use latchbus_core::topic::TopicName;
-use latchbus_mqtt::{Bounds, Connection, Opening, Progress, Session, opening, refusal};
+use latchbus_mqtt::restore::restore;
+use latchbus_mqtt::{Bounds, Connection, Note, Opening, Progress, Session, opening, refusal};
 use libfuzzer_sys::fuzz_target;
 
 const CUT: &[u8] = b"CUT!";
+const KILL: &[u8] = b"KILL";
 const MAX_CONNECTIONS: usize = 8;
 const CONNACK: u8 = 2;
 const PUBLISH: u8 = 3;
@@ -52,6 +55,11 @@ impl Choices {
         usize::from(self.0 >> 3 & 3)
     }
 
+    /// Whether there is a disk.
+    fn stores(self) -> bool {
+        self.0 & 0x40 != 0
+    }
+
     fn bounds(self) -> Bounds {
         if self.0 & 0x20 == 0 {
             return Bounds::default();
@@ -80,32 +88,70 @@ struct Seen {
 }
 
 fn drive(choices: Choices, stream: &[u8], piece: usize) -> Vec<Seen> {
-    let (mut kept, mut live) = (None, BTreeSet::new());
+    let mut world = World {
+        choices,
+        kept: None,
+        live: BTreeSet::new(),
+        disk: BTreeMap::new(),
+    };
     let mut connections = Vec::new();
-    for stream in split_at_cuts(stream).into_iter().take(MAX_CONNECTIONS) {
-        connections.push(connect(choices, stream, piece, &mut kept, &mut live));
+    for (stream, killed) in split_at_ends(stream).into_iter().take(MAX_CONNECTIONS) {
+        connections.push(connect(&mut world, stream, piece, killed));
+        if killed {
+            world.restart();
+        }
     }
     connections
 }
 
-fn split_at_cuts(mut stream: &[u8]) -> Vec<&[u8]> {
+/// The streams of the connections, and whether the server is killed at their end.
+fn split_at_ends(mut stream: &[u8]) -> Vec<(&[u8], bool)> {
     let mut streams = Vec::new();
-    while let Some(at) = stream.windows(CUT.len()).position(|window| window == CUT) {
-        streams.push(&stream[..at]);
-        stream = &stream[at + CUT.len()..];
+    while let Some(at) =
+        (stream.windows(CUT.len())).position(|window| [CUT, KILL].contains(&window))
+    {
+        let (before, rest) = stream.split_at(at);
+        let (end, rest) = rest.split_at(CUT.len());
+        streams.push((before, end == KILL));
+        stream = rest;
     }
-    streams.push(stream);
+    streams.push((stream, false));
     streams
 }
 
-/// One connection from its first byte to its end.
-fn connect(
+/// What outlives a connection.
+struct World {
     choices: Choices,
-    stream: &[u8],
-    piece: usize,
-    kept: &mut Option<Session>,
-    live: &mut BTreeSet<u64>,
-) -> Seen {
+    kept: Option<Session>,
+    /// The subscriptions that the bus has accepted.
+    live: BTreeSet<u64>,
+    disk: BTreeMap<Bytes, Bytes>,
+}
+
+impl World {
+    fn write(&mut self, notes: impl IntoIterator<Item = Note>) {
+        for note in notes {
+            match note {
+                Note::Keep { part, value } => drop(self.disk.insert(part, value)),
+                Note::Forget { part } => drop(self.disk.remove(&part)),
+                Note::ForgetAll => self.disk.clear(),
+            }
+        }
+    }
+
+    /// Only the disk is left.
+    fn restart(&mut self) {
+        let parts = self.disk.iter().map(|(part, value)| (&**part, value));
+        let restored = restore(parts, 0xE1).session;
+        let subscriptions = restored.iter().flat_map(|restored| &restored.subscriptions);
+        self.live = subscriptions.map(|subscription| subscription.id).collect();
+        self.kept = restored.map(|restored| restored.session);
+    }
+}
+
+/// One connection from its first byte to its end.
+fn connect(world: &mut World, stream: &[u8], piece: usize, killed: bool) -> Seen {
+    let choices = world.choices;
     let (bounds, now) = (choices.bounds(), Instant::now());
     let mut bytes = BytesMut::new();
     let mut pieces = stream.chunks(piece.min(stream.len()).max(1));
@@ -137,15 +183,23 @@ fn connect(
         }
     };
     if connect.clean_start {
-        *kept = None;
-        live.clear();
+        world.kept = None;
+        world.live.clear();
+        world.disk.clear();
     }
     let limit = connect.maximum_packet_bytes;
     let in_flight = usize::from(bounds.in_flight);
     let mut peer = Peer {
         choices,
-        connection: Connection::accept(*connect, kept.take(), false, bounds, now).on_bus(1, 0xE1),
-        live,
+        connection: {
+            let kept = world.kept.take();
+            let connection = Connection::accept(*connect, kept, false, bounds, now).on_bus(1, 0xE1);
+            match choices.stores() {
+                true => connection.on_disk(),
+                false => connection,
+            }
+        },
+        world,
         asked: VecDeque::new(),
         output: Vec::new(),
         acks_due: 0,
@@ -160,24 +214,29 @@ fn connect(
         bytes.extend_from_slice(piece);
         more = peer.read(&mut bytes, now);
     }
-    let (seen, session) = peer.end(limit);
+    if killed {
+        return peer.killed(limit);
+    }
+    let (seen, session, notes) = peer.end(limit);
     assert!(
         session
             .as_ref()
             .is_none_or(|session| session.unacknowledged() <= in_flight)
     );
     if session.is_none() {
-        live.clear();
+        world.live.clear();
+        world.disk.clear();
+    } else {
+        world.write(notes);
     }
-    *kept = session;
+    world.kept = session;
     seen
 }
 
 struct Peer<'a> {
     choices: Choices,
     connection: Connection,
-    /// The subscriptions that the bus has accepted.
-    live: &'a mut BTreeSet<u64>,
+    world: &'a mut World,
     /// Requests that the bus has not answered.
     asked: VecDeque<Request>,
     output: Vec<u8>,
@@ -227,7 +286,7 @@ impl Peer<'_> {
                             Err(SubscribeRefused::SessionFull { limit: 1 }),
                         );
                     }
-                    self.live.insert(subscription.id);
+                    self.world.live.insert(subscription.id);
                     (subscription.id, Ok(()))
                 });
                 Event::Subscribed {
@@ -238,7 +297,7 @@ impl Peer<'_> {
             Request::Unsubscribe { id, subscriptions } => {
                 let existed = subscriptions
                     .iter()
-                    .map(|subscription| self.live.remove(subscription));
+                    .map(|subscription| self.world.live.remove(subscription));
                 Event::Unsubscribed {
                     id,
                     existed: existed.collect(),
@@ -246,6 +305,10 @@ impl Peer<'_> {
             }
             Request::Publish { id, publish } => {
                 self.acks_due += usize::from(publish.qos == 1);
+                if !refuses {
+                    let notes = self.connection.notes_of(id);
+                    self.world.write(notes);
+                }
                 match id {
                     id if refuses => Event::Refused {
                         id,
@@ -267,7 +330,7 @@ impl Peer<'_> {
 
     /// What the subscriptions bring, as far as the client takes it.
     fn deliver(&mut self) {
-        for subscription in self.live.clone() {
+        for subscription in self.world.live.clone() {
             for delivery in deliveries()
                 .iter()
                 .cycle()
@@ -295,7 +358,12 @@ impl Peer<'_> {
     fn flush(&mut self) {
         let mut bytes = BytesMut::new();
         for _ in 0..1_000 {
-            if !self.connection.has_output() {
+            if self.connection.has_notes() {
+                let notes = self.connection.take_notes();
+                self.world.write(notes);
+                self.connection.notes_stored();
+            }
+            if !self.connection.has_output() && !self.connection.has_notes() {
                 return;
             }
             bytes.clear();
@@ -305,13 +373,29 @@ impl Peer<'_> {
         panic!("the output has no end");
     }
 
-    fn end(mut self, limit: Option<usize>) -> (Seen, Option<Session>) {
+    /// The server ends in the middle, and nobody says goodbye.
+    fn killed(mut self, limit: Option<usize>) -> Seen {
+        self.check(limit);
+        self.seen
+    }
+
+    fn end(mut self, limit: Option<usize>) -> (Seen, Option<Session>, Vec<Note>) {
         while !self.asked.is_empty() {
             self.answer();
         }
         self.connection.close(None);
         self.flush();
+        self.check(limit);
         let remains = self.connection.end();
+        (
+            self.seen,
+            (!remains.session_expiry.is_zero()).then_some(remains.session),
+            remains.notes,
+        )
+    }
+
+    /// What was written is whole packets, and each publish has its answer.
+    fn check(&mut self, limit: Option<usize>) {
         let mut packets = packets(&self.output);
         assert_eq!(packets[0][0] >> 4, CONNACK);
         for packet in &packets {
@@ -327,10 +411,6 @@ impl Peer<'_> {
         assert_eq!(acks, self.acks_due);
         packets.sort();
         self.seen.packets = packets;
-        (
-            self.seen,
-            (!remains.session_expiry.is_zero()).then_some(remains.session),
-        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import tempfile
 import threading
 
 from server import DEADLINE, Checks, Server, same, until
@@ -110,6 +111,28 @@ def persistent(server, version):
         subscriber.expect("new")
 
 
+def over_a_kill(version):
+    """What a persistent session is owed outlives the server."""
+    topic, client = "over/a/kill", ["-i", "sleeper", "-c"]
+    if version == "mqttv5":
+        client += ["-x", "300"]
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(directory).__enter__()
+        try:
+            take(server, version, *client, "-t", topic, "-q", "2", "-E")
+            numbers = [str(number) for number in range(200)]
+            lines = "".join(number + "\n" for number in numbers)
+            command = ["mosquitto_pub", "-p", str(server.mqtt), "-V", version, "-t", topic, "-q", "2", "-l"]
+            subprocess.run(command, check=True, timeout=DEADLINE, input=lines, text=True)
+            server = server.kill()
+            same(take(server, version, *client, "-t", topic, "-q", "2", "-C", "200"), numbers)
+            server = server.kill()
+            publish(server, version, "-t", topic, "-q", "1", "-m", "after")
+            same(take(server, version, *client, "-t", topic, "-q", "2", "-C", "1"), ["after"])
+        finally:
+            server.__exit__()
+
+
 def takeover(server, version):
     client = ["-i", f"twin-{version}"]
     with Subscriber(server, version, *client, "-t", "twins", "--will-topic", "twins/will", "--will-payload", "x") as first:
@@ -196,6 +219,8 @@ def whole_snapshot(server, version, qos):
 
 def main():
     checks = Checks()
+    for version in ("mqttv311", "mqttv5"):
+        checks.run(f"over_a_kill {version}", over_a_kill, version)
     with Server() as server:
         for version in ("mqttv311", "mqttv5"):
             for check in (each_quality, retained, will, persistent, takeover):

@@ -1,5 +1,6 @@
 """paho-mqtt, 3.1.1 and 5, over TCP and WebSocket, against latchbus."""
 
+import tempfile
 import threading
 import time
 
@@ -141,6 +142,31 @@ def persistent(server, kind):
         assert not third.session_present
 
 
+def over_a_kill(kind):
+    """What a persistent session is owed outlives the server, and comes once at QoS 2."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(directory).__enter__()
+        try:
+            with Client(server, kind, "sleeper", clean=False) as first:
+                first.subscribe("over/a/kill", 2)
+            numbers = [str(number) for number in range(300)]
+            with Client(server, kind, "publisher") as publisher:
+                for number in numbers:
+                    publisher.paho.publish("over/a/kill", number, 2)
+                publisher.publish("over/a/kill", "end", 2)
+            server = server.kill()
+            with Client(server, kind, "sleeper", clean=False) as second:
+                assert second.session_present
+                second.expect(*numbers, "end")
+            server = server.kill()
+            with Client(server, kind, "sleeper", clean=False) as third:
+                assert third.session_present
+                third.publish("over/a/kill", "after", 2)
+                third.expect("after")
+        finally:
+            server.__exit__()
+
+
 def takeover(server, kind):
     first = Client(server, kind, "twin")
     # paho would come back and take the name in its turn.
@@ -249,6 +275,8 @@ def through_a_cut(server, kind):
 
 def main():
     checks = Checks()
+    for version in (3, 5):
+        checks.run(f"over_a_kill {version}", over_a_kill, (version, "tcp"))
     with Server() as server:
         for version in (3, 5):
             for transport in ("tcp", "websockets"):

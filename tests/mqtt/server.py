@@ -1,4 +1,4 @@
-"""A latchbus server in memory, and checks that are counted."""
+"""A latchbus server, and checks that are counted."""
 
 import os
 import subprocess
@@ -11,10 +11,13 @@ DEADLINE = 30
 
 
 class Server:
-    """`latchbus --ephemeral` on ports of the system's choice."""
+    """latchbus on ports of the system's choice, in memory unless it is given a directory."""
+
+    def __init__(self, directory=None):
+        self.storage = ["--data-dir", directory] if directory else ["--ephemeral"]
 
     def __enter__(self):
-        command = [os.environ["LATCHBUS"], "--ephemeral", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]
+        command = [os.environ["LATCHBUS"], *self.storage, "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.log = []
         threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
@@ -26,6 +29,12 @@ class Server:
         self.mqtt = int(words["mqtt"].rsplit(":", 1)[1])
         self.http = int(words["http"].rsplit(":", 1)[1])
         return self
+
+    def kill(self):
+        """Ends it as a power cut does, and starts another on what is left."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+        return Server(self.storage[1]).__enter__()
 
     def __exit__(self, *_):
         self.process.terminate()
