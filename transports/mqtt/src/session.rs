@@ -56,7 +56,10 @@ impl Session {
         if self.ledger.is_durable() {
             let record = SubscriptionRecord::new(&filter, options);
             self.ledger.note(Part::Subscription(number).keep(&record));
-            self.ledger.begin(number, after);
+            // The same again brings the retained messages once more, and no event: what was finished stays so.
+            if !self.options.contains_key(&number) {
+                self.ledger.begin(number, after);
+            }
         }
         self.numbers.insert(filter, number);
         self.options.insert(number, options);

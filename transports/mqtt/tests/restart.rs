@@ -399,6 +399,9 @@ async fn qos_2_is_completed_after_a_kill() {
     raw.quiet().await;
     drop(raw);
     eventually(|| running.server.metrics().sessions_away.get() == 1).await;
+    // As clients do that know nothing of sessions.
+    let (mut raw, _) = Raw::connect(running.address, client("q", false)).await;
+    raw.subscribe("out", QoS::ExactlyOnce).await;
     let finished = running.image().await;
     for (image, stage) in [(sent, 0), (released, 1), (finished, 2)] {
         let running = start(image.path()).await;
