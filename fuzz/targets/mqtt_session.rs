@@ -375,6 +375,7 @@ impl Peer<'_> {
 
     /// The server ends in the middle, and nobody says goodbye.
     fn killed(mut self, limit: Option<usize>) -> Seen {
+        self.flush();
         self.check(limit);
         self.seen
     }
