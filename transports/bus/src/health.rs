@@ -116,3 +116,37 @@ impl Health {
 fn slow(taken: Duration) -> String {
     format!("a commit has been under way for {} s", taken.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_takes_long_is_trouble_until_it_is_done() {
+        let health = Health::default();
+        health.begin();
+        health.watch();
+        assert_eq!(health.check(), Ok(()));
+        lock(&health.0).began = Instant::now().checked_sub(SLOW);
+        health.watch();
+        assert_eq!(health.check(), Err(slow(SLOW)));
+        assert!(lock(&health.0).slow.is_some());
+        health.succeed();
+        assert_eq!(health.check(), Ok(()));
+        assert!(lock(&health.0).slow.is_none());
+    }
+
+    #[test]
+    fn a_failure_lasts_until_a_commit_succeeds_and_its_reason_is_the_newest() {
+        let health = Health::default();
+        for reason in ["full", "gone"] {
+            health.begin();
+            health.fail(reason.into(), 0);
+            assert_eq!(health.check(), Err(reason.into()));
+        }
+        health.begin();
+        assert_eq!(health.check(), Err("gone".into()));
+        health.succeed();
+        assert_eq!(health.check(), Ok(()));
+    }
+}

@@ -6,8 +6,9 @@
 mod support;
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, thread};
 
+use futures_util::FutureExt;
 use latchbus_bus::simulation::{self, Disk, Finished, Memory};
 use latchbus_bus::{Bus, Clock, Options, Peer, PublishRefused};
 use redb::{StorageBackend, backends::InMemoryBackend};
@@ -26,11 +27,14 @@ fn client(bus: &Bus) -> latchbus_bus::Client {
     bus.client(Peer::in_process()).unwrap()
 }
 
-/// Bytes that outlive the database, on a disk that can be full.
+/// Bytes that outlive the database, on a disk that can be full, or hang.
 #[derive(Debug, Clone, Default)]
 struct Bytes {
     bytes: Arc<InMemoryBackend>,
     full: Arc<AtomicBool>,
+    /// While it is set nothing is synchronised.
+    held: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
 }
 
 impl StorageBackend for Bytes {
@@ -47,6 +51,10 @@ impl StorageBackend for Bytes {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        while self.held.load(Ordering::Relaxed) {
+            self.hangs.store(true, Ordering::Relaxed);
+            thread::yield_now();
+        }
         match self.full.load(Ordering::Relaxed) {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => Ok(()),
@@ -111,6 +119,39 @@ async fn a_full_disk_answers_nobody_and_heals() {
 
     let (bus, _commits) = simulation::open(options(&clock), disk()).unwrap();
     assert_eq!(last(&bus, "a").unwrap(), "2");
+}
+
+#[tokio::test]
+async fn events_and_reads_go_on_while_a_commit_hangs() {
+    let (clock, bytes) = (Clock::manual(1_000), Bytes::default());
+    let disk = {
+        let bytes = bytes.clone();
+        Disk::backend(move || Ok(bytes.clone()))
+    };
+    let (bus, mut commits) = simulation::open(options(&clock), disk).unwrap();
+    let mut waiting = client(&bus).publish(state("a", "1")).await;
+    bytes.held.store(true, Ordering::Relaxed);
+    let writer = thread::spawn(move || {
+        assert!(commits.turn().unwrap());
+        commits
+    });
+    while !bytes.hangs.load(Ordering::Relaxed) {
+        thread::yield_now();
+    }
+    let mut before = 0;
+    for n in 0..100 {
+        let event = client(&bus).publish(event("e", n.to_string())).await;
+        let rev = event.now_or_never().unwrap().unwrap().rev;
+        assert!(rev > before);
+        before = rev;
+    }
+    assert_eq!(last(&bus, "a"), None);
+    assert!((&mut waiting).now_or_never().is_none());
+    bytes.held.store(false, Ordering::Relaxed);
+    let _commits = writer.join().unwrap();
+    // It was overtaken, and comes behind them all.
+    assert!(waiting.now_or_never().unwrap().unwrap().rev > before);
+    assert_eq!(last(&bus, "a").unwrap(), "1");
 }
 
 #[tokio::test(start_paused = true)]
