@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod presses;
+mod reboots;
 
 use core::time::Duration;
 

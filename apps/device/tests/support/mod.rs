@@ -168,6 +168,17 @@ impl Running {
         line.expect("the output has ended")
     }
 
+    /// What of its memory is in RAM; none where the system does not tell.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let process = Path::new("/proc").join(self.child.id()?.to_string());
+        let status = std::fs::read_to_string(process.join("status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib << 10)
+    }
+
     /// SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
