@@ -30,6 +30,8 @@ struct State {
     power: Power,
     /// No more bytes than this.
     capacity: Option<usize>,
+    /// It fails to synchronise once, after it has done so so many times more.
+    stumbles_after: Option<u64>,
     /// Says that it has synchronised, and has not.
     lies: bool,
 }
@@ -79,6 +81,12 @@ impl Disk {
     pub fn limit(&self, more: Option<usize>) {
         let mut state = self.lock();
         state.capacity = more.map(|more| state.seen.len() + more);
+    }
+
+    /// It fails once to synchronise, after it has done so so many times more; none: no more. What was written then is
+    /// read again, and reaches the disk with the next time.
+    pub fn stumble_after(&self, times: Option<u64>) {
+        self.lock().stumbles_after = times;
     }
 
     /// From now on it forgets to synchronise: what a test of durability must notice.
@@ -162,7 +170,16 @@ impl State {
             Power::FailsAfter(more) => Power::FailsAfter(more - 1),
             power => power,
         };
-        self.has_power()
+        self.has_power()?;
+        match &mut self.stumbles_after {
+            Some(0) => {
+                self.stumbles_after = None;
+                return Err(io::Error::other("a passing fault"));
+            }
+            Some(more) => *more -= 1,
+            None => {}
+        }
+        Ok(())
     }
 }
 

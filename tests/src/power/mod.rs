@@ -204,19 +204,9 @@ impl Run {
         commits: &mut Commits,
     ) -> Result<bool, Violation> {
         self.pass_time().await;
-        let mut messages: Vec<_> = (0..self.random.usize(1..12))
+        let messages: Vec<_> = (0..self.random.usize(1..12))
             .map(|_| self.traffic.message(self.now))
             .collect();
-        // Behind a clear in its own batch, a report that says nothing new leaves the topic cleared: the next brings it back.
-        let cleared: Vec<_> = messages
-            .iter()
-            .filter_map(|m| match m {
-                Message::ClearCount { device, .. } => Some(device.clone()),
-                _ => None,
-            })
-            .collect();
-        messages
-            .retain(|m| !matches!(m, Message::Count { device, .. } if cleared.contains(device)));
         let mut next = self.model.clone();
         let mut receipts = Vec::new();
         for message in &messages {
@@ -254,8 +244,10 @@ impl Run {
         receipts: &mut [Receipt],
         messages: &[Message],
     ) -> Result<bool, Violation> {
-        if self.random.u8(..12) == 0 {
-            self.disk.limit(Some(self.random.usize(..2) << 12));
+        match self.random.u8(..24) {
+            0 | 1 => self.disk.limit(Some(self.random.usize(..2) << 12)),
+            2 | 3 => self.disk.stumble_after(Some(self.random.u64(..2))),
+            _ => {}
         }
         let mut committed = commits.commit();
         if committed.is_err() && !self.disk.is_off() {
@@ -276,6 +268,7 @@ impl Run {
             }
         }
         self.disk.limit(None);
+        self.disk.stumble_after(None);
         if committed.is_err() && !self.disk.is_off() {
             committed = commits.commit();
         }
