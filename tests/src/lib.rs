@@ -19,6 +19,7 @@
 //! | [`kills`] | a server that is killed again and again under load |
 //! | [`power`] | a real store on a disk whose power fails |
 //! | [`simulator`] | a whole room in virtual time, by seed |
+//! | [`cost`] | what durability costs, beside others |
 //! | [`http`] | requests to the built server |
 //! | [`seed`] | the seed of a run |
 //!
@@ -45,6 +46,7 @@
 
 pub mod bench;
 pub mod chaos;
+pub mod cost;
 pub mod deadline;
 pub mod http;
 pub mod kills;

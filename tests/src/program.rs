@@ -113,6 +113,11 @@ impl Server {
         }
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// What of its memory is in RAM.
     pub fn resident_bytes(&self) -> u64 {
         let process = Path::new("/proc").join(self.child.id().unwrap().to_string());
@@ -138,6 +143,14 @@ impl Server {
         terminate(&self.child).await;
         within("latchbus stops", self.child.wait()).await.unwrap()
     }
+}
+
+/// The bytes that a process has sent to disks so far.
+pub fn written_bytes(process: u32) -> u64 {
+    let counts = std::fs::read_to_string(format!("/proc/{process}/io")).unwrap();
+    let mut lines = counts.lines();
+    let written = lines.find_map(|line| line.strip_prefix("write_bytes: "));
+    written.unwrap().parse().unwrap()
 }
 
 /// `latchbus-device`, to be given arguments and started. Dropped, it is killed.

@@ -11,6 +11,7 @@ use std::thread;
 
 use clap::{Parser, Subcommand};
 use latchbus_tests::chaos::{self, Outcome};
+use latchbus_tests::cost;
 use latchbus_tests::kills;
 use latchbus_tests::power::{self, Promise};
 use latchbus_tests::simulator;
@@ -58,6 +59,19 @@ enum Proof {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// What an acknowledged publish costs, with the store, without, and in mosquitto, in turn; best with a release
+    /// build in `LATCHBUS_BIN`
+    Cost {
+        /// Connections that publish
+        #[arg(long, default_value_t = 50)]
+        clients: usize,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// Measurements of each
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// A whole room in virtual time, one seed after the other on each core
     Simulate {
         /// How many
@@ -94,6 +108,14 @@ fn main() -> ExitCode {
             true
         }
         Proof::Powercut { images, seed } => powercut(seed.unwrap_or_else(any), images),
+        Proof::Cost {
+            clients,
+            seconds,
+            rounds,
+        } => {
+            runtime.block_on(cost(clients, Duration::from_secs(seconds), rounds));
+            true
+        }
         Proof::Simulate { seeds, from } => simulate(from, seeds),
     };
     if exact {
@@ -190,4 +212,26 @@ fn simulate(first: u64, seeds: u64) -> bool {
     let (outcome, exact) = all.into_inner().unwrap();
     println!("seeds from {first}: {outcome}");
     exact
+}
+
+async fn cost(clients: usize, length: Duration, rounds: usize) {
+    println!(
+        "{clients} connections, one publish of 16 bytes in flight on each; each line a fresh server"
+    );
+    for round in 1..=rounds {
+        let mut stored = None;
+        for peer in cost::Peer::ALL {
+            let Some(figures) = cost::measure(peer, clients, length).await else {
+                println!("round {round}: {peer}: not installed");
+                continue;
+            };
+            let rate = figures.acknowledged_per_second;
+            let ratio = rate / *stored.get_or_insert(rate);
+            let bytes = figures.bytes_written_per_publish;
+            println!(
+                "round {round}: {peer}: {rate:.0} acknowledged a second ({ratio:.2} of the first), {bytes:.0} bytes written \
+                 for each"
+            );
+        }
+    }
 }
