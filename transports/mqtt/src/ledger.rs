@@ -50,6 +50,11 @@ impl Ledger {
         self.next.push(note);
     }
 
+    /// What was noted and is not being stored yet is not so any more.
+    pub(crate) fn take_back(&mut self, note: &Note) {
+        self.next.retain(|other| other != note);
+    }
+
     /// Where an answer goes that depends on what was noted so far: into `out` itself where nothing waits.
     pub(crate) fn after_notes<'a>(&'a mut self, out: &'a mut BytesMut) -> &'a mut BytesMut {
         if !self.durable {

@@ -52,7 +52,7 @@ impl Connection {
     /// What is to be stored in one step with a publish, of which `id` is the request: that a QoS 2 message has
     /// come and is not to be taken for a new one, over any restart; with the session, while it may not be on
     /// disk yet.
-    pub fn notes_of(&self, id: Option<u64>) -> Vec<Note> {
+    pub fn notes_of(&mut self, id: Option<u64>) -> Vec<Note> {
         let mut notes = Vec::new();
         if let Some(arrived) = id.and_then(publishing::qos_2)
             && self.session.ledger.is_durable()
@@ -60,6 +60,10 @@ impl Connection {
             if !self.session_stored {
                 notes.push(self.session_note());
             }
+            // A client that does not wait for PUBCOMP uses its identifier again: it is not to be forgotten then.
+            self.session
+                .ledger
+                .take_back(&Part::Incoming(arrived).forget());
             notes.push(Part::Incoming(arrived).keep(&()));
         }
         notes
