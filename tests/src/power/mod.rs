@@ -167,8 +167,8 @@ impl Run {
         if self.promise == Promise::Lied {
             self.disk.lie();
         }
-        // While it starts. Not while its file is made: that is done under another name.
-        if self.outcome.cuts > 0 && self.random.u8(..6) == 0 {
+        if self.random.u8(..6) == 0 {
+            // While it starts, the first time also while its file is made.
             self.disk.fail_after(self.random.u64(..3));
         }
         let (bus, mut commits) = match self.open(&self.disk.clone()) {
