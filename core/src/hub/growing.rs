@@ -568,25 +568,51 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             self.newest_event = self.revision;
         }
         let known = self.topics.known(topic);
-        let entry = Arc::new(Entry {
+        let entry = Entry {
             rev: self.revision,
             at,
             kind,
             topic: topic.map(|text| known.unwrap_or_else(|| Arc::from(text))),
             payload,
-        });
+        };
         self.recent_bytes += ring_bytes(&entry);
-        self.recent.push_back(Arc::clone(&entry));
-        while self.recent.len() > self.limits.recent || self.recent_bytes > self.limits.recent_bytes
+        let entry = match self.make_room_in_ring() {
+            // Once the ring is full, a message lives in the memory of the one that leaves.
+            Some(mut oldest) => match Arc::get_mut(&mut oldest) {
+                Some(place) => {
+                    *place = entry;
+                    oldest
+                }
+                None => Arc::new(entry),
+            },
+            None => Arc::new(entry),
+        };
+        // It may be larger than the ring.
+        if self.recent_bytes <= self.limits.recent_bytes && self.limits.recent > 0 {
+            self.recent.push_back(Arc::clone(&entry));
+        } else {
+            self.recent_bytes -= ring_bytes(&entry);
+            self.left = entry.rev;
+        }
+        self.filters.matching(topic, |view| self.matched.push(view));
+        entry
+    }
+
+    /// Takes out what the ring has no place for beside one more entry, whose bytes are counted already; the
+    /// last that was taken out.
+    fn make_room_in_ring(&mut self) -> Option<SharedEntry<P>> {
+        let mut left = None;
+        while self.recent.len() >= self.limits.recent
+            || self.recent_bytes > self.limits.recent_bytes
         {
             let Some(oldest) = self.recent.pop_front() else {
                 break;
             };
             self.recent_bytes -= ring_bytes(&oldest);
             self.left = oldest.rev;
+            left = Some(oldest);
         }
-        self.filters.matching(topic, |view| self.matched.push(view));
-        entry
+        left
     }
 
     /// Puts a value at the end of the log, and takes out what it replaces.
@@ -596,7 +622,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             if let Some(tombstone) = &replaced.tombstone {
                 view.tombstones.remove(tombstone.rev);
             }
-            for value in &replaced.values {
+            for value in replaced.values() {
                 view.values.remove(value.rev);
             }
             view.values.push(entry.rev, Arc::clone(entry));

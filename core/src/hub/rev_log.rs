@@ -48,6 +48,10 @@ impl<T> RevLog<T> {
 
     /// The oldest entry after `rev`.
     pub(super) fn after(&self, rev: u64) -> Option<(u64, &T)> {
+        // Who has all there is asks most often.
+        if self.slots.back().is_none_or(|(last, _)| *last <= rev) {
+            return None;
+        }
         let from = self.slots.partition_point(|(slot, _)| *slot <= rev);
         let found = self.slots.range(from..).find(|(_, item)| item.is_some())?;
         found.1.as_ref().map(|item| (found.0, item))

@@ -5,7 +5,7 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
-use core::ops::Bound;
+use core::{mem, ops::Bound};
 
 use super::SharedEntry;
 use crate::topic::{TopicFilter, TopicName};
@@ -31,8 +31,10 @@ enum Kept<P> {
 /// What a new value has replaced.
 #[derive(Debug)]
 pub(super) struct Replaced<P> {
-    /// Values that its topic has no place for any more.
-    pub(super) values: VecDeque<SharedEntry<P>>,
+    /// The value that its topic has no place for any more.
+    value: Option<SharedEntry<P>>,
+    /// More of them, where the topic is to keep fewer than it did.
+    more: Vec<SharedEntry<P>>,
     /// The clear that came before it.
     pub(super) tombstone: Option<SharedEntry<P>>,
 }
@@ -101,32 +103,38 @@ impl<P> Topics<P> {
     /// Gives a topic a new value, of which it keeps the last `history`.
     pub(super) fn keep(&mut self, entry: &SharedEntry<P>, history: usize) -> Replaced<P> {
         let mut replaced = Replaced {
-            values: VecDeque::new(),
+            value: None,
+            more: Vec::new(),
             tombstone: None,
         };
-        let text = Arc::clone(entry.topic.inner());
-        let kept = match self.topics.remove(&text) {
-            None => Kept::One(Arc::clone(entry)),
-            Some(Kept::Cleared(tombstone)) => {
-                replaced.tombstone = Some(tombstone);
-                self.tombstones_live -= 1;
-                Kept::One(Arc::clone(entry))
+        let entry = Arc::clone(entry);
+        match self.topics.get_mut(entry.topic.as_str()) {
+            None => {
+                let text = Arc::clone(entry.topic.inner());
+                self.topics.insert(text, Kept::One(entry));
             }
             Some(Kept::One(before)) if history == 1 => {
-                replaced.values.push_back(before);
-                Kept::One(Arc::clone(entry))
+                replaced.value = Some(mem::replace(before, entry));
             }
-            Some(Kept::One(before)) => Kept::Several(VecDeque::from([before, Arc::clone(entry)])),
-            Some(Kept::Several(mut values)) => {
-                values.push_back(Arc::clone(entry));
-                replaced
-                    .values
-                    .extend(values.drain(..values.len().saturating_sub(history)));
-                Kept::Several(values)
+            Some(Kept::Several(values)) => {
+                values.push_back(entry);
+                let leaving = values.len().saturating_sub(history);
+                if leaving > 1 {
+                    replaced.more.extend(values.drain(..leaving - 1));
+                }
+                replaced.value = values.pop_front_if(|_| leaving > 0);
             }
-        };
-        self.topics.insert(text, kept);
-        self.places_taken = self.places_taken + 1 - replaced.values.len();
+            Some(kept) => match mem::replace(kept, Kept::One(Arc::clone(&entry))) {
+                Kept::Cleared(tombstone) => {
+                    replaced.tombstone = Some(tombstone);
+                    self.tombstones_live -= 1;
+                }
+                Kept::One(before) => *kept = Kept::Several(VecDeque::from([before, entry])),
+                // Dealt with above.
+                Kept::Several(_) => {}
+            },
+        }
+        self.places_taken = self.places_taken + 1 - replaced.values().count();
         self.sweep_tombstones();
         replaced
     }
@@ -188,6 +196,13 @@ impl<P> Topics<P> {
         range
             .take_while(move |(topic, _)| topic.starts_with(prefix))
             .filter(move |(_, kept)| kept.any().is_some_and(|entry| filter.matches(&entry.topic)))
+    }
+}
+
+impl<P> Replaced<P> {
+    /// The values, in no order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &SharedEntry<P>> {
+        self.value.iter().chain(&self.more)
     }
 }
 

@@ -166,7 +166,16 @@ impl<P> Source for Seen<'_, P> {
             false => &self.view.recent,
         };
         let from = recent_from.max(rev + 1);
-        let rev = *revisions.get(revisions.partition_point(|slot| *slot < from))?;
+        // Who keeps up has all, or all but the last.
+        let last = *revisions.back().filter(|last| **last >= from)?;
+        let before = revisions
+            .len()
+            .checked_sub(2)
+            .and_then(|place| revisions.get(place));
+        let rev = match before.is_none_or(|rev| *rev < from) {
+            true => last,
+            false => *revisions.get(revisions.partition_point(|slot| *slot < from))?,
+        };
         let entry = find(self.recent, rev)?;
         Some(Found {
             rev,

@@ -71,6 +71,9 @@ impl Pipeline {
         publish: Publish,
         origin: u64,
     ) -> Result<Accepted, PublishRefused> {
+        if let Ok(None) = ClickTopic::parse(publish.topic.as_str()) {
+            return self.accept_plain(publish, origin);
+        }
         let plan = self.plan(publish, origin)?;
         self.accept_plan(plan)
     }
@@ -83,6 +86,16 @@ impl Pipeline {
         let accepted = self.finish(plans, self.now(), None).ok();
         let first = accepted.and_then(|accepted| accepted.into_iter().next());
         first.unwrap_or(Err(PublishRefused::Closed))
+    }
+
+    /// The same for what is no click: most messages, and nothing is allocated for one.
+    fn accept_plain(&mut self, publish: Publish, origin: u64) -> Result<Accepted, PublishRefused> {
+        let step = check_properties(&publish).and_then(|()| self.plain_step(publish, origin));
+        let step = step.inspect_err(|_| self.metrics.publishes_refused.add(1))?;
+        self.note_expiry(&step);
+        let at = self.now();
+        let rev = self.shared.change(|changes| step.publish(changes, at));
+        Ok(Accepted { rev: rev? })
     }
 
     /// Merges a message into what is known. What it says afterwards must be applied.
@@ -289,6 +302,14 @@ impl Pipeline {
     }
 
     fn plan_plain(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
+        let step = self.plain_step(publish, origin)?;
+        Ok(Plan {
+            steps: vec![step],
+            ..Plan::default()
+        })
+    }
+
+    fn plain_step(&self, publish: Publish, origin: u64) -> Result<Step, PublishRefused> {
         let retain = match publish.retain {
             true => Retain::Last(self.history_of(&publish.topic)),
             false => Retain::No,
@@ -300,7 +321,7 @@ impl Pipeline {
         };
         self.check_room(&publish.topic, publish.payload.len(), needed)?;
         let (topic, payload) = Payload::arrive(publish, origin, self.now());
-        let step = match retain {
+        Ok(match retain {
             Retain::Last(_) if payload.bytes().is_empty() => Step::Clear { topic, payload },
             _ => Step::Publish {
                 stored: retain != Retain::No || self.shared.owes(topic.borrowed(), payload.qos()),
@@ -309,10 +330,6 @@ impl Pipeline {
                 retain,
                 at: None,
             },
-        };
-        Ok(Plan {
-            steps: vec![step],
-            ..Plan::default()
         })
     }
 

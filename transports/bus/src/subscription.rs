@@ -25,6 +25,8 @@ pub struct Subscription {
     wake: Wake,
     taken: VecDeque<Step<Delivery>>,
     waiting: bool,
+    /// What the mailbox held: swapped with it, so that neither allocates again. Empty between two polls.
+    news: Vec<u64>,
 }
 
 /// Steps that are taken under one lock.
@@ -40,6 +42,7 @@ impl Subscription {
             wake,
             taken: VecDeque::new(),
             waiting: false,
+            news: Vec::new(),
         }
     }
 
@@ -66,11 +69,11 @@ impl Stream for Subscription {
                 if this.wake.poll_woken(cx).is_pending() {
                     return Poll::Pending;
                 }
-                let mut ready = Vec::new();
-                this.wake.take_ready(&mut ready);
-                if ready.is_empty() {
+                this.wake.take_ready(&mut this.news);
+                if this.news.is_empty() {
                     continue;
                 }
+                this.news.clear();
             }
             let taken = &mut this.taken;
             let (batch, _) =
