@@ -6,37 +6,52 @@
 //! of how far the peer has read. What is not sent stays in the hub, where newer state replaces older.
 //!
 //! The window is small. It grows while it is what limits a peer that answers promptly, so that a large
-//! snapshot takes its few round trips; and shrinks again for a peer that falls behind or has little to get.
+//! snapshot takes its few round trips; and shrinks again for a peer that falls behind or has little to get. A peer
+//! whose answer is late gets nothing more until it comes, and then one batch at a time: what lies unread before a slow
+//! reader is what makes its newest value old.
 
 use core::time::Duration;
 
 use tokio::time::Instant;
 
-/// The window at the beginning, and the smallest.
-const SMALLEST: u64 = 16 << 10;
+/// The window at the beginning, and of a peer that has little to get.
+const USUAL: u64 = 16 << 10;
+
+/// The smallest window, of a peer that is slow.
+const SMALLEST: u64 = 2 << 10;
 
 /// The largest window.
 const LARGEST: u64 = 1 << 20;
 
-/// A ping goes out when so much went out since the last one.
+/// A ping goes out when so much went out since the last one, or half a window,
 const PROBE_EVERY: u64 = 4 << 10;
 
+/// or something, so long after the last.
+const PROBE_AFTER: Duration = Duration::from_millis(250);
+
 /// An answer is prompt when it took no longer than this and twice the shortest time so far; at five times this
-/// it is late.
+/// the window shrinks.
 const PROMPT: Duration = Duration::from_millis(50);
 
-/// What a ping carries and its pong gives back.
-pub(crate) type Probe = [u8; 16];
+/// What a ping carries and its pong gives back: how many bytes went before, and the milliseconds from the
+/// beginning; both modulo 2³². Eight bytes, for they come with most frames of a slow peer.
+pub(crate) type Probe = [u8; 8];
 
 #[derive(Debug)]
 pub(crate) struct Flow {
     begun: Instant,
     /// Bytes from the beginning: all that was buffered, up to the last ping, up to the last pong.
     produced: u64,
-    probed: Option<u64>,
+    probed: u64,
     confirmed: u64,
+    /// When the last ping was sent.
+    probed_at: Option<Instant>,
+    /// Since when a ping waits for its pong.
+    waits_since: Option<Instant>,
     /// Whether any pong has come. A peer that sends none is not limited: it may be broken in this alone.
     answers: bool,
+    /// Whether the last pong was late.
+    slow: bool,
     window: u64,
     /// Whether the window was exhausted since the last pong.
     limited: bool,
@@ -48,19 +63,27 @@ impl Flow {
         Self {
             begun: now,
             produced: 0,
-            probed: None,
+            probed: 0,
             confirmed: 0,
+            probed_at: None,
+            waits_since: None,
             answers: false,
-            window: SMALLEST,
+            slow: false,
+            window: USUAL,
             limited: false,
             fastest: Duration::MAX,
         }
     }
 
     /// How many bytes may still be buffered.
-    pub(crate) fn room(&mut self) -> usize {
+    pub(crate) fn room(&mut self, now: impl FnOnce() -> Instant) -> usize {
         if !self.answers {
             return usize::MAX;
+        }
+        if let Some(since) = self.waits_since
+            && (self.slow || now().saturating_duration_since(since) > self.prompt())
+        {
+            return 0;
         }
         let under_way = self.produced - self.confirmed;
         let room = self.window.saturating_sub(under_way);
@@ -73,42 +96,64 @@ impl Flow {
         self.produced += bytes as u64;
     }
 
-    /// A ping to send behind what was buffered, if it is time for one. While the window is exhausted there is
+    /// A ping to send behind what was buffered, if it is time for one. While there is no room there is
     /// always one under way.
     pub(crate) fn probe(&mut self, now: impl FnOnce() -> Instant) -> Option<Probe> {
-        let due = match self.probed {
-            Some(probed) => self.produced - probed >= PROBE_EVERY,
-            None => true,
-        };
+        let fresh = self.produced - self.probed;
+        // The first asks whether the peer answers at all.
+        if fresh == 0 && self.probed_at.is_some() {
+            return None;
+        }
+        let now = now();
+        let due = fresh >= PROBE_EVERY.min(self.window / 2)
+            || self.waits_since.is_none()
+                && (self.slow || self.probed_at.is_none_or(|at| now - at >= PROBE_AFTER));
         if !due {
             return None;
         }
-        self.probed = Some(self.produced);
-        let micros = now().duration_since(self.begun).as_micros() as u64;
-        let probe = u128::from(self.produced) << 64 | u128::from(micros);
-        Some(probe.to_be_bytes())
+        self.probed = self.produced;
+        self.probed_at = Some(now);
+        self.waits_since.get_or_insert(now);
+        let (position, millis) = (self.produced as u32, self.millis(now) as u32);
+        Some((u64::from(position) << 32 | u64::from(millis)).to_be_bytes())
     }
 
     /// A pong has come. One that answers none of the probes is ignored.
     pub(crate) fn answered(&mut self, probe: Probe, now: Instant) {
-        let probe = u128::from_be_bytes(probe);
-        let (position, micros) = ((probe >> 64) as u64, probe as u64);
-        let sent = self.begun.checked_add(Duration::from_micros(micros));
-        let is_ours = self.probed.is_some_and(|probed| position <= probed);
-        let (true, Some(sent)) = (is_ours, sent) else {
+        let probe = u64::from_be_bytes(probe);
+        // How far it lies behind the last ping, and how long ago it was sent.
+        let behind = (self.probed as u32).wrapping_sub((probe >> 32) as u32);
+        let took = (self.millis(now) as u32).wrapping_sub(probe as u32);
+        let position = self.probed.checked_sub(behind.into());
+        let Some(position) = position.filter(|position| *position >= self.confirmed) else {
             return;
         };
-        let took = now.saturating_duration_since(sent);
+        if self.waits_since.is_none() || u64::from(took) > self.millis(now) {
+            return;
+        }
+        let took = Duration::from_millis(took.into());
         self.answers = true;
-        self.confirmed = self.confirmed.max(position);
+        self.confirmed = position;
         self.fastest = self.fastest.min(took);
-        let prompt = PROMPT + 2 * self.fastest;
-        if took > 5 * prompt || !self.limited {
+        self.waits_since = (behind > 0).then_some(now);
+        let prompt = self.prompt();
+        self.slow = took > prompt;
+        if took > 5 * prompt {
             self.window = (self.window / 2).max(SMALLEST);
+        } else if !self.limited {
+            self.window = (self.window / 2).max(USUAL.min(self.window));
         } else if took <= prompt {
             self.window = (self.window * 2).min(LARGEST);
         }
         self.limited = false;
+    }
+
+    fn prompt(&self) -> Duration {
+        PROMPT.saturating_add(self.fastest.saturating_mul(2))
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.begun).as_millis() as u64
     }
 }
 
@@ -119,7 +164,7 @@ mod tests {
     /// Fills the window, and gives the last ping.
     fn fill(flow: &mut Flow, now: Instant) -> Probe {
         let mut last = None;
-        while flow.room() > 0 {
+        while flow.room(|| now) > 0 {
             flow.produce(1000);
             last = flow.probe(|| now).or(last);
         }
@@ -143,15 +188,15 @@ mod tests {
             flow.produce(1 << 20);
             flow.probe(|| now);
         }
-        assert_eq!(flow.room(), usize::MAX);
+        assert_eq!(flow.room(|| now), usize::MAX);
     }
 
     #[test]
     fn a_peer_that_stops_is_owed_one_window() {
         let (mut flow, now) = started();
         fill(&mut flow, now);
-        assert!(flow.produced <= SMALLEST + 1000 + 100);
-        assert_eq!(flow.room(), 0);
+        assert!(flow.produced <= USUAL + 1000 + 100);
+        assert_eq!(flow.room(|| now), 0);
     }
 
     #[test]
@@ -180,26 +225,53 @@ mod tests {
             let probe = flow.probe(|| now).unwrap();
             flow.answered(probe, now);
         }
-        assert_eq!(flow.window, SMALLEST);
+        assert_eq!(flow.window, USUAL);
+    }
+
+    #[test]
+    fn a_late_peer_gets_one_batch_at_a_time_until_it_is_prompt_again() {
+        let (mut flow, mut now) = started();
+        flow.produce(100);
+        let probe = loop {
+            now += Duration::from_millis(100);
+            if let Some(probe) = flow.probe(|| now) {
+                break probe;
+            }
+        };
+        assert!(flow.room(|| now) > 0, "it has time to answer");
+        now += PROMPT + Duration::from_millis(10);
+        assert_eq!(flow.room(|| now), 0);
+        flow.answered(probe, now);
+        for took in [500, 1] {
+            assert!(flow.room(|| now) > 0, "one batch");
+            flow.produce(100);
+            let probe = flow.probe(|| now).expect("each batch has its ping");
+            assert_eq!(flow.room(|| now), 0);
+            now += Duration::from_millis(took);
+            flow.answered(probe, now);
+        }
+        flow.produce(100);
+        assert_eq!(flow.probe(|| now), None);
+        assert!(flow.room(|| now) > 0);
     }
 
     #[test]
     fn invented_answers_are_ignored() {
-        let (mut flow, now) = started();
+        let (mut flow, mut now) = started();
+        now += Duration::from_secs(1);
         fill(&mut flow, now);
-        for probe in [[0xff; 16], {
-            let mut probe = [0; 16];
-            probe[..8].copy_from_slice(&(flow.produced + 1).to_be_bytes());
-            probe
-        }] {
-            flow.answered(probe, now);
-            assert_eq!(flow.room(), 0);
+        let waits = flow.waits_since;
+        let (produced, millis) = (flow.produced as u32, 1_000);
+        // Of what was not sent, of long ago, and of a time to come.
+        for (position, millis) in [
+            (u32::MAX, u32::MAX),
+            (produced + 1, millis),
+            (0, 0),
+            (produced, millis + 1),
+        ] {
+            let probe = u64::from(position) << 32 | u64::from(millis);
+            flow.answered(probe.to_be_bytes(), now);
+            assert_eq!((flow.room(|| now), flow.waits_since), (0, waits));
         }
-        // Of long ago, and of a time to come.
-        flow.answered([0; 16], now);
-        let mut late = flow.probed.unwrap().to_be_bytes().to_vec();
-        late.extend([0xff; 8]);
-        flow.answered(late.try_into().unwrap(), now);
-        assert!(flow.room() <= LARGEST as usize);
     }
 }

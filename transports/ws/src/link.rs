@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
             self.flow.answered(probe, at);
         }
         let room = BATCH_BYTES.saturating_sub(self.buffer.len());
-        let room = room.min(self.flow.room());
+        let room = room.min(self.flow.room(Instant::now));
         if room == 0 {
             return 0;
         }
