@@ -152,6 +152,7 @@ impl Settings {
             rooms,
             mqtt_refused_filters,
             mqtt_keep_alive_secs,
+            pace_ms,
             limits,
             history,
         } = layer;
@@ -172,6 +173,9 @@ impl Settings {
         }
         if let Some(filters) = mqtt_refused_filters {
             self.mqtt_refused_filters = filters.into_iter().map(|filter| filter.0).collect();
+        }
+        if let Some(Within(ms)) = pace_ms {
+            self.bus.session.pace = Duration::from_millis(ms as u64);
         }
         if let Some(Within(secs)) = mqtt_keep_alive_secs {
             self.mqtt_keep_alive = Some(Duration::from_secs(secs as u64));
@@ -214,6 +218,7 @@ impl Settings {
                 SessionLimits {
                     subscriptions,
                     in_flight,
+                    ..
                 },
             ..
         } = &mut self.bus;
@@ -304,6 +309,7 @@ mod tests {
             allow_origins = ["https://a.example"]
             allow_hosts = ["b.example"]
             rooms = ["main", "lab"]
+            pace_ms = 0
             [limits]
             payload_bytes = 1024
             topic_bytes = 300
@@ -346,8 +352,9 @@ mod tests {
         let SessionLimits {
             subscriptions,
             in_flight,
+            pace,
         } = bus.session;
-        assert_eq!((subscriptions, in_flight), (6, 7));
+        assert_eq!((subscriptions, in_flight, pace), (6, 7, Duration::ZERO));
         let clicks = bus.clicks;
         assert_eq!(
             (clicks.rooms, clicks.devices, clicks.incarnations),

@@ -9,6 +9,7 @@ use core::{
     cmp::Reverse,
     fmt, mem,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 use std::{
     io,
@@ -139,6 +140,10 @@ pub struct SessionLimits {
     pub subscriptions: usize,
     /// Requests that wait for their answers; a session at this bound reads no further.
     pub in_flight: usize,
+    /// The least time between two batches of a subscription in mode `latest` that names none itself; in each
+    /// of them a topic comes once. Zero: as they come. The default, 20 ms, is a frame that nobody misses, and
+    /// makes the cost of a storm that of its frames and not that of its messages.
+    pub pace: Duration,
 }
 
 impl Default for SessionLimits {
@@ -146,6 +151,7 @@ impl Default for SessionLimits {
         Self {
             subscriptions: 10_000,
             in_flight: 256,
+            pace: Duration::from_millis(20),
         }
     }
 }

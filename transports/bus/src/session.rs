@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
 use crate::bell::OnBell;
-use crate::bus::{Behind, Client};
+use crate::bus::{Behind, Client, SessionLimits};
 use crate::link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 use crate::outbox::{Answer, Outbox, published};
 use crate::refusal::SubscribeRefused;
@@ -347,7 +347,15 @@ impl Session {
         let filter = subscribe.filter.borrowed();
         bus.check_subscribe(self.client.peer(), filter)?;
         let mut subscriptions = lock(&self.subscriptions.entries);
-        let limit = bus.session_limits().subscriptions;
+        let SessionLimits {
+            subscriptions: limit,
+            pace,
+            ..
+        } = bus.session_limits();
+        let pace = match subscribe.mode {
+            Mode::Latest => Some(subscribe.pace.unwrap_or(pace)).filter(|pace| !pace.is_zero()),
+            Mode::Every => subscribe.pace,
+        };
         if subscriptions.len() >= limit && !subscriptions.contains_key(&subscribe.id) {
             return Err(SubscribeRefused::SessionFull { limit });
         }
@@ -360,7 +368,7 @@ impl Session {
         {
             // The same again: the snapshot comes once more, and the flow of events is not
             // interrupted (MQTT 3.1.1 §3.8.4).
-            (entry.pace, entry.synced, entry.not_before) = (subscribe.pace, false, None);
+            (entry.pace, entry.synced, entry.not_before) = (pace, false, None);
             if mem::take(&mut entry.waiting) {
                 begun.push(subscribe.id);
             }
@@ -383,7 +391,7 @@ impl Session {
             had_turn: true,
             durable: subscribe.durable,
             mode: subscribe.mode,
-            pace: subscribe.pace,
+            pace,
             waiting: false,
             not_before: None,
             batch_to: None,

@@ -34,6 +34,8 @@ pub struct Layer {
     pub mqtt_refused_filters: Option<Vec<Filter>>,
     /// The keep-alive that MQTT 5 clients are told to use, in seconds; in the file alone.
     pub mqtt_keep_alive_secs: Option<Within<1, 65_535>>,
+    /// The pace of subscriptions that name none, in milliseconds; in the file alone.
+    pub pace_ms: Option<Within<0, 60_000>>,
     /// Bounds; in the file alone.
     pub limits: LimitsLayer,
     /// Topics that keep more than their last value; in the file alone.
