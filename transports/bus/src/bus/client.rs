@@ -91,7 +91,8 @@ impl Client {
                 }
             }
         };
-        writer.accept(publish, self.0.id, self.queued()).await
+        // On the heap: within the task of each connection it would take half a KiB, and it waits for the disk anyway.
+        Box::pin(writer.accept(publish, self.0.id, self.queued())).await
     }
 
     /// Remembers and forgets what a transport wants to know of its clients after a restart. The wait is for
