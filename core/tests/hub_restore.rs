@@ -123,3 +123,17 @@ fn what_was_forgotten_resets() {
     );
     assert_eq!(resume(&mut hub, 4, Mode::Latest, false), ["synced"]);
 }
+
+#[test]
+fn what_was_forgotten_takes_no_event_from_whoever_is_owed_it() {
+    let mut hub = restored(100);
+    hub.restored(EarlierLife {
+        known: 9,
+        revision: 100,
+        events: 100,
+        forgotten: 4,
+        ..EarlierLife::default()
+    });
+    let all = ["reset", "s at 3", "e at 5", "synced"];
+    assert_eq!(resume(&mut hub, 2, Mode::Every, true), all);
+}

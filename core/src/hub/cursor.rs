@@ -330,9 +330,11 @@ impl Walk {
 
     /// Begins with a snapshot again; events that were not taken still come.
     fn restart<S: Source>(&mut self, source: &S) {
-        let events_after = match self.reset {
-            true => self.events_since,
-            false => self.changes_done(),
+        let events_after = match (self.reset, self.owed) {
+            (true, false) => self.events_since,
+            // What was forgotten are clears: the events that are owed stand in the ring all the same.
+            (true, true) => self.changes_done().min(self.events_since),
+            (false, _) => self.changes_done(),
         };
         let walk = Self::new(self.mode, Start::Snapshot, source);
         *self = Self {

@@ -387,8 +387,9 @@ impl Commits {
 /// it; those that were confirmed go every second.
 fn trim(shared: &Shared, sizes: Sizes, tick: bool) -> Option<Change<'static>> {
     let oldest = sizes.oldest_event?;
-    let (confirmed, left) = shared.settled();
-    let due = oldest <= left || (tick && oldest <= confirmed);
+    // What is confirmed takes a look at every durable subscription: not with each commit.
+    let (confirmed, left) = shared.settled(tick);
+    let due = oldest <= left || oldest <= confirmed;
     due.then_some(Change::Trim { confirmed, left })
 }
 

@@ -55,6 +55,10 @@ impl Durables {
         self.incomplete = incomplete;
     }
 
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
     /// Up to here nobody is owed anything, of what was published up to `revision`.
     pub(crate) fn confirmed(&self, revision: u64) -> u64 {
         if self.incomplete {

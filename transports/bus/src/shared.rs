@@ -167,11 +167,14 @@ impl Shared {
         lock(&self.state).owes(topic, qos)
     }
 
-    /// Up to which revision events need not be stored: because all are confirmed, and because they have left
-    /// the ring.
-    pub(crate) fn settled(&self) -> (u64, u64) {
+    /// Up to which revision events need not be stored: because all are confirmed, which is looked up when
+    /// `confirmed` says so and else 0, and because they have left the ring.
+    pub(crate) fn settled(&self, confirmed: bool) -> (u64, u64) {
         let state = lock(&self.state);
-        let confirmed = state.durables.confirmed(state.hub.revision());
+        let confirmed = match confirmed {
+            true => state.durables.confirmed(state.hub.revision()),
+            false => 0,
+        };
         (confirmed, state.hub.left_ring())
     }
 
@@ -376,7 +379,14 @@ impl Shared {
 
 impl State {
     fn owes(&mut self, topic: TopicName<&str>, qos: u8) -> bool {
-        if qos == 0 || self.durables.is_empty() {
+        if qos == 0 {
+            return false;
+        }
+        if self.durables.is_incomplete() {
+            // It may be for one of those that are missing. The next life forgets what nobody waits for.
+            return true;
+        }
+        if self.durables.is_empty() {
             return false;
         }
         let (durables, mut owes) = (&self.durables, false);

@@ -480,6 +480,28 @@ async fn durable_subscriptions_get_their_events_after_a_kill_in_order_with_state
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_accepted_while_the_bus_closes_is_owed_to_sessions_whose_links_have_ended() {
+    let world = World::default();
+    let mut life = world.start();
+    let here = session(&life);
+    assert_eq!(here.restore(vec![durable(Start::Live)]), [Ok(())]);
+    let begun = here.cursor(1).unwrap();
+    let note = Note::keep("test".into(), "c".into(), "cursor", "x");
+    let remembered = life.client.remember(vec![note]).await;
+    life.answer(remembered).unwrap();
+    life.bus.begin_close();
+    drop(here);
+    life.publish(event("e", "late")).await;
+    life.close().await;
+
+    let life = world.start();
+    let back = session(&life);
+    back.restore(vec![durable(Start::Resume(begun))]);
+    let (_back, taken) = deliver(back, 1).await;
+    assert_eq!(shown(&taken[0]), "e!late");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_durable_subscription_is_told_of_events_that_had_no_room() {
     let world = World::default();
     let mut life = world.start();
