@@ -4,10 +4,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`disk`] | the disk: a random part of what was not synchronised stays, torn at 512 bytes; the file's length, too |
-//! | [`traffic`] | the messages |
-//! | [`model`] | what must be known after them |
-//! | [`witness`] | who was shown what |
+//! | `disk` | the disk: a random part of what was not synchronised stays, torn at 512 bytes; the file's length, too |
+//! | `traffic` | the messages |
+//! | `model` | what must be known after them |
+//! | `witness` | who was shown what |
 
 mod disk;
 mod model;
@@ -109,7 +109,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// One seed: a store from its beginning over [`CUTS`] power cuts, of each of which `forms` images are opened.
+/// One seed: a store from its beginning over `CUTS` power cuts, of each of which `forms` images are opened.
 ///
 /// # Errors
 /// What must never be.

@@ -4,11 +4,11 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`server`] | the server, its disk and its crashes |
-//! | [`life`], [`link`] | a device from its start to its kill, and its connection |
-//! | [`wire`] | a connection of bytes that is slow, hangs, and ends anywhere |
-//! | [`ledger`] | what was clicked, sent and acknowledged, and what must never be shown |
-//! | [`trace`] | what has happened, as a hash |
+//! | `server` | the server, its disk and its crashes |
+//! | `life`, `link` | a device from its start to its kill, and its connection |
+//! | `wire` | a connection of bytes that is slow, hangs, and ends anywhere |
+//! | `ledger` | what was clicked, sent and acknowledged, and what must never be shown |
+//! | `trace` | what has happened, as a hash |
 
 mod ledger;
 mod life;
