@@ -3,13 +3,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`schedule`] | what happens when, by seed |
-//! | [`proxy`], [`frames`] | a device's network: cuts, delays, half-open connections, doubled publishes |
-//! | [`replay`] | publishes that come again on other connections, late and in any order |
-//! | [`kiosk`] | a device that is fed, killed, and fed from where it was |
-//! | [`disk`] | the server's disk, and when it is full |
-//! | [`observer`] | who looks at the room all the time |
-//! | [`outcome`] | what was done, and how it ended |
+//! | `schedule` | what happens when, by seed |
+//! | `proxy`, `frames` | a device's network: cuts, delays, half-open connections, doubled publishes |
+//! | `replay` | publishes that come again on other connections, late and in any order |
+//! | `kiosk` | a device that is fed, killed, and fed from where it was |
+//! | `disk` | the server's disk, and when it is full |
+//! | `observer` | who looks at the room all the time |
+//! | `outcome` | what was done, and how it ended |
 //!
 //! A seed repeats the schedule and every choice of the proxies; the processes run in real time, so that what
 //! a kill meets may differ by a moment.
