@@ -50,9 +50,12 @@ impl Ledger {
         self.next.push(note);
     }
 
-    /// What was noted and is not being stored yet is not so any more.
-    pub(crate) fn take_back(&mut self, note: &Note) {
-        self.next.retain(|other| other != note);
+    /// What was noted and is not being stored yet is not so any more. Something harmless takes its place, for answers
+    /// may wait for the batch.
+    pub(crate) fn take_back(&mut self, note: &Note, instead: &Note) {
+        for other in self.next.iter_mut().filter(|other| *other == note) {
+            other.clone_from(instead);
+        }
     }
 
     /// Where an answer goes that depends on what was noted so far: into `out` itself where nothing waits.

@@ -61,9 +61,9 @@ impl Connection {
                 notes.push(self.session_note());
             }
             // A client that does not wait for PUBCOMP uses its identifier again: it is not to be forgotten then.
-            self.session
-                .ledger
-                .take_back(&Part::Incoming(arrived).forget());
+            let harmless = self.session_note();
+            let forget = Part::Incoming(arrived).forget();
+            self.session.ledger.take_back(&forget, &harmless);
             notes.push(Part::Incoming(arrived).keep(&()));
         }
         notes
