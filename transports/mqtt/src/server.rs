@@ -44,7 +44,8 @@ pub struct Config {
     /// Connections at a time; one more is told that there is no room. Default 20,000.
     pub max_connections: usize,
     /// Sessions that are kept while their clients are away; one more drops the one that is away longest.
-    /// Default 10,000.
+    /// Default 10,000. Those of clients that were connected when the server was killed come on top of that, as
+    /// many as [`max_connections`](Self::max_connections), until these return.
     pub max_sessions_away: usize,
     /// How long a client may take from connecting to the end of its CONNECT. Default 10 s.
     pub connect_timeout: Duration,
@@ -109,7 +110,11 @@ impl Server {
     /// A server without connections. Call it inside a tokio runtime.
     pub fn new(bus: Bus, config: Config) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let registry = Registry::new(config.max_sessions_away, Arc::clone(&metrics));
+        let registry = Registry::new(
+            config.max_sessions_away,
+            config.max_connections,
+            Arc::clone(&metrics),
+        );
         let connections = config.max_connections.min(Semaphore::MAX_PERMITS);
         let registry = Arc::new(registry);
         let ended = restore_all(&bus, &registry, config.will_grace);

@@ -307,6 +307,57 @@ async fn a_return_takes_the_will_back() {
     running.stop().await;
 }
 
+/// Those whom a kill has cut off take no room from the sessions of those who are away, and their wills wait for
+/// them, also where there are more of them than may be away.
+#[tokio::test]
+async fn all_who_were_connected_may_return() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path()).await;
+    let mut connected = Vec::new();
+    for id in ["a", "b", "c"] {
+        connected.push(V5::connect(running.address, with_will(id, 100, None)).await);
+    }
+    drop(
+        V5::connect(
+            running.address,
+            Connect {
+                last_will: None,
+                ..with_will("0", 100, None)
+            },
+        )
+        .await,
+    );
+    eventually(|| running.server.metrics().sessions_away.get() == 1).await;
+    let image = running.image().await;
+    running.stop().await;
+    let config = Config {
+        max_sessions_away: 1,
+        ..Config::default()
+    };
+    let running = Running::with(stored(image.path()), config).await;
+    assert_eq!(running.server.metrics().sessions_away.get(), 4);
+    // One more who leaves takes the place of the one that is away.
+    drop(
+        V5::connect(
+            running.address,
+            Connect {
+                last_will: None,
+                ..with_will("1", 100, None)
+            },
+        )
+        .await,
+    );
+    eventually(|| running.server.metrics().sessions_dropped.get() == 1).await;
+    for id in ["a", "b", "c"] {
+        let (returned, ack) = V5::connect(running.address, with_will(id, 100, None)).await;
+        assert!(ack.session_present);
+        assert_eq!(running.last(&format!("status/{id}")), None);
+        connected.push((returned, ack));
+    }
+    assert_eq!(running.server.metrics().sessions_away.get(), 1);
+    running.stop().await;
+}
+
 /// A thousand sessions to which a hundred events each are owed.
 #[tokio::test]
 async fn a_thousand_sessions_are_there_again() {

@@ -17,6 +17,7 @@ use crate::server::Metrics;
 pub(crate) struct Registry {
     clients: Mutex<Clients>,
     max_away: usize,
+    max_returning: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -25,6 +26,8 @@ struct Clients {
     slots: HashMap<Arc<str>, Slot>,
     /// Those who are away, the longest away first.
     away: BTreeMap<u64, Arc<str>>,
+    /// Those whom a kill of the server has cut off, until they return or their sessions end.
+    returning: BTreeMap<u64, Arc<str>>,
     turns: u64,
 }
 
@@ -121,10 +124,13 @@ pub(crate) fn give_back(session: Session, subscriptions: &latchbus_bus::Session)
 }
 
 impl Registry {
-    pub(crate) fn new(max_away: usize, metrics: Arc<Metrics>) -> Self {
+    /// A registry for at most `max_away` sessions of clients that have left, and `max_returning` of those that
+    /// were connected when the server was killed.
+    pub(crate) fn new(max_away: usize, max_returning: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             clients: Mutex::default(),
             max_away,
+            max_returning,
             metrics,
         }
     }
@@ -158,7 +164,7 @@ impl Registry {
             gone: gone.clone(),
         };
         clients.slots.insert(Arc::clone(&id), slot);
-        self.metrics.sessions_away.set(clients.away.len() as u64);
+        self.metrics.sessions_away.set(clients.kept());
         let claim = Claim {
             registry: Arc::clone(self),
             id,
@@ -174,10 +180,10 @@ impl Registry {
         let mut clients = self.lock();
         let mut words = Vec::new();
         let mut expired = Vec::new();
-        for slot in clients.slots.values_mut() {
-            if let Slot::Away { turn, away } = slot {
+        for (id, slot) in &mut clients.slots {
+            if let Slot::Away { away, .. } = slot {
                 if away.expires <= now {
-                    expired.push(*turn);
+                    expired.push(Arc::clone(id));
                 } else if let Some(will) = away.will.take_if(|will| will.at <= now) {
                     words.push(LastWords {
                         client: away.subscriptions.client().clone(),
@@ -189,12 +195,10 @@ impl Registry {
             }
         }
         let mut ended = Vec::with_capacity(expired.len());
-        for turn in expired {
-            if let Some(id) = clients.away.get(&turn).cloned() {
-                ended.extend(clients.take_away(&id));
-            }
+        for id in expired {
+            ended.extend(clients.take_away(&id));
         }
-        self.metrics.sessions_away.set(clients.away.len() as u64);
+        self.metrics.sessions_away.set(clients.kept());
         drop(clients);
         // Their subscriptions end here, without the lock.
         words.extend(ended.into_iter().map(Away::end));
@@ -204,39 +208,51 @@ impl Registry {
     /// Ends all sessions of clients that are away: their last words.
     pub(crate) fn drain(&self) -> Vec<LastWords> {
         let mut clients = self.lock();
-        let ids: Vec<_> = clients.away.values().cloned().collect();
+        let kept = clients.away.values().chain(clients.returning.values());
+        let ids: Vec<_> = kept.cloned().collect();
         let ended: Vec<_> = ids.iter().filter_map(|id| clients.take_away(id)).collect();
         self.metrics.sessions_away.set(0);
         drop(clients);
         ended.into_iter().map(Away::end).collect()
     }
 
-    /// Puts back what there was before a restart, as if the client had just left.
-    pub(crate) fn put_back(&self, id: &str, away: Away) -> Option<LastWords> {
+    /// Puts back what there was before a restart, as if the client had just left; one that is `returning` was
+    /// connected, and takes no room from those that were away.
+    pub(crate) fn put_back(&self, id: &str, away: Away, returning: bool) -> Option<LastWords> {
         self.metrics
             .sessions_restored
             .add(u64::from(away.session.is_some()));
-        self.keep(&mut self.lock(), id.into(), away)
+        self.keep(&mut self.lock(), id.into(), away, returning)
     }
 
     /// Keeps a session; what ends for it, or at once, at the bound.
-    fn keep(&self, clients: &mut Clients, id: Arc<str>, away: Away) -> Option<LastWords> {
+    fn keep(
+        &self,
+        clients: &mut Clients,
+        id: Arc<str>,
+        away: Away,
+        returning: bool,
+    ) -> Option<LastWords> {
+        let turn = clients.next_turn();
+        let (line, most) = match returning {
+            true => (&mut clients.returning, self.max_returning),
+            false => (&mut clients.away, self.max_away),
+        };
         let mut dropped = None;
-        if self.max_away == 0 {
+        if most == 0 {
             dropped = Some(away);
         } else {
-            if clients.away.len() >= self.max_away
-                && let Some((_, oldest)) = clients.away.pop_first()
+            if line.len() >= most
+                && let Some((_, oldest)) = line.pop_first()
                 && let Some(Slot::Away { away, .. }) = clients.slots.remove(&oldest)
             {
                 dropped = Some(*away);
             }
-            let turn = clients.next_turn();
-            clients.away.insert(turn, Arc::clone(&id));
+            line.insert(turn, Arc::clone(&id));
             let away = Box::new(away);
             clients.slots.insert(id, Slot::Away { turn, away });
         }
-        self.metrics.sessions_away.set(clients.away.len() as u64);
+        self.metrics.sessions_away.set(clients.kept());
         let dropped = dropped?;
         self.metrics.sessions_dropped.add(1);
         Some(dropped.end())
@@ -248,16 +264,23 @@ impl Registry {
 }
 
 impl Clients {
+    /// How many sessions are kept.
+    fn kept(&self) -> u64 {
+        (self.away.len() + self.returning.len()) as u64
+    }
+
     fn next_turn(&mut self) -> u64 {
         self.turns += 1;
         self.turns
     }
 
     fn take_away(&mut self, id: &str) -> Option<Away> {
-        match self.slots.get(id) {
-            Some(Slot::Away { turn, .. }) => self.away.remove(turn),
-            _ => return None,
+        let Some(Slot::Away { turn, .. }) = self.slots.get(id) else {
+            return None;
         };
+        if self.away.remove(turn).is_none() {
+            self.returning.remove(turn);
+        }
         match self.slots.remove(id) {
             Some(Slot::Away { away, .. }) => Some(*away),
             _ => None,
@@ -275,7 +298,7 @@ impl Claim {
     /// wanted to say is given back.
     pub(crate) fn release(self, away: Away) -> Option<LastWords> {
         let registry = &self.registry;
-        registry.keep(&mut registry.lock(), Arc::clone(&self.id), away)
+        registry.keep(&mut registry.lock(), Arc::clone(&self.id), away, false)
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn restore_all(bus: &Bus, registry: &Registry, grace: Duration) -> Ve
         parts.push((note.part, note.value.into()));
     }
     let (now, unix_ms) = (Instant::now(), bus.clock().unix_ms());
-    let mut ended = Vec::new();
+    let mut found = Vec::new();
     for (name, parts) in clients {
         let peer = Peer {
             transport: "mqtt",
@@ -32,11 +32,21 @@ pub(super) fn restore_all(bus: &Bus, registry: &Registry, grace: Duration) -> Ve
         };
         let parts = parts.iter().map(|(part, value)| (&**part, value));
         let restored = restore(parts, bus.epoch());
+        let ends_at = match &restored.session {
+            Some(session) => session.ends_at,
+            None => restored.will.as_ref().and_then(|will| will.due),
+        };
         let disk = Disk::of(&client);
         let subscriptions = latchbus_bus::Session::new(client);
         let away = away(restored, subscriptions, disk, (now, unix_ms), grace);
-        ended.extend(registry.put_back(&name, away));
+        found.push((ends_at, name, away));
     }
+    // If there is not room for all, those stay that were to stay longest.
+    found.sort_by_key(|(ends_at, ..)| *ends_at);
+    let put_back = |(ends_at, name, away): (Option<u64>, String, Away)| {
+        registry.put_back(&name, away, ends_at.is_none())
+    };
+    let ended = found.into_iter().filter_map(put_back).collect();
     bus.restored();
     ended
 }
