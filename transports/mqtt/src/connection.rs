@@ -96,6 +96,10 @@ pub struct Remains {
 /// How often it is noted how far the subscriptions of a session that is kept on disk have come.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Where the client leaves a message unacknowledged, those behind it that it has finished are remembered one by one:
+/// from so many windows on it gets no more until it acknowledges.
+const DONE_WINDOWS: usize = 16;
+
 impl Connection {
     /// Accepts a client: the first output is its CONNACK, followed by what an earlier connection of the
     /// session has left unacknowledged. `kept` is the session to go on with; `assigned` says that the
@@ -286,6 +290,11 @@ impl Connection {
     pub fn credit(&self) -> usize {
         let outgoing = &self.session.outgoing;
         if !outgoing.caught_up() || self.out.len() >= self.bounds.write_bytes {
+            return 0;
+        }
+        let held_back =
+            outgoing.len() > 0 && self.session.ledger.done() > self.window * DONE_WINDOWS;
+        if held_back {
             return 0;
         }
         self.window.saturating_sub(outgoing.len())

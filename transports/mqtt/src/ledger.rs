@@ -82,6 +82,11 @@ impl Ledger {
         self.held.len() + self.held_for_storing.len() + notes * NOTE_BYTES
     }
 
+    /// How many finished messages are remembered one by one, because an older one is not finished.
+    pub(crate) fn done(&self) -> usize {
+        self.done.len()
+    }
+
     /// Whether no batch is under way.
     pub(crate) fn is_ready(&self) -> bool {
         self.storing.is_empty()

@@ -13,7 +13,8 @@ pub struct Bounds {
     /// QoS 1 and 2 messages that a client may leave unacknowledged before it gets no more; a client of
     /// MQTT 5 may ask for less. Default 256.
     pub in_flight: u16,
-    /// QoS 1 and 2 messages that a client of MQTT 5 may have unacknowledged by the server. Default 256.
+    /// QoS 1 and 2 messages that a client of MQTT 5 may have unacknowledged by the server, or of QoS 2 not
+    /// released. Default 256. A client of 3.1.1, which cannot be told, may have 4,096 if this is less.
     pub receive_maximum: u16,
     /// The longest that a session outlives its connection; what a client of 3.1.1 gets that asks for a
     /// persistent session. Default one day.

@@ -14,6 +14,10 @@ use crate::{Reason, Violation};
 /// A longer topic gets no alias from a client, which bounds what aliases take.
 const ALIASED_TOPIC_BYTES: usize = 4_096;
 
+/// A client of 3.1.1 is not told how many publishes it may have unacknowledged, and may send many before it reads;
+/// but each of QoS 2 that it does not release is remembered, on disk too.
+const UNANNOUNCED_RECEIVE_MAXIMUM: u16 = 4_096;
+
 impl Connection {
     pub(super) fn publish(&mut self, publish: Publish) -> Result<Option<Request>, Violation> {
         let service = publish.service;
@@ -36,8 +40,12 @@ impl Connection {
         }
         self.unanswered += usize::from(service.qos() == 1);
         let in_flight = self.unanswered + self.session.incoming.len();
-        if self.version == Version::V5 && in_flight > usize::from(self.bounds.receive_maximum) {
-            return Err(Violation::ReceiveMaximum(self.bounds.receive_maximum));
+        let most = match self.version {
+            Version::V5 => self.bounds.receive_maximum,
+            Version::V3 => self.bounds.receive_maximum.max(UNANNOUNCED_RECEIVE_MAXIMUM),
+        };
+        if in_flight > usize::from(most) {
+            return Err(Violation::ReceiveMaximum(most));
         }
         Ok(Some(Request::Publish {
             id: request_id(service),
