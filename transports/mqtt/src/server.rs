@@ -6,6 +6,7 @@ mod link;
 mod refusing;
 mod registry;
 mod restoring;
+mod words;
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -25,8 +26,10 @@ use self::leaving::Left;
 use self::link::{Input, Receiver, Sender, Shared};
 use self::registry::{Away, Claim, LastWords, Registry};
 use self::restoring::restore_all;
+use self::words::say_all;
 use crate::connection::{Bounds, Connection};
 use crate::opening::{Opening, opening};
+use crate::record::Note;
 use crate::{Connect, Reason, Violation};
 
 pub use self::link::LinkError;
@@ -294,6 +297,7 @@ impl Server {
         W: AsyncWrite + Unpin + Send,
     {
         let disk = Disk::of(&client);
+        let is_new = away.is_none();
         let (kept, mut subscriptions) = match away {
             Some(Away {
                 session: Some(session),
@@ -316,8 +320,12 @@ impl Server {
         let id = subscriptions.client().id();
         let mut connection =
             Connection::accept(connect, kept, assigned, bounds, now).on_bus(id, self.0.bus.epoch());
-        if disk.is_some() {
+        if let Some(disk) = &disk {
             connection = connection.on_disk();
+            if is_new && (has_will || connection.is_durable()) {
+                // Of a client that the rules did not allow at the start, say.
+                disk.remember(vec![Note::ForgetAll]).await;
+            }
         }
         let shared = Shared::new(connection);
         let wake = subscriptions.wake();
@@ -390,11 +398,5 @@ async fn keep_house(registry: Weak<Registry>, closing: CancellationToken, ended:
             return;
         };
         say_all(registry.expire(Instant::now())).await;
-    }
-}
-
-async fn say_all(words: impl IntoIterator<Item = LastWords>) {
-    for words in words {
-        words.say().await;
     }
 }

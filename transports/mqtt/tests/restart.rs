@@ -274,6 +274,25 @@ async fn wills_outlive_a_kill() {
     running.stop().await;
 }
 
+/// A will that the bus refuses leaves nothing behind.
+#[tokio::test]
+async fn a_refused_will_is_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path()).await;
+    let mut connect = with_will("refused", 0, None);
+    if let Some(will) = &mut connect.last_will {
+        will.topic = "clicks/main/k/press".into();
+        will.message = "green".into();
+    }
+    drop(V5::connect(running.address, connect).await);
+    eventually(|| running.bus.metrics().connections.get() == 0).await;
+    let image = running.image().await;
+    running.stop().await;
+    let running = Running::with(stored(image.path()), Config::default()).await;
+    assert_eq!(running.server.metrics().sessions_away.get(), 0);
+    running.stop().await;
+}
+
 /// Whoever comes back in time takes its will back, with or without a session.
 #[tokio::test]
 async fn a_return_takes_the_will_back() {

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use latchbus_bus::{Client, Note as Stored, Publish, PublishRefused, Wake};
+use latchbus_bus::{Client, Note as Stored, Publish, PublishRefused, Receipt, Wake};
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -79,16 +78,11 @@ impl Disk {
         drop(self.client.remember(notes).await);
     }
 
-    /// Publishes a will, and with it, in one step, remembers that it was. What is refused is counted by the bus,
-    /// and not published at the next start either.
-    pub(crate) async fn publish(&self, mut will: Publish, notes: Vec<Note>) {
+    /// Publishes a will, and with it, in one step, remembers that it was. Where it is refused, nothing is
+    /// remembered.
+    pub(crate) async fn publish(&self, mut will: Publish, notes: &[Note]) -> Receipt {
         will.notes = notes.iter().map(|note| self.note(note.clone())).collect();
-        let mut receipt = self.client.publish(will).await;
-        if let Some(Err(refused)) = (&mut receipt).now_or_never()
-            && refused != PublishRefused::Closed
-        {
-            self.remember(notes).await;
-        }
+        self.client.publish(will).await
     }
 }
 

@@ -97,6 +97,7 @@ impl Left {
             disk: self.disk.clone(),
             will,
             notes,
+            hold: None,
         };
         words.say().await;
     }

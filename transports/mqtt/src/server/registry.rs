@@ -39,9 +39,16 @@ enum Slot {
         gone: CancellationToken,
     },
     Away {
-        turn: u64,
+        place: Place,
         away: Box<Away>,
     },
+}
+
+/// A place among those who are away.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    turn: u64,
+    returning: bool,
 }
 
 /// A session without a connection.
@@ -75,19 +82,17 @@ pub(crate) struct LastWords {
     pub(crate) disk: Option<Disk>,
     pub(crate) will: Option<Publish>,
     pub(crate) notes: Vec<Note>,
+    /// Of a client without a connection.
+    pub(crate) hold: Option<Hold>,
 }
 
-impl LastWords {
-    /// Publishes and forgets.
-    pub(crate) async fn say(self) {
-        match (self.will, self.disk) {
-            (Some(will), Some(disk)) => disk.publish(will, self.notes).await,
-            // What is refused is counted by the bus.
-            (Some(will), None) => drop(self.client.publish(will).await),
-            (None, Some(disk)) => disk.remember(self.notes).await,
-            (None, None) => {}
-        }
-    }
+/// Keeps a client identifier until the last words are said: who comes back speaks after them, and they forget
+/// nothing that is new.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    claim: Claim,
+    /// The session, if it goes on after them.
+    away: Option<(Place, Away)>,
 }
 
 /// A connection's hold on its client identifier, until it is dropped or released.
@@ -112,7 +117,21 @@ impl Away {
             disk: self.disk,
             will: self.will.map(|will| will.publish),
             notes: vec![Note::ForgetAll],
+            hold: None,
         }
+    }
+
+    fn end_held(self, claim: Claim) -> LastWords {
+        let hold = Some(Hold { claim, away: None });
+        LastWords { hold, ..self.end() }
+    }
+}
+
+impl Hold {
+    /// They are said. A session that goes on may find its place taken, or take that of another.
+    pub(crate) fn release(self) -> Option<LastWords> {
+        let (place, away) = self.away?;
+        self.claim.put_back(away, Some(place))
     }
 }
 
@@ -154,8 +173,14 @@ impl Registry {
             stop.cancel();
             return Err(gone.clone());
         }
-        let away = clients.take_away(id);
-        let id: Arc<str> = id.into();
+        let away = clients.take_away(id).map(|(_, away)| away);
+        let claim = self.hold(&mut clients, id.into());
+        self.metrics.sessions_away.set(clients.kept());
+        Ok((claim, away))
+    }
+
+    /// Takes a client identifier that nobody has.
+    fn hold(self: &Arc<Self>, clients: &mut Clients, id: Arc<str>) -> Claim {
         let turn = clients.next_turn();
         let (stop, gone) = (CancellationToken::new(), CancellationToken::new());
         let slot = Slot::Here {
@@ -164,45 +189,51 @@ impl Registry {
             gone: gone.clone(),
         };
         clients.slots.insert(Arc::clone(&id), slot);
-        self.metrics.sessions_away.set(clients.kept());
-        let claim = Claim {
+        Claim {
             registry: Arc::clone(self),
             id,
             turn,
             stop,
             gone,
-        };
-        Ok((claim, away))
+        }
     }
 
     /// Ends the sessions that have expired, and gives out the wills that are due.
-    pub(crate) fn expire(&self, now: Instant) -> Vec<LastWords> {
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant) -> Vec<LastWords> {
         let mut clients = self.lock();
-        let mut words = Vec::new();
-        let mut expired = Vec::new();
-        for (id, slot) in &mut clients.slots {
-            if let Slot::Away { away, .. } = slot {
-                if away.expires <= now {
-                    expired.push(Arc::clone(id));
-                } else if let Some(will) = away.will.take_if(|will| will.at <= now) {
-                    words.push(LastWords {
-                        client: away.subscriptions.client().clone(),
-                        disk: away.disk.clone(),
-                        will: Some(will.publish),
-                        notes: vec![Part::Will.forget()],
-                    });
-                }
+        let is_due = |away: &Away| {
+            away.expires <= now || away.will.as_ref().is_some_and(|will| will.at <= now)
+        };
+        let due = clients.slots.iter().filter_map(|(id, slot)| match slot {
+            Slot::Away { away, .. } if is_due(away) => Some(Arc::clone(id)),
+            _ => None,
+        });
+        let due: Vec<_> = due.collect();
+        let mut taken = Vec::with_capacity(due.len());
+        for id in due {
+            if let Some((place, away)) = clients.take_away(&id) {
+                taken.push((place, away, self.hold(&mut clients, id)));
             }
-        }
-        let mut ended = Vec::with_capacity(expired.len());
-        for id in expired {
-            ended.extend(clients.take_away(&id));
         }
         self.metrics.sessions_away.set(clients.kept());
         drop(clients);
-        // Their subscriptions end here, without the lock.
-        words.extend(ended.into_iter().map(Away::end));
-        words
+        // Subscriptions end here, without the lock.
+        let words = |(place, mut away, claim): (Place, Away, Claim)| {
+            if away.expires <= now {
+                return away.end_held(claim);
+            }
+            LastWords {
+                client: away.subscriptions.client().clone(),
+                disk: away.disk.clone(),
+                will: away.will.take().map(|will| will.publish),
+                notes: vec![Part::Will.forget()],
+                hold: Some(Hold {
+                    claim,
+                    away: Some((place, away)),
+                }),
+            }
+        };
+        taken.into_iter().map(words).collect()
     }
 
     /// Ends all sessions of clients that are away: their last words.
@@ -213,49 +244,55 @@ impl Registry {
         let ended: Vec<_> = ids.iter().filter_map(|id| clients.take_away(id)).collect();
         self.metrics.sessions_away.set(0);
         drop(clients);
-        ended.into_iter().map(Away::end).collect()
+        let ended = ended.into_iter().map(|(_, away)| away.end());
+        ended.collect()
     }
 
     /// Puts back what there was before a restart, as if the client had just left; one that is `returning` was
     /// connected, and takes no room from those that were away.
-    pub(crate) fn put_back(&self, id: &str, away: Away, returning: bool) -> Option<LastWords> {
+    pub(crate) fn put_back(
+        self: &Arc<Self>,
+        id: &str,
+        away: Away,
+        returning: bool,
+    ) -> Option<LastWords> {
         self.metrics
             .sessions_restored
             .add(u64::from(away.session.is_some()));
-        self.keep(&mut self.lock(), id.into(), away, returning)
+        let claim = self.hold(&mut self.lock(), id.into());
+        let turn = claim.turn;
+        claim.put_back(away, Some(Place { turn, returning }))
     }
 
-    /// Keeps a session; what ends for it, or at once, at the bound.
+    /// Keeps a session in a place; the one that ends for it, or itself, at the bound.
     fn keep(
         &self,
         clients: &mut Clients,
         id: Arc<str>,
         away: Away,
-        returning: bool,
-    ) -> Option<LastWords> {
-        let turn = clients.next_turn();
-        let (line, most) = match returning {
+        place: Place,
+    ) -> Option<(Arc<str>, Away)> {
+        let (line, most) = match place.returning {
             true => (&mut clients.returning, self.max_returning),
             false => (&mut clients.away, self.max_away),
         };
         let mut dropped = None;
         if most == 0 {
-            dropped = Some(away);
+            dropped = Some((id, away));
         } else {
             if line.len() >= most
                 && let Some((_, oldest)) = line.pop_first()
                 && let Some(Slot::Away { away, .. }) = clients.slots.remove(&oldest)
             {
-                dropped = Some(*away);
+                dropped = Some((oldest, *away));
             }
-            line.insert(turn, Arc::clone(&id));
+            line.insert(place.turn, Arc::clone(&id));
             let away = Box::new(away);
-            clients.slots.insert(id, Slot::Away { turn, away });
+            clients.slots.insert(id, Slot::Away { place, away });
         }
         self.metrics.sessions_away.set(clients.kept());
-        let dropped = dropped?;
-        self.metrics.sessions_dropped.add(1);
-        Some(dropped.end())
+        (self.metrics.sessions_dropped).add(u64::from(dropped.is_some()));
+        dropped
     }
 
     fn lock(&self) -> MutexGuard<'_, Clients> {
@@ -274,15 +311,16 @@ impl Clients {
         self.turns
     }
 
-    fn take_away(&mut self, id: &str) -> Option<Away> {
-        let Some(Slot::Away { turn, .. }) = self.slots.get(id) else {
+    fn take_away(&mut self, id: &str) -> Option<(Place, Away)> {
+        let Some(Slot::Away { place, .. }) = self.slots.get(id) else {
             return None;
         };
-        if self.away.remove(turn).is_none() {
-            self.returning.remove(turn);
-        }
+        match place.returning {
+            true => self.returning.remove(&place.turn),
+            false => self.away.remove(&place.turn),
+        };
         match self.slots.remove(id) {
-            Some(Slot::Away { away, .. }) => Some(*away),
+            Some(Slot::Away { place, away }) => Some((place, *away)),
             _ => None,
         }
     }
@@ -297,8 +335,21 @@ impl Claim {
     /// Leaves the session behind. At the bound, the one that was away longest is dropped; what it still
     /// wanted to say is given back.
     pub(crate) fn release(self, away: Away) -> Option<LastWords> {
-        let registry = &self.registry;
-        registry.keep(&mut registry.lock(), Arc::clone(&self.id), away, false)
+        self.put_back(away, None)
+    }
+
+    /// The same, in the place that it had.
+    fn put_back(self, away: Away, place: Option<Place>) -> Option<LastWords> {
+        let mut clients = self.registry.lock();
+        let place = place.unwrap_or_else(|| Place {
+            turn: clients.next_turn(),
+            returning: false,
+        });
+        let id = Arc::clone(&self.id);
+        let (dropped, away) = self.registry.keep(&mut clients, id, away, place)?;
+        let other = (dropped != self.id).then(|| self.registry.hold(&mut clients, dropped));
+        drop(clients);
+        Some(away.end_held(other.unwrap_or(self)))
     }
 }
 
@@ -311,5 +362,46 @@ impl Drop for Claim {
         }
         drop(clients);
         self.gone.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use latchbus_bus::{Bus, Options, Peer};
+    use latchbus_core::topic::TopicName;
+
+    use super::*;
+    use crate::server::words::say_all;
+
+    #[tokio::test]
+    async fn who_comes_back_waits_for_the_last_words() {
+        let bus = Bus::open(Options::default()).unwrap();
+        let now = Instant::now();
+        for goes_on in [false, true] {
+            let registry = Arc::new(Registry::new(1, 1, Arc::default()));
+            let (claim, _) = registry.claim("a").await;
+            let topic = TopicName::parse("will".to_owned()).unwrap();
+            let away = Away {
+                session: Some(Session::default()),
+                subscriptions: latchbus_bus::Session::new(bus.client(Peer::in_process()).unwrap()),
+                expires: now + Duration::from_secs(u64::from(goes_on)),
+                will: Some(Will {
+                    at: now,
+                    publish: Publish::state(topic, "x"),
+                    returns: false,
+                }),
+                disk: None,
+            };
+            assert!(claim.release(away).is_none());
+            let words = registry.expire(now);
+            assert_eq!(words.len(), 1);
+            assert!(registry.try_claim("a").is_err());
+            say_all(words).await;
+            let (_claim, away) = registry.try_claim("a").unwrap();
+            assert_eq!(away.is_some(), goes_on);
+            assert!(away.is_none_or(|away| away.will.is_none()));
+        }
     }
 }

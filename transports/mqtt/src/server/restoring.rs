@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use latchbus_bus::{Bus, Peer};
@@ -12,7 +13,7 @@ use super::registry::{Away, LastWords, Registry, Will};
 use crate::restore::{Restored, restore};
 
 /// Puts back what was stored, and gives out what there is no room for.
-pub(super) fn restore_all(bus: &Bus, registry: &Registry, grace: Duration) -> Vec<LastWords> {
+pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) -> Vec<LastWords> {
     let mut clients = BTreeMap::<String, Vec<(Vec<u8>, Bytes)>>::new();
     for note in bus.remembered(OWNER) {
         let parts = clients.entry(note.client).or_default();
