@@ -100,6 +100,11 @@ impl Session {
         self.ledger.mark_all(&oldest)
     }
 
+    /// Whether there is nothing to remember.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.numbers.is_empty() && self.outgoing.len() == 0 && self.incoming.len() == 0
+    }
+
     /// Whether it is kept on disk.
     pub fn is_durable(&self) -> bool {
         self.ledger.is_durable()

@@ -13,7 +13,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use latchbus_bus::{Bus, Delivery, Event, Options, Publish, Request};
 use latchbus_core::topic::TopicName;
-use latchbus_mqtt::{Bounds, Connect, Connection, Progress, Session, Version, Violation};
+use latchbus_mqtt::{Bounds, Connect, Connection, Note, Progress, Session, Version, Violation};
 use rmqtt_codec::types::{Publish as PublishPacket, QoS};
 use rmqtt_codec::v3::{Codec, Packet};
 use tokio_util::codec::{Decoder, Encoder};
@@ -158,4 +158,21 @@ async fn what_is_finished_out_of_order_is_bounded() {
     let later = Instant::now() + Duration::from_secs(60);
     connection.handle_timeout(later).unwrap();
     assert!(!connection.take_marks().is_empty());
+}
+
+/// A session that the disk has refused is not half there when its client returns.
+#[test]
+fn what_the_disk_has_refused_stays_without_it() {
+    for with_a_subscription in [true, false] {
+        let mut connection = accept(None).on_disk();
+        if with_a_subscription {
+            subscribe(&mut connection);
+        }
+        connection.give_up_disk();
+        let remains = connection.end();
+        assert!(matches!(remains.notes.last(), Some(Note::ForgetAll)));
+        let returned = accept(Some(remains.session)).on_disk();
+        assert_eq!(returned.is_durable(), !with_a_subscription);
+        assert_eq!(returned.has_notes(), !with_a_subscription);
+    }
 }

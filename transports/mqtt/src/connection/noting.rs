@@ -1,6 +1,7 @@
 //! What a connection writes down of its session, and what waits until that is on disk.
 
 use super::{Connection, publishing};
+use crate::ledger::Ledger;
 use crate::record::{Note, Part, SessionRecord, WillRecord};
 use crate::session::Session;
 
@@ -9,8 +10,14 @@ impl Connection {
     /// [notes](Self::take_notes), if its session outlives its connection, and the will in any case.
     #[must_use]
     pub fn on_disk(mut self) -> Self {
-        let durable = !self.session_expiry.is_zero();
         let was_durable = self.session.ledger.is_durable();
+        // A session that the disk has refused stays without it, for what it has is not written down; unless that
+        // is nothing.
+        let may_be_durable = was_durable || self.session.is_empty();
+        let durable = !self.session_expiry.is_zero() && may_be_durable;
+        if !was_durable {
+            self.session.ledger = Ledger::default();
+        }
         self.session.ledger.set_durable(durable);
         if was_durable && !durable {
             self.session.ledger.note(Note::ForgetAll);
@@ -87,10 +94,12 @@ impl Connection {
         self.session.ledger.is_durable()
     }
 
-    /// The disk refuses: the session goes on as if there were none.
+    /// The disk refuses: the session goes on as if there were none. What is there is to be forgotten, at the latest
+    /// with the notes that are left in the end.
     pub fn give_up_disk(&mut self) {
         self.session.ledger.set_durable(false);
         self.session.ledger.give_up(&mut self.out);
+        self.session.ledger.note(Note::ForgetAll);
         self.session.outgoing.open_all();
     }
 
