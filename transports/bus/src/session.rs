@@ -46,6 +46,8 @@ pub struct Session {
     client: Client,
     wake: Wake,
     subscriptions: Arc<Subscriptions>,
+    /// What the last link was not answered in time.
+    late: Option<Outbox>,
 }
 
 /// Confirms what the durable subscriptions of a [`Session`] have brought.
@@ -143,6 +145,7 @@ impl Session {
             client,
             wake: Wake::default(),
             subscriptions,
+            late: None,
         }
     }
 
@@ -223,6 +226,7 @@ impl Session {
         let closing = self.client.bus().closing();
         let in_flight = self.client.bus().session_limits().in_flight;
         let outbox = Outbox::new(in_flight);
+        self.late = None;
         let ended = {
             let signal = pin!(async {
                 select! {
@@ -273,7 +277,8 @@ impl Session {
                 }
             }
         };
-        let _stuck = timeout(ANSWER_TIMEOUT, answers).await;
+        let answered = timeout(ANSWER_TIMEOUT, answers).await;
+        self.late = answered.is_err().then_some(outbox);
         if let Some(close) = close {
             // A peer that reads too slowly for this hears nothing more.
             let _too_slow = timeout(CLOSE_TIMEOUT, async {
@@ -284,6 +289,16 @@ impl Session {
             .await;
         }
         ended
+    }
+
+    /// The next answer to what came over the last link, when [`run`](Self::run) has stopped waiting for it: what
+    /// was published may still be accepted, and a peer that is to repeat what was not can be told apart from
+    /// one that is not. None when there are no more. Cancel-safe.
+    pub async fn late_answer(&mut self) -> Option<Event> {
+        match &self.late {
+            Some(outbox) => outbox.next().await,
+            None => None,
+        }
     }
 
     async fn read<R: LinkReceiver>(

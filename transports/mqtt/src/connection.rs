@@ -360,6 +360,12 @@ impl Connection {
         }
     }
 
+    /// Whether the session goes on, and the bus has QoS 2 publishes that it has not answered: the client repeats
+    /// them, and they are new only if the bus has refused them.
+    pub fn is_owed(&self) -> bool {
+        !self.session_expiry.is_zero() && self.session.incoming.is_pending()
+    }
+
     /// Ends the connection. The bus has answered all requests that it is going to answer.
     pub fn end(mut self) -> Remains {
         self.session.settle();

@@ -343,6 +343,20 @@ impl Server {
         drop(receiver.shared);
         // Not dropped before the client has read why it ends.
         let _writer = sender.into_writer();
+        // The client, if it comes back meanwhile, waits as in a takeover.
+        let late = async {
+            while shared.is_owed()
+                && let Some(event) = subscriptions.late_answer().await
+            {
+                shared.answered(event);
+            }
+        };
+        let stopping = self.0.bus.closing();
+        tokio::select! {
+            biased;
+            () = late => {}
+            () = stopping.cancelled() => {}
+        }
         let Some(remains) = shared.end() else {
             return Ok(());
         };

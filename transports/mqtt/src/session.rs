@@ -180,6 +180,11 @@ impl Incoming {
         self.0.len()
     }
 
+    /// Whether the bus has one that it has not answered.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.0.values().any(|stage| *stage == Stage::Asked)
+    }
+
     pub(crate) fn arrive(&mut self, id: NonZeroU16) -> Arrival {
         match self.0.get(&id) {
             Some(Stage::Received) => Arrival::Repeated,

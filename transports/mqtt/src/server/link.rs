@@ -72,6 +72,16 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the bus answers after the link has ended.
+    pub(crate) fn answered(&self, event: Event) {
+        self.lock().handle_event(event);
+    }
+
+    /// See [`Connection::is_owed`].
+    pub(crate) fn is_owed(&self) -> bool {
+        self.lock().is_owed()
+    }
+
     /// What is left, when both halves are gone.
     pub(crate) fn end(self: Arc<Self>) -> Option<Remains> {
         let connection = Arc::into_inner(self)?.connection;
