@@ -6,11 +6,11 @@
 
 use core::fmt::Write as _;
 
-use latchbus_bus::Request;
+use latchbus_bus::{Request, frames};
 use latchbus_core::hub::{Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::{self, ClientFrame, ErrorCode};
-use latchbus_ws::{Bad, json, request};
+use latchbus_ws::{Bad, json};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ fn accepted(mut request: Request, value: Option<&Value>) {
     );
     let message = wire::encode_vec(&frame).expect("memory for what came in a frame");
     assert_eq!(
-        request::decode_postcard(&message).map(|request| format!("{request:?}")),
+        frames::decode_postcard(&message).map(|request| format!("{request:?}")),
         Ok(meaning),
         "{plain}"
     );

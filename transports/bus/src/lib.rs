@@ -46,6 +46,7 @@ mod commits;
 mod durable;
 mod expiring;
 pub mod faulty;
+pub mod frames;
 mod group;
 mod health;
 mod histogram;

@@ -36,7 +36,6 @@
 pub mod address;
 mod link;
 mod outgoing;
-mod request;
 pub mod serve;
 
 pub use address::{Address, AddressError};

@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::io;
 
+use latchbus_bus::frames::{Bad, decode_postcard};
 use latchbus_bus::{Close, Event, LinkReceiver, LinkSender, Request};
 use latchbus_core::wire::{
     ErrorCode, LINK_CHECKSUM_BYTES, LinkCounts, LinkDecoder, ServerFrame, max_link_bytes,
@@ -10,7 +11,7 @@ use latchbus_core::wire::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
-use crate::{outgoing, request};
+use crate::outgoing;
 
 /// The longest message that is read from a device, version byte included. A longer one is skipped.
 pub const MAX_MESSAGE_BYTES: usize = 8 << 10;
@@ -102,14 +103,13 @@ impl<S> Receiver<S> {
         let input = self.input.get(self.begin..self.end)?;
         let (message, rest) = self.decoder.feed(input);
         self.begin = self.end - rest.len();
-        let request = message.map(request::decode);
+        let request = message.map(|message| decode_postcard(message).unwrap_or_else(Request::from));
         let before = core::mem::replace(&mut self.seen, self.decoder.counts());
         let complaint = if self.seen.oversized != before.oversized {
-            let reason = &format!("a frame of more than {MAX_MESSAGE_BYTES} bytes");
-            Some(request::bad(None, ErrorCode::TooLarge, reason))
+            let reason = format!("a frame of more than {MAX_MESSAGE_BYTES} bytes");
+            Some(Bad::new(None, ErrorCode::TooLarge, reason).into())
         } else if self.seen.corrupt != before.corrupt {
-            let reason = &"a damaged frame";
-            Some(request::bad(None, ErrorCode::BadMessage, reason))
+            Some(Bad::message(None, "a damaged frame").into())
         } else {
             None
         };

@@ -7,7 +7,7 @@
 //! | [`origin`] | which web pages may connect; also for an application's own HTTP requests |
 //! | [`handshake`] | the opening handshake, for whatever else an application speaks over WebSocket |
 //! | [`frame`] | WebSocket frames without I/O |
-//! | [`json`], [`request`] | what clients send, as text and as postcard |
+//! | [`json`] | what clients send as text; the bus reads the other form |
 //!
 //! ```
 //! use latchbus_bus::{Bus, Options};
@@ -52,10 +52,9 @@ mod link;
 pub mod origin;
 mod outgoing;
 mod protocol;
-pub mod request;
 pub mod server;
 
+pub use latchbus_bus::frames::Bad;
 pub use origin::{OriginPolicy, Refusal};
 pub use protocol::Protocol;
-pub use request::Bad;
 pub use server::{Config, Server};

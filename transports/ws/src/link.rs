@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
+use latchbus_bus::frames::{Bad, decode_postcard};
 use latchbus_bus::{Alarm, Close, Event, LinkReceiver, LinkSender, Request, Wake};
 use latchbus_core::wire::ServerFrame;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
@@ -12,7 +13,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::flow::{Flow, Probe};
 use crate::frame::{FrameError, FrameReader, Incoming, Opcode, write_frame};
-use crate::request::{Bad, decode_postcard};
 use crate::{Protocol, json, outgoing};
 
 /// What is taken from the socket in one go. It lies on the stack, so that a connection which waits for

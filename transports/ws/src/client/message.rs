@@ -341,7 +341,7 @@ mod tests {
     fn both(outgoing: &Outgoing) -> [Request; 2] {
         Protocol::ALL.map(|protocol| match outgoing.encode(protocol).unwrap() {
             WsMessage::Text(text) => json::decode(&text).unwrap(),
-            WsMessage::Binary(bytes) => crate::request::decode_postcard(&bytes).unwrap(),
+            WsMessage::Binary(bytes) => latchbus_bus::frames::decode_postcard(&bytes).unwrap(),
             other => panic!("{other:?}"),
         })
     }

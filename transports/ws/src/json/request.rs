@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use latchbus_bus::Request;
+use latchbus_bus::frames::{self, Bad};
 use latchbus_core::hub::{Cursor, Mode};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::payload::base64_bytes;
-use crate::request::{self, Bad};
 
 /// Reads one message of the subprotocol `latchbus.v1.json`.
 ///
@@ -99,7 +99,7 @@ impl Frame<'_> {
         let id = self.id.ok_or_else(|| bad("missing id"))?;
         match op {
             "subscribe" => self.subscribe(id),
-            "unsubscribe" => Ok(request::unsubscribe(id)),
+            "unsubscribe" => Ok(frames::unsubscribe(id)),
             _ => Ok(Request::Ping { id }),
         }
     }
@@ -113,7 +113,7 @@ impl Frame<'_> {
         };
         let since = self.since.map(|since| since.parse::<Cursor>());
         let since = since.transpose().map_err(bad)?;
-        request::subscribe(id, &filter, mode, self.max_rate, since)
+        frames::subscribe(id, &filter, mode, self.max_rate, since)
     }
 
     fn publish(self) -> Result<Request, Bad> {
@@ -128,7 +128,7 @@ impl Frame<'_> {
             (None, None, None, true) => return Err(bad("cleared needs retain")),
             _ => return Err(bad("not exactly one of payload, text, base64 and cleared")),
         };
-        request::publish(self.id, &topic, payload, retain)
+        frames::publish(self.id, &topic, payload, retain)
     }
 }
 

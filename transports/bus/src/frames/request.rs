@@ -1,12 +1,13 @@
-//! What a client's message asks for, in either form.
+//! What a peer asks for.
 
 use core::time::Duration;
 
 use bytes::Bytes;
-use latchbus_bus::{Publish, Request, Subscribe};
 use latchbus_core::hub::{Cursor, Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::{self, ClientFrame, ErrorCode};
+
+use crate::{Publish, Request, Subscribe};
 
 /// A message that could be read but not accepted. The connection goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,10 +22,16 @@ pub struct Bad {
 }
 
 impl Bad {
-    pub(crate) fn message(id: Option<u64>, message: impl ToString) -> Self {
+    /// A message that cannot be understood.
+    pub fn message(id: Option<u64>, message: impl ToString) -> Self {
+        Self::new(id, ErrorCode::BadMessage, message)
+    }
+
+    /// A message that is wrong in this way.
+    pub fn new(id: Option<u64>, code: ErrorCode, message: impl ToString) -> Self {
         Self {
             id,
-            code: ErrorCode::BadMessage,
+            code,
             message: message.to_string(),
         }
     }
@@ -37,7 +44,7 @@ impl From<Bad> for Request {
     }
 }
 
-/// Reads one message of the subprotocol `latchbus.v1.postcard`.
+/// Reads one message in postcard form.
 ///
 /// # Errors
 /// [`Bad`], which answers it.
@@ -62,18 +69,19 @@ pub fn decode_postcard(message: &[u8]) -> Result<Request, Bad> {
     }
 }
 
-pub(crate) fn subscribe(
+/// A subscription that answers to `id`. `max_rate` is in frames a second for each topic.
+///
+/// # Errors
+/// [`Bad`], which answers it.
+pub fn subscribe(
     id: u64,
     filter: &str,
     mode: Mode,
     max_rate: Option<f64>,
     since: Option<Cursor>,
 ) -> Result<Request, Bad> {
-    let filter = TopicFilter::parse(filter.to_owned()).map_err(|error| Bad {
-        id: Some(id),
-        code: ErrorCode::InvalidFilter,
-        message: error.to_string(),
-    })?;
+    let filter = TopicFilter::parse(filter.to_owned())
+        .map_err(|error| Bad::new(Some(id), ErrorCode::InvalidFilter, error))?;
     let pace = max_rate.map(pace).transpose();
     let pace = pace.map_err(|message| Bad::message(Some(id), message))?;
     if pace.is_some() && mode == Mode::Every {
@@ -93,24 +101,21 @@ pub(crate) fn subscribe(
     })
 }
 
-pub(crate) fn unsubscribe(id: u64) -> Request {
+/// The end of the subscription that answers to `id`.
+pub fn unsubscribe(id: u64) -> Request {
     Request::Unsubscribe {
         id,
         subscriptions: vec![id],
     }
 }
 
-pub(crate) fn publish(
-    id: Option<u64>,
-    topic: &str,
-    payload: Bytes,
-    retain: bool,
-) -> Result<Request, Bad> {
-    let topic = TopicName::parse(topic.to_owned()).map_err(|error| Bad {
-        id,
-        code: ErrorCode::InvalidTopic,
-        message: error.to_string(),
-    })?;
+/// A message to be published.
+///
+/// # Errors
+/// [`Bad`], which answers it.
+pub fn publish(id: Option<u64>, topic: &str, payload: Bytes, retain: bool) -> Result<Request, Bad> {
+    let topic = TopicName::parse(topic.to_owned())
+        .map_err(|error| Bad::new(id, ErrorCode::InvalidTopic, error))?;
     let publish = Publish {
         retain,
         ..Publish::event(topic, payload)
@@ -180,7 +185,11 @@ mod tests {
             code(subscribe("a#", Mode::Latest, None)),
             (Some(4), ErrorCode::InvalidFilter)
         );
-        for (mode, rate) in [(Mode::Latest, f32::NAN), (Mode::Every, 1.0)] {
+        for (mode, rate) in [
+            (Mode::Latest, f32::NAN),
+            (Mode::Latest, -1.0),
+            (Mode::Every, 1.0),
+        ] {
             assert_eq!(
                 code(subscribe("a", mode, Some(rate))),
                 (Some(4), ErrorCode::BadMessage)
