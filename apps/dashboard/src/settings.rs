@@ -41,6 +41,9 @@ pub struct Settings {
     pub mqtt_refused_filters: Vec<TopicFilter<String>>,
     /// The keep-alive that MQTT 5 clients are told to use instead of their own.
     pub mqtt_keep_alive: Option<Duration>,
+    /// Threads that serve connections. One is cheapest by far as long as it keeps up: what is sent then
+    /// needs no other thread to be woken. The store writes on its own in each case.
+    pub threads: usize,
     /// How the bus is set up.
     pub bus: Options,
 }
@@ -110,6 +113,7 @@ impl Default for Settings {
             sessions_away: 10_000,
             mqtt_refused_filters: Vec::new(),
             mqtt_keep_alive: None,
+            threads: 1,
             bus: Options {
                 store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
                 ..Options::default()
@@ -153,6 +157,7 @@ impl Settings {
             mqtt_refused_filters,
             mqtt_keep_alive_secs,
             pace_ms,
+            threads,
             limits,
             history,
         } = layer;
@@ -180,6 +185,7 @@ impl Settings {
         if let Some(Within(secs)) = mqtt_keep_alive_secs {
             self.mqtt_keep_alive = Some(Duration::from_secs(secs as u64));
         }
+        set_within(&mut self.threads, threads);
         match (data_dir, ephemeral) {
             (Some(_), Some(true)) => {
                 return Err(SettingsError::TwoStores {
@@ -310,6 +316,7 @@ mod tests {
             allow_hosts = ["b.example"]
             rooms = ["main", "lab"]
             pace_ms = 0
+            threads = 13
             [limits]
             payload_bytes = 1024
             topic_bytes = 300
@@ -336,6 +343,7 @@ mod tests {
         assert_eq!(settings.origin.allow_origins, ["https://a.example"]);
         assert_eq!(settings.origin.allow_hosts, ["b.example"]);
         assert_eq!((settings.connections, settings.sessions_away), (8, 9));
+        assert_eq!(settings.threads, 13);
         let bus = settings.bus;
         assert_eq!(bus.store, StoreKind::Directory("/data".into()));
         assert_eq!(bus.rooms, ["main", "lab"]);
@@ -374,6 +382,7 @@ mod tests {
             (3, "\n[limits]\npayload_bytes = 0"),
             (2, "[limits]\npayload_bytes = -1"),
             (2, "[limits]\nfoo = 1"),
+            (1, "threads = 0"),
             (2, "[[history]]\nfilter = \"a#\"\nkeep = 1"),
             (3, "[[history]]\nfilter = \"#\"\nkeep = 0"),
             (1, "rooms = [\"a/b\"]"),

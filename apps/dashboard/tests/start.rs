@@ -181,7 +181,11 @@ fn wrong_settings_files() {
 fn a_right_settings_file() {
     let directory = tempdir().unwrap();
     let file = directory.path().join("latchbus.toml");
-    fs::write(&file, "rooms = [\"lab\"]\n[limits]\npayload_bytes = 300\n").unwrap();
+    fs::write(
+        &file,
+        "rooms = [\"lab\"]\nthreads = 2\n[limits]\npayload_bytes = 300\n",
+    )
+    .unwrap();
     let mut check = latchbus(["check-config"]);
     check.arg(&file);
     let (status, out, err) = run(check);

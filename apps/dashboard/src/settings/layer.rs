@@ -36,6 +36,8 @@ pub struct Layer {
     pub mqtt_keep_alive_secs: Option<Within<1, 65_535>>,
     /// The pace of subscriptions that name none, in milliseconds; in the file alone.
     pub pace_ms: Option<Within<0, 60_000>>,
+    /// Threads that serve connections; in the file alone.
+    pub threads: Option<Within<1, 1_024>>,
     /// Bounds; in the file alone.
     pub limits: LimitsLayer,
     /// Topics that keep more than their last value; in the file alone.
