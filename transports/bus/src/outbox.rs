@@ -7,7 +7,7 @@ use core::{
 };
 use std::{collections::VecDeque, sync::Mutex};
 
-use futures_util::task::AtomicWaker;
+use futures_util::{FutureExt, task::AtomicWaker};
 
 use crate::bus::{Accepted, Receipt};
 use crate::link::Event;
@@ -119,6 +119,18 @@ impl Outbox {
 }
 
 impl Place<'_> {
+    /// Puts the answer to a publish into the place: what is known of it, or the promise.
+    pub(crate) fn promise(self, id: Option<u64>, mut receipt: Receipt) {
+        match (&mut receipt).now_or_never() {
+            None => self.send(Answer::Published { id, receipt }),
+            Some(result) => {
+                if let Some(event) = published(id, result) {
+                    self.send(Answer::Event(event));
+                }
+            }
+        }
+    }
+
     /// Puts an answer into the place.
     pub(crate) fn send(self, answer: Answer) {
         lock(&self.0.queue).answers.push_back(answer);
@@ -136,10 +148,7 @@ impl Drop for Place<'_> {
 /// What a peer is told of a publish: nothing where it went well and nobody asked, and nothing when the
 /// bus closes, for an answer could be taken for the end of the matter. The link ends instead, and
 /// the peer publishes again.
-pub(crate) fn published(
-    id: Option<u64>,
-    result: Result<Accepted, PublishRefused>,
-) -> Option<Event> {
+fn published(id: Option<u64>, result: Result<Accepted, PublishRefused>) -> Option<Event> {
     match (id, result) {
         (Some(id), Ok(accepted)) => Some(Event::Published {
             id,

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_core::hub::{Counts, Cursor, Mode, Start, Step, SubscriptionId};
 use tokio::{
     select,
@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
 use crate::bell::OnBell;
-use crate::bus::{Behind, Client, SessionLimits};
+use crate::bus::{Behind, Client, Receipt, SessionLimits};
 use crate::link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
-use crate::outbox::{Answer, Outbox, published};
+use crate::outbox::{Answer, Outbox, Place};
 use crate::refusal::SubscribeRefused;
 use crate::shared::{Batch, Shared};
 use crate::wake::{Wake, lock};
@@ -306,49 +306,57 @@ impl Session {
         receiver: &mut R,
         outbox: &Outbox,
     ) -> Result<(), R::Error> {
-        while let Some(request) = receiver.recv().await? {
+        loop {
+            let Some(request) = receiver.recv().await? else {
+                return Ok(());
+            };
             // The place for its answer comes first: a publish that was made is always answered, as far as
             // the sender's state machine is concerned.
             let place = outbox.reserve().await;
-            let answer = match request {
-                Request::Publish { id, publish } => self.publish(id, publish).await,
-                Request::Subscribe { id, subscriptions } => {
-                    let mut begun = Vec::new();
-                    let results = subscriptions
-                        .into_iter()
-                        .map(|subscribe| (subscribe.id, self.subscribe(subscribe, &mut begun)))
-                        .collect();
-                    place.send(Answer::Event(Event::Subscribed { id, results }));
-                    // Only now, so that the answer goes out before the first message.
-                    begun.into_iter().for_each(|key| self.wake.ready(key));
-                    continue;
-                }
-                Request::Unsubscribe { id, subscriptions } => {
-                    let existed = subscriptions.into_iter().map(|key| self.unsubscribe(key));
-                    let existed = existed.collect();
-                    Some(Answer::Event(Event::Unsubscribed { id, existed }))
-                }
-                Request::Ping { id } => {
-                    let counts = self.subscriptions.counts(COUNTED);
-                    Some(Answer::Event(Event::Pong { id, counts }))
-                }
-                Request::Bad { id, code, message } => {
-                    Some(Answer::Event(Event::Bad { id, code, message }))
-                }
-            };
-            if let Some(answer) = answer {
-                place.send(answer);
+            if let Err(full) = self.answer(request, place) {
+                full.publish().await;
             }
+            // A peer that never stops sending must not keep the other connections from their turns.
+            coop::consume_budget().await;
         }
-        Ok(())
     }
 
-    async fn publish(&self, id: Option<u64>, publish: crate::Publish) -> Option<Answer> {
-        let mut receipt = self.client.publish(publish).await;
-        match (&mut receipt).now_or_never() {
-            Some(result) => published(id, result).map(Answer::Event),
-            None => Some(Answer::Published { id, receipt }),
-        }
+    /// Does what is asked, and puts the answer, or the promise of it, into its place.
+    fn answer<'a>(&'a self, request: Request, place: Place<'a>) -> Result<(), Full<'a>> {
+        let answer = match request {
+            Request::Publish { id, publish } => {
+                return match self.client.begin_publish(publish) {
+                    Ok(receipt) => {
+                        place.promise(id, receipt);
+                        Ok(())
+                    }
+                    Err(room) => Err(Full { id, room, place }),
+                };
+            }
+            Request::Subscribe { id, subscriptions } => {
+                let mut begun = Vec::new();
+                let results = subscriptions
+                    .into_iter()
+                    .map(|subscribe| (subscribe.id, self.subscribe(subscribe, &mut begun)))
+                    .collect();
+                place.send(Answer::Event(Event::Subscribed { id, results }));
+                // Only now, so that the answer goes out before the first message.
+                begun.into_iter().for_each(|key| self.wake.ready(key));
+                return Ok(());
+            }
+            Request::Unsubscribe { id, subscriptions } => {
+                let existed = subscriptions.into_iter().map(|key| self.unsubscribe(key));
+                let existed = existed.collect();
+                Event::Unsubscribed { id, existed }
+            }
+            Request::Ping { id } => {
+                let counts = self.subscriptions.counts(COUNTED);
+                Event::Pong { id, counts }
+            }
+            Request::Bad { id, code, message } => Event::Bad { id, code, message },
+        };
+        place.send(Answer::Event(answer));
+        Ok(())
     }
 
     /// Begins a subscription, or begins it again. Its key is added to `begun` unless it is on its way
@@ -704,6 +712,20 @@ impl Subscriptions {
                 skipped: sum.skipped + counts.skipped,
             })
         })
+    }
+}
+
+/// A publish for which the store's queue has no room yet.
+struct Full<'a> {
+    id: Option<u64>,
+    room: BoxFuture<'a, Receipt>,
+    place: Place<'a>,
+}
+
+impl Full<'_> {
+    async fn publish(self) {
+        let Self { id, room, place } = self;
+        place.promise(id, room.await);
     }
 }
 

@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::{io, sync::Arc, thread};
 
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backup::{Export, Record};
@@ -43,8 +45,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Queues a message. Waits while the queue is full.
-    pub(crate) async fn accept(&self, publish: Publish, origin: u64, queued: Queued) -> Receipt {
+    /// Queues a message; where the queue is full, gives the wait for room.
+    pub(crate) fn accept(
+        &self,
+        publish: Publish,
+        origin: u64,
+        queued: Queued,
+    ) -> Result<Receipt, BoxFuture<'_, Receipt>> {
         let (answer, receipt) = oneshot::channel();
         let job = Job::Publish {
             publish,
@@ -52,7 +59,11 @@ impl Writer {
             answer,
             queued,
         };
-        self.send(job, receipt).await
+        match self.queue.try_send(job) {
+            Ok(()) => Ok(Receipt::queued(receipt)),
+            Err(TrySendError::Closed(_)) => Ok(Receipt::known(Err(PublishRefused::Closed))),
+            Err(TrySendError::Full(job)) => Err(self.send(job, receipt).boxed()),
+        }
     }
 
     /// The same with what a transport remembers.

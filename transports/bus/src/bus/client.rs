@@ -7,6 +7,7 @@ use core::{
 };
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::oneshot;
 
@@ -66,6 +67,17 @@ impl Client {
     /// Publishes a message. The wait is for room in the store's queue, no more; the receipt then
     /// resolves when the message is accepted and, where it is to be durable, on disk.
     pub async fn publish(&self, publish: Publish) -> Receipt {
+        match self.begin_publish(publish) {
+            Ok(receipt) => receipt,
+            Err(waits) => waits.await,
+        }
+    }
+
+    /// The same as far as it goes without waiting. Where the store's queue is full, the wait for room.
+    pub(crate) fn begin_publish(
+        &self,
+        publish: Publish,
+    ) -> Result<Receipt, BoxFuture<'_, Receipt>> {
         let bus = &self.0.bus.0;
         bus.metrics.messages_received.add(1);
         if !bus
@@ -76,23 +88,23 @@ impl Client {
             bus.metrics.publishes_refused.add(1);
             bus.metrics.publishes_not_allowed.add(1);
             let topic = publish.topic.into_inner();
-            return Receipt::known(Err(PublishRefused::NotAllowed(topic)));
+            return Ok(Receipt::known(Err(PublishRefused::NotAllowed(topic))));
         }
         let Some(writer) = &bus.writer else {
-            return Receipt::known(lock(&bus.pipeline).accept(publish, self.0.id));
+            let accepted = lock(&bus.pipeline).accept(publish, self.0.id);
+            return Ok(Receipt::known(accepted));
         };
         let publish = match self.may_go_straight(&publish) {
             false => publish,
             true => {
                 let (shared, metrics) = (&bus.shared, &bus.metrics);
                 match pipeline::accept_event(shared, metrics, publish, self.0.id) {
-                    Ok(accepted) => return Receipt::known(accepted),
+                    Ok(accepted) => return Ok(Receipt::known(accepted)),
                     Err(publish) => publish,
                 }
             }
         };
-        // On the heap: within the task of each connection it would take half a KiB, and it waits for the disk anyway.
-        Box::pin(writer.accept(publish, self.0.id, self.queued())).await
+        writer.accept(publish, self.0.id, self.queued())
     }
 
     /// Remembers and forgets what a transport wants to know of its clients after a restart. The wait is for
