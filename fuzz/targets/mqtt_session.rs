@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use latchbus_bus::{
-    Bus, Delivery, Event, Options, Properties, Publish, PublishRefused, Request, SubscribeRefused,
+    Bus, Clock, Delivery, Event, Options, Properties, Publish, PublishRefused, Request,
+    SubscribeRefused,
 };
 use latchbus_core::hub::Counts;
 use latchbus_core::topic::TopicName;
@@ -193,7 +194,11 @@ fn connect(world: &mut World, stream: &[u8], piece: usize, killed: bool) -> Seen
         choices,
         connection: {
             let kept = world.kept.take();
-            let connection = Connection::accept(*connect, kept, false, bounds, now).on_bus(1, 0xE1);
+            let connection = Connection::accept(*connect, kept, false, bounds, now).on_bus(
+                1,
+                0xE1,
+                Clock::manual(0),
+            );
             match choices.stores() {
                 true => connection.on_disk(),
                 false => connection,

@@ -8,10 +8,11 @@ pub(crate) mod subscribing;
 use core::num::NonZeroU16;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use latchbus_bus::{Event, Request};
+use latchbus_bus::{Clock, Event, Request};
 use latchbus_core::hub::Kind;
 use latchbus_core::topic::TopicName;
 
@@ -36,7 +37,7 @@ pub struct Connection {
     version: Version,
     wire: Wire,
     window: usize,
-    bounds: Bounds,
+    bounds: Arc<Bounds>,
     decoder: Decoder,
     session: Session,
     session_expiry: Duration,
@@ -108,9 +109,10 @@ impl Connection {
         connect: Connect,
         kept: Option<Session>,
         assigned: bool,
-        bounds: Bounds,
+        bounds: impl Into<Arc<Bounds>>,
         now: Instant,
     ) -> Self {
+        let bounds = bounds.into();
         let bound_secs = u32::try_from(bounds.session_expiry.as_secs()).unwrap_or(u32::MAX);
         let session_expiry_secs = match connect.session_expiry_secs {
             Some(asked) => asked.min(bound_secs),
@@ -149,7 +151,7 @@ impl Connection {
                 version: connect.version,
                 limit: connect.maximum_packet_bytes,
                 epoch: 0,
-                unix_ms: 0,
+                clock: Clock::system(),
                 aliases: Aliases::new(connect.topic_alias_maximum.min(bounds.topic_aliases)),
             },
             window: usize::from(bounds.in_flight.min(connect.receive_maximum).max(1)),
@@ -177,11 +179,12 @@ impl Connection {
     }
 
     /// Says which client of the bus this is ([`latchbus_bus::Client::id`]), which the option no-local
-    /// needs, and the epoch of the hub, for `latchbus-rev`.
+    /// needs, the epoch of the hub, for `latchbus-rev`, and its clock, for what is left of the time of a
+    /// message that expires.
     #[must_use]
-    pub fn on_bus(mut self, client: u64, epoch: u64) -> Self {
+    pub fn on_bus(mut self, client: u64, epoch: u64, clock: Clock) -> Self {
         self.origin = client;
-        self.wire.epoch = epoch;
+        (self.wire.epoch, self.wire.clock) = (epoch, clock);
         self
     }
 
@@ -189,12 +192,6 @@ impl Connection {
     /// retained messages begins there, as far as a restart is concerned.
     pub fn set_revision(&mut self, revision: u64) {
         self.revision = revision;
-    }
-
-    /// Sets the time of day, in milliseconds since the Unix epoch: from it follows what is left of the time
-    /// of a message that expires.
-    pub fn set_time(&mut self, unix_ms: u64) {
-        self.wire.unix_ms = unix_ms;
     }
 
     /// Takes packets from the front of `bytes` up to the first that needs the bus. Packets that do not

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use latchbus_bus::{Delivery, Encoding};
+use latchbus_bus::{Clock, Delivery, Encoding};
 
 use crate::encode;
 use crate::packet::{Options, Service, Version};
@@ -28,8 +28,8 @@ pub(crate) struct Wire {
     pub(crate) limit: Option<usize>,
     /// The epoch of the hub.
     pub(crate) epoch: u64,
-    /// The time of day, in milliseconds since the Unix epoch.
-    pub(crate) unix_ms: u64,
+    /// Tells what is left of the time of a message.
+    pub(crate) clock: Clock,
     pub(crate) aliases: Aliases,
 }
 
@@ -119,7 +119,10 @@ impl Message {
         let (delivery, options) = (&self.delivery, &self.options);
         // MQTT-3.3.2-6: what is left. An identifier that was sent before may not be dropped any more.
         let expires_in_secs = delivery.payload.expires_at().map(|at| {
-            let left = at.get().saturating_sub(wire.unix_ms).div_ceil(1_000);
+            let left = at
+                .get()
+                .saturating_sub(wire.clock.unix_ms())
+                .div_ceil(1_000);
             u32::try_from(left).unwrap_or(u32::MAX).max(1)
         });
         Added {

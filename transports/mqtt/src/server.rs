@@ -1,6 +1,7 @@
 //! The MQTT server: accepts connections and gives each a session of the bus.
 
 mod disk;
+mod entering;
 mod leaving;
 mod link;
 mod refusing;
@@ -10,27 +11,20 @@ mod words;
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::io;
 use std::sync::{Arc, Weak};
 
-use latchbus_bus::{Bus, Client, Counter, Ended, Gauge, Peer};
+use latchbus_bus::{Bus, Counter, Gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::disk::Disk;
-use self::leaving::Left;
-use self::link::{Input, Receiver, Sender, Shared};
-use self::registry::{Away, Claim, LastWords, Registry};
+use self::registry::{LastWords, Registry};
 use self::restoring::restore_all;
 use self::words::say_all;
-use crate::connection::{Bounds, Connection};
-use crate::opening::{Opening, opening};
-use crate::record::Note;
-use crate::{Connect, Reason, Violation};
+use crate::connection::Bounds;
 
 pub use self::link::LinkError;
 
@@ -103,6 +97,8 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     bus: Bus,
     config: Config,
+    /// Those of the configuration, shared by the connections.
+    bounds: Arc<Bounds>,
     registry: Arc<Registry>,
     connections: Arc<Semaphore>,
     turning_away: Semaphore,
@@ -124,6 +120,7 @@ impl Server {
         tokio::spawn(keep_house(Arc::downgrade(&registry), bus.closing(), ended));
         Self(Arc::new(Inner {
             bus,
+            bounds: Arc::new(config.bounds.clone()),
             config,
             registry,
             connections: Arc::new(Semaphore::new(connections)),
@@ -206,7 +203,8 @@ impl Server {
         }
     }
 
-    /// From the first byte to the last.
+    /// From the first byte to the last. How a connection begins and ends is kept on the heap, while it lasts:
+    /// within the task it would be held by all those that only wait.
     async fn run<R, W>(
         &self,
         reader: R,
@@ -217,174 +215,11 @@ impl Server {
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
-        let mut input = Input::new(reader);
-        let deadline = Instant::now() + self.0.config.connect_timeout;
-        let closing = self.0.bus.closing();
-        let opened = tokio::select! {
-            () = closing.cancelled() => return Ok(()),
-            opened = timeout_at(deadline, self.open(&mut input)) => opened,
-        };
-        let mut connect = match opened {
-            Ok(Ok(Opening::Connect(connect))) => *connect,
-            Ok(Ok(Opening::Refuse { version, reason })) => {
-                return self.refuse(input, writer, version, reason).await;
-            }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => {
-                self.0.metrics.connect_timeouts.add(1);
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-            }
-        };
-        let version = connect.version;
-        if connect.client_id.len() > self.0.config.bounds.client_id_bytes {
-            return self
-                .refuse(input, writer, version, Reason::CLIENT_IDENTIFIER_NOT_VALID)
-                .await;
-        }
-        let assigned = connect.client_id.is_empty();
-        if assigned {
-            connect.client_id = format!("latchbus-{:016x}", fastrand::u64(..));
-        }
-        let peer = Peer {
-            transport: "mqtt",
-            name: connect.client_id.clone(),
-            address,
-        };
-        let Ok(client) = self.0.bus.client(peer) else {
-            return self
-                .refuse(input, writer, version, Reason::NOT_AUTHORIZED)
-                .await;
-        };
-        let claim = timeout_at(deadline, self.0.registry.claim(&connect.client_id)).await;
-        let Ok((claim, away)) = claim else {
-            return self
-                .refuse(input, writer, version, Reason::SERVER_UNAVAILABLE)
-                .await;
-        };
-        self.serve_client(input, writer, connect, assigned, client, claim, away)
-            .await
-    }
-
-    async fn open<R: AsyncRead + Unpin + Send>(
-        &self,
-        input: &mut Input<R>,
-    ) -> Result<Opening, LinkError> {
-        loop {
-            let max_packet_bytes = self.0.config.bounds.max_packet_bytes;
-            if let Some(opening) = opening(&mut input.bytes, max_packet_bytes)? {
-                return Ok(opening);
-            }
-            input.read().await?;
-        }
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call, the parts of one connection"
-    )]
-    async fn serve_client<R, W>(
-        &self,
-        input: Input<R>,
-        writer: W,
-        connect: Connect,
-        assigned: bool,
-        client: Client,
-        claim: Claim,
-        away: Option<Away>,
-    ) -> Result<(), LinkError>
-    where
-        R: AsyncRead + Unpin + Send,
-        W: AsyncWrite + Unpin + Send,
-    {
-        let disk = Disk::of(&client);
-        let is_new = away.is_none();
-        let (kept, mut subscriptions) = match away {
-            Some(Away {
-                session: Some(session),
-                subscriptions,
-                expires,
-                ..
-            }) if !connect.clean_start && expires > Instant::now() => {
-                (Some(session), subscriptions)
-            }
-            Some(mut ended) => {
-                ended.will.take_if(|will| will.returns);
-                ended.end().say().await;
-                (None, latchbus_bus::Session::new(client))
-            }
-            None => (None, latchbus_bus::Session::new(client)),
-        };
-        let has_will = connect.will.is_some();
-        let bounds = self.0.config.bounds.clone();
-        let now = Instant::now().into_std();
-        let id = subscriptions.client().id();
-        let mut connection =
-            Connection::accept(connect, kept, assigned, bounds, now).on_bus(id, self.0.bus.epoch());
-        if let Some(disk) = &disk {
-            connection = connection.on_disk();
-            if is_new && (has_will || connection.is_durable()) {
-                // Of a client that the rules did not allow at the start, say.
-                disk.remember(vec![Note::ForgetAll]).await;
-            }
-        }
-        let shared = Shared::new(connection);
-        let wake = subscriptions.wake();
-        let mut sender = Sender::new(Arc::clone(&shared), writer, disk.clone(), wake);
-        let mut receiver = Receiver {
-            shared: Arc::clone(&shared),
-            input,
-            wake: subscriptions.wake(),
-            disk: disk.clone(),
-            confirmations: subscriptions.confirmations(),
-            bus: self.0.bus.clone(),
-        };
-        let ended = (subscriptions.run(&mut receiver, &mut sender, claim.stop())).await;
-        let mut input = receiver.input;
-        drop(receiver.shared);
-        // Not dropped before the client has read why it ends.
-        let _writer = sender.into_writer();
-        // The client, if it comes back meanwhile, waits as in a takeover.
-        let late = async {
-            while shared.is_owed()
-                && let Some(event) = subscriptions.late_answer().await
-            {
-                shared.answered(event);
-            }
-        };
-        let stopping = self.0.bus.closing();
-        tokio::select! {
-            biased;
-            () = late => {}
-            () = stopping.cancelled() => {}
-        }
-        let Some(remains) = shared.end() else {
+        let Some(mut entered) = Box::pin(self.enter(reader, writer, address)).await? else {
             return Ok(());
         };
-        self.0.metrics.messages_too_large.add(remains.too_large);
-        if matches!(ended, Ended::Stopped) {
-            self.0.metrics.takeovers.add(1);
-        }
-        let closing = matches!(ended, Ended::Closing);
-        let left = Left {
-            remains,
-            subscriptions,
-            disk,
-            has_will,
-        };
-        left.leave(claim, closing).await;
-        match ended {
-            Ended::Receiver(error) => {
-                match error {
-                    // A client that was silent does not send now either.
-                    LinkError::Violation(Violation::KeepAlive) => {}
-                    LinkError::Violation(_) => input.linger().await,
-                    _ => {}
-                }
-                Err(error)
-            }
-            Ended::Sender(error) => Err(error),
-            _ => Ok(()),
-        }
+        let ended = entered.serve().await;
+        Box::pin(self.leave(entered, ended)).await
     }
 }
 

@@ -1,28 +1,100 @@
-//! What follows a connection: the will, and the session that is kept.
+//! How a connection ends: its last answers, the will, and the session that is kept.
 
-use latchbus_bus::Publish;
+use latchbus_bus::{Ended, Publish};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::Server;
 use super::disk::Disk;
+use super::entering::Entered;
+use super::link::LinkError;
 use super::registry::{Away, Claim, LastWords, Will, give_back};
 use crate::connection::Remains;
-use crate::packet;
 use crate::record::{Note, Part, SessionRecord, WillRecord};
+use crate::{Violation, packet};
+
+impl Server {
+    /// Takes leave of a client, and says how the connection has ended.
+    pub(super) async fn leave<R, W>(
+        &self,
+        entered: Entered<R, W>,
+        ended: Ended<LinkError, LinkError>,
+    ) -> Result<(), LinkError>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let Entered {
+            mut subscriptions,
+            receiver,
+            sender,
+            disk,
+            has_will,
+            claim,
+        } = entered;
+        let mut input = receiver.input;
+        drop(receiver.shared);
+        // The writer is not dropped before the client has read why it ends.
+        let (shared, _writer) = sender.into_parts();
+        // The client, if it comes back meanwhile, waits as in a takeover.
+        let late = async {
+            while shared.is_owed()
+                && let Some(event) = subscriptions.late_answer().await
+            {
+                shared.answered(event);
+            }
+        };
+        let stopping = self.0.bus.closing();
+        tokio::select! {
+            biased;
+            () = late => {}
+            () = stopping.cancelled() => {}
+        }
+        let Some(remains) = shared.end() else {
+            return Ok(());
+        };
+        self.0.metrics.messages_too_large.add(remains.too_large);
+        if matches!(ended, Ended::Stopped) {
+            self.0.metrics.takeovers.add(1);
+        }
+        let closing = matches!(ended, Ended::Closing);
+        let left = Left {
+            remains,
+            subscriptions,
+            disk,
+            has_will,
+        };
+        left.leave(claim, closing).await;
+        match ended {
+            Ended::Receiver(error) => {
+                match error {
+                    // A client that was silent does not send now either.
+                    LinkError::Violation(Violation::KeepAlive) => {}
+                    LinkError::Violation(_) => input.linger().await,
+                    _ => {}
+                }
+                Err(error)
+            }
+            Ended::Sender(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// What a connection leaves.
 #[derive(Debug)]
-pub(super) struct Left {
-    pub(super) remains: Remains,
-    pub(super) subscriptions: latchbus_bus::Session,
-    pub(super) disk: Option<Disk>,
+struct Left {
+    remains: Remains,
+    subscriptions: latchbus_bus::Session,
+    disk: Option<Disk>,
     /// Whether the client had a will at its CONNECT.
-    pub(super) has_will: bool,
+    has_will: bool,
 }
 
 impl Left {
     /// The identifier is free when all is done, so that a client that comes back speaks after its own will. When
     /// the server stops, a session stays where it is stored.
-    pub(super) async fn leave(mut self, claim: Claim, closing: bool) {
+    async fn leave(mut self, claim: Claim, closing: bool) {
         let now = Instant::now();
         let expiry = self.remains.session_expiry;
         let durable = self.remains.session.is_durable();

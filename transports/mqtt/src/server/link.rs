@@ -7,16 +7,16 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BytesMut};
+use futures_util::task::AtomicWaker;
 use latchbus_bus::{
-    Bus, Close, Confirmations, Event, LinkReceiver, LinkSender, PublishRefused, Request, Wake,
+    Alarm, Bus, Close, Confirmations, Event, LinkReceiver, LinkSender, PublishRefused, Request,
+    Wake,
 };
 use latchbus_core::hub::Hub;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::disk::{Disk, Storing};
 use crate::connection::{Connection, Progress, Remains};
@@ -53,15 +53,15 @@ pub enum LinkError {
 #[derive(Debug)]
 pub(crate) struct Shared {
     connection: Mutex<Connection>,
-    /// The output has been written: whoever holds back reading may look again.
-    drained: Notify,
+    /// Who holds back reading until output has been written.
+    drained: AtomicWaker,
 }
 
 impl Shared {
     pub(crate) fn new(connection: Connection) -> Arc<Self> {
         Arc::new(Self {
             connection: Mutex::new(connection),
-            drained: Notify::new(),
+            drained: AtomicWaker::new(),
         })
     }
 
@@ -70,6 +70,15 @@ impl Shared {
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready when the client takes its answers.
+    fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
+        self.drained.register(cx.waker());
+        match self.lock().is_clogged() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
     }
 
     /// What the bus answers after the link has ended.
@@ -111,10 +120,14 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
 
     /// Reads more bytes. Cancel-safe.
     pub(crate) async fn read(&mut self) -> Result<(), LinkError> {
-        poll_fn(|cx| self.poll_read(cx)).await
+        poll_fn(|cx| match self.poll_read(cx) {
+            Ok(polled) => polled.map(Ok),
+            Err(error) => Poll::Ready(Err(error)),
+        })
+        .await
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, LinkError> {
         let mut read = [MaybeUninit::uninit(); READ_BYTES];
         let mut read = ReadBuf::uninit(&mut read);
         if Pin::new(&mut self.reader)
@@ -124,13 +137,13 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
             if self.bytes.is_empty() {
                 self.bytes = BytesMut::new();
             }
-            return Poll::Pending;
+            return Ok(Poll::Pending);
         }
         if read.filled().is_empty() {
-            return Poll::Ready(Err(LinkError::Eof));
+            return Err(LinkError::Eof);
         }
         self.bytes.extend_from_slice(read.filled());
-        Poll::Ready(Ok(()))
+        Ok(Poll::Ready(()))
     }
 
     /// Reads what the peer had still sent and forgets it, until it closes too. To close on bytes that were
@@ -157,6 +170,8 @@ pub(crate) struct Receiver<R> {
     pub(crate) disk: Option<Disk>,
     pub(crate) confirmations: Confirmations,
     pub(crate) bus: Bus,
+    /// For the deadline of the connection.
+    pub(crate) alarm: Alarm,
 }
 
 /// What the receiving half does next.
@@ -210,41 +225,30 @@ impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
     async fn recv(&mut self) -> Result<Option<Request>, LinkError> {
         loop {
             let (next, deadline) = self.take()?;
-            let wait = async {
-                match next {
-                    Next::Request(request) => return Ok(Some(Some(request))),
-                    Next::Left => return Ok(Some(None)),
-                    Next::Read => self.input.read().await?,
-                    Next::WaitForDrain => self.shared.drained.notified().await,
+            let reads = match next {
+                Next::Request(request) => return Ok(Some(request)),
+                Next::Left => return Ok(None),
+                Next::Read => true,
+                Next::WaitForDrain => false,
+            };
+            let timed_out = poll_fn(|cx| {
+                let ready = match reads {
+                    true => self.input.poll_read(cx)?,
+                    false => self.shared.poll_drained(cx),
+                };
+                if ready.is_ready() {
+                    return Poll::Ready(Ok::<_, LinkError>(false));
                 }
-                Ok::<_, LinkError>(None)
-            };
-            let waited = match deadline {
-                None => wait.await?,
-                Some(deadline) => match timeout_at(deadline, wait).await {
-                    Ok(waited) => waited?,
-                    Err(_) => {
-                        let now = Instant::now().into_std();
-                        self.shared.lock().handle_timeout(now)?;
-                        // It may have noted something.
-                        self.wake.wake();
-                        None
-                    }
-                },
-            };
-            if let Some(request) = waited {
-                return Ok(request);
+                self.alarm.poll_ring(deadline, cx).map(|()| Ok(true))
+            });
+            if timed_out.await? {
+                let now = Instant::now().into_std();
+                self.shared.lock().handle_timeout(now)?;
+                // It may have noted something.
+                self.wake.wake();
             }
         }
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 /// The half that sends.
@@ -298,9 +302,10 @@ impl<W: AsyncWrite + Unpin + Send> Sender<W> {
         }
     }
 
-    /// The stream's writing half; closed unless the link broke before.
-    pub(crate) fn into_writer(self) -> W {
-        self.writer
+    /// What it shares with the receiver, and the stream's writing half, which is closed unless the link
+    /// broke before.
+    pub(crate) fn into_parts(self) -> (Arc<Shared>, W) {
+        (self.shared, self.writer)
     }
 
     async fn close_within(&mut self, reason: Option<Reason>) {
@@ -324,9 +329,7 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
     }
 
     fn push(&mut self, event: Event) -> Result<(), LinkError> {
-        let mut connection = self.shared.lock();
-        connection.set_time(unix_ms());
-        connection.handle_event(event);
+        self.shared.lock().handle_event(event);
         Ok(())
     }
 
@@ -337,20 +340,18 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
                 if self.writing.capacity() > KEPT_WRITE_BYTES {
                     self.writing = BytesMut::new();
                 }
-                {
-                    let mut connection = self.shared.lock();
-                    connection.set_time(unix_ms());
-                    connection.take_output(&mut self.writing);
-                }
-                self.shared.drained.notify_one();
+                self.shared.lock().take_output(&mut self.writing);
+                self.shared.drained.wake();
             }
             if self.writing.is_empty() {
                 break;
             }
             while self.writing.has_remaining() {
-                if self.writer.write_buf(&mut self.writing).await? == 0 {
+                let written = self.writer.write(&self.writing).await?;
+                if written == 0 {
                     return Err(io::Error::from(io::ErrorKind::WriteZero).into());
                 }
+                self.writing.advance(written);
             }
         }
         Ok(self.writer.flush().await?)

@@ -51,8 +51,7 @@ impl Server {
         &self,
         mut input: Input<R>,
         mut writer: W,
-        version: Version,
-        reason: Reason,
+        (version, reason): (Version, Reason),
     ) -> Result<(), LinkError>
     where
         R: AsyncRead + Unpin + Send,

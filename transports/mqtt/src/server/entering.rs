@@ -1,0 +1,211 @@
+//! How a connection begins: from its first byte to the session that serves it.
+
+use core::net::SocketAddr;
+use std::io;
+use std::sync::Arc;
+
+use latchbus_bus::{Alarm, Client, Ended, Peer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+
+use super::Server;
+use super::disk::Disk;
+use super::link::{Input, LinkError, Receiver, Sender, Shared};
+use super::registry::{Away, Claim};
+use crate::connection::Connection;
+use crate::opening::{Opening, opening};
+use crate::record::Note;
+use crate::{Connect, Reason};
+
+/// A connection whose client was accepted.
+#[derive(Debug)]
+pub(super) struct Entered<R, W> {
+    pub(super) subscriptions: latchbus_bus::Session,
+    pub(super) receiver: Receiver<R>,
+    pub(super) sender: Sender<W>,
+    pub(super) disk: Option<Disk>,
+    /// Whether the client had a will at its CONNECT.
+    pub(super) has_will: bool,
+    pub(super) claim: Claim,
+}
+
+impl<R, W> Entered<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    /// Serves it until one side ends it, or another connection of the same client.
+    pub(super) async fn serve(&mut self) -> Ended<LinkError, LinkError> {
+        let stop = self.claim.stop();
+        let session = &mut self.subscriptions;
+        session
+            .run(&mut self.receiver, &mut self.sender, stop)
+            .await
+    }
+}
+
+impl Server {
+    /// Reads what the client opens with. None when it was refused, or when the bus closes.
+    pub(super) async fn enter<R, W>(
+        &self,
+        reader: R,
+        writer: W,
+        address: Option<SocketAddr>,
+    ) -> Result<Option<Entered<R, W>>, LinkError>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let mut input = Input::new(reader);
+        let deadline = Instant::now() + self.0.config.connect_timeout;
+        let closing = self.0.bus.closing();
+        let opened = tokio::select! {
+            () = closing.cancelled() => return Ok(None),
+            opened = timeout_at(deadline, self.open(&mut input)) => opened,
+        };
+        let opening = match opened {
+            Ok(opening) => opening?,
+            Err(_) => {
+                self.0.metrics.connect_timeouts.add(1);
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+        };
+        let refused = match opening {
+            Opening::Connect(connect) => {
+                let version = connect.version;
+                match self.admit_client(*connect, address, deadline).await {
+                    Ok(admitted) => return Ok(Some(self.accept(input, writer, admitted).await)),
+                    Err(reason) => (version, reason),
+                }
+            }
+            Opening::Refuse { version, reason } => (version, reason),
+        };
+        self.refuse(input, writer, refused).await?;
+        Ok(None)
+    }
+
+    pub(super) async fn open<R: AsyncRead + Unpin + Send>(
+        &self,
+        input: &mut Input<R>,
+    ) -> Result<Opening, LinkError> {
+        loop {
+            let max_packet_bytes = self.0.bounds.max_packet_bytes;
+            if let Some(opening) = opening(&mut input.bytes, max_packet_bytes)? {
+                return Ok(opening);
+            }
+            input.read().await?;
+        }
+    }
+
+    /// Looks whether a client may enter, and takes its identifier.
+    async fn admit_client(
+        &self,
+        mut connect: Connect,
+        address: Option<SocketAddr>,
+        deadline: Instant,
+    ) -> Result<Admitted, Reason> {
+        if connect.client_id.len() > self.0.bounds.client_id_bytes {
+            return Err(Reason::CLIENT_IDENTIFIER_NOT_VALID);
+        }
+        let assigned = connect.client_id.is_empty();
+        if assigned {
+            connect.client_id = format!("latchbus-{:016x}", fastrand::u64(..));
+        }
+        let peer = Peer {
+            transport: "mqtt",
+            name: connect.client_id.clone(),
+            address,
+        };
+        let client = self
+            .0
+            .bus
+            .client(peer)
+            .map_err(|_| Reason::NOT_AUTHORIZED)?;
+        let claim = timeout_at(deadline, self.0.registry.claim(&connect.client_id)).await;
+        let (claim, away) = claim.map_err(|_| Reason::SERVER_UNAVAILABLE)?;
+        Ok(Admitted {
+            connect,
+            assigned,
+            client,
+            claim,
+            away,
+        })
+    }
+
+    /// Begins a session, or goes on with the one that was kept.
+    async fn accept<R, W>(&self, input: Input<R>, writer: W, admitted: Admitted) -> Entered<R, W>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let Admitted {
+            connect,
+            assigned,
+            client,
+            claim,
+            away,
+        } = admitted;
+        let disk = Disk::of(&client);
+        let is_new = away.is_none();
+        let (kept, subscriptions) = match away {
+            Some(Away {
+                session: Some(session),
+                subscriptions,
+                expires,
+                ..
+            }) if !connect.clean_start && expires > Instant::now() => {
+                (Some(session), subscriptions)
+            }
+            Some(mut ended) => {
+                ended.will.take_if(|will| will.returns);
+                ended.end().say().await;
+                (None, latchbus_bus::Session::new(client))
+            }
+            None => (None, latchbus_bus::Session::new(client)),
+        };
+        let has_will = connect.will.is_some();
+        let bounds = Arc::clone(&self.0.bounds);
+        let now = Instant::now().into_std();
+        let bus = &self.0.bus;
+        let mut connection = Connection::accept(connect, kept, assigned, bounds, now).on_bus(
+            subscriptions.client().id(),
+            bus.epoch(),
+            bus.clock().clone(),
+        );
+        if let Some(disk) = &disk {
+            connection = connection.on_disk();
+            if is_new && (has_will || connection.is_durable()) {
+                // Of a client that the rules did not allow at the start, say.
+                disk.remember(vec![Note::ForgetAll]).await;
+            }
+        }
+        let shared = Shared::new(connection);
+        let wake = subscriptions.wake();
+        Entered {
+            receiver: Receiver {
+                shared: Arc::clone(&shared),
+                input,
+                wake: wake.clone(),
+                disk: disk.clone(),
+                confirmations: subscriptions.confirmations(),
+                bus: bus.clone(),
+                alarm: Alarm::default(),
+            },
+            sender: Sender::new(shared, writer, disk.clone(), wake),
+            subscriptions,
+            disk,
+            has_will,
+            claim,
+        }
+    }
+}
+
+/// A client that may enter.
+struct Admitted {
+    connect: Connect,
+    /// Whether its identifier was chosen here.
+    assigned: bool,
+    client: Client,
+    claim: Claim,
+    away: Option<Away>,
+}
