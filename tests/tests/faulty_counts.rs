@@ -4,7 +4,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use core::time::Duration;
+use core::{future::pending, time::Duration};
 use std::collections::VecDeque;
 use std::env;
 
@@ -16,7 +16,7 @@ use latchbus_core::clicks::{Color, Counter, Incarnation};
 use latchbus_core::topic::TopicName;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 const SEEDS: u64 = 1_000;
 const DEVICES: u64 = 3;
@@ -291,9 +291,7 @@ impl Device {
         let mut session = Session::new(self.bus.client(Peer::in_process()).unwrap());
         self.sessions.spawn(async move {
             let (receiver, mut sender) = faulty::link(link.receiver, link.sender, FAULTS, seed);
-            session
-                .run(receiver, &mut sender, CancellationToken::new())
-                .await;
+            session.run(receiver, &mut sender, pending()).await;
         });
         peer
     }

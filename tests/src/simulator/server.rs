@@ -1,6 +1,6 @@
 //! The server: the real bus with its store, its MQTT sessions and its session loop, on a disk whose power fails.
 
-use core::time::Duration;
+use core::{future::pending, time::Duration};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
@@ -15,7 +15,6 @@ use tokio::io::DuplexStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Kind, Ledger};
 use super::trace::Trace;
@@ -171,8 +170,7 @@ impl Server {
         let mut session = Session::new(bus.client(Peer::in_process()).ok()?);
         tasks.spawn(async move {
             let (receiver, mut sender) = faulty::link(link.receiver, link.sender, faults, seed);
-            let never = CancellationToken::new();
-            session.run(receiver, &mut sender, never).await;
+            session.run(receiver, &mut sender, pending()).await;
         });
         Some(peer)
     }

@@ -1,6 +1,8 @@
 //! The in-memory link. Its messages are typed, so what can be wrong is less: a frame cannot be broken, only
 //! missing, and the peer is gone.
 
+use core::future::pending;
+
 use bytes::Bytes;
 use latchbus_bus::memory::{self, MemoryEvents, MemoryRequests};
 use latchbus_bus::{
@@ -10,7 +12,7 @@ use latchbus_bus::{
 use latchbus_core::hub::{Kind, Start};
 use latchbus_core::topic::TopicFilter;
 use latchbus_core::wire::ErrorCode;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use crate::bench::topic_name;
 use crate::transport::{
@@ -64,8 +66,9 @@ impl Transport for Memory {
         let bus = self.bus.clone();
         bus.metrics().connections.up();
         self.sessions.spawn(async move {
-            let never = CancellationToken::new();
-            session.run(link.receiver, &mut link.sender, never).await;
+            session
+                .run(link.receiver, &mut link.sender, pending())
+                .await;
             bus.metrics().connections.down();
         });
         MemoryPeer {

@@ -8,7 +8,7 @@ pub use self::client::{Accepted, Client, Receipt};
 use core::{
     cmp::Reverse,
     fmt, mem,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 use std::{
@@ -197,6 +197,8 @@ pub(crate) struct Inner {
     session: SessionLimits,
     metrics: Arc<Metrics>,
     closing: CancellationToken,
+    /// The same where it is asked at every turn.
+    is_closing: AtomicBool,
     /// Streams that end when the bus closes.
     streams: Mutex<Vec<WeakWake>>,
     /// The id of the next client.
@@ -309,6 +311,7 @@ impl Bus {
             session: options.session,
             metrics,
             closing: CancellationToken::new(),
+            is_closing: AtomicBool::new(false),
             streams: Mutex::new(Vec::new()),
             clients: AtomicU64::new(1),
             sessions: Mutex::new(Vec::new()),
@@ -375,12 +378,7 @@ impl Bus {
     /// The clients that have lost most messages in the subscriptions that they have now, most first; none
     /// of those that have lost nothing, and at most `most`.
     pub fn behind(&self, most: usize) -> Vec<Behind> {
-        let sessions: Vec<_> = {
-            let mut sessions = lock(&self.0.sessions);
-            sessions.retain(|session| session.strong_count() > 0);
-            sessions.iter().filter_map(Weak::upgrade).collect()
-        };
-        let mut behind: Vec<_> = (sessions.iter())
+        let mut behind: Vec<_> = (self.live_sessions().iter())
             .map(|session| session.behind())
             .filter(|client| client.lost() > 0)
             .collect();
@@ -481,7 +479,11 @@ impl Bus {
     pub fn begin_close(&self) {
         // The sessions that end now come back after the start.
         self.0.shared.set_durables_incomplete(true);
+        self.0.is_closing.store(true, Ordering::Release);
         self.0.closing.cancel();
+        for session in self.live_sessions() {
+            session.wake_to_close();
+        }
     }
 
     /// Ends the bus: streams end, and what was accepted for the store is written.
@@ -500,11 +502,7 @@ impl Bus {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.closing.is_cancelled()
-    }
-
-    pub(crate) fn share(&self) -> Arc<Shared> {
-        Arc::clone(&self.0.shared)
+        self.0.is_closing.load(Ordering::Acquire)
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -535,7 +533,7 @@ impl Bus {
         streams.push(wake.downgrade());
     }
 
-    /// Takes note of a session, for [`behind`](Self::behind).
+    /// Takes note of a session, which is woken when the bus closes, and for [`behind`](Self::behind).
     pub(crate) fn note_session(&self, session: &Arc<Subscriptions>) {
         let mut sessions = lock(&self.0.sessions);
         // Swept whenever it has doubled: bounded by the sessions that live.
@@ -543,6 +541,12 @@ impl Bus {
             sessions.retain(|session| session.strong_count() > 0);
         }
         sessions.push(Arc::downgrade(session));
+    }
+
+    fn live_sessions(&self) -> Vec<Arc<Subscriptions>> {
+        let mut sessions = lock(&self.0.sessions);
+        sessions.retain(|session| session.strong_count() > 0);
+        sessions.iter().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn check_subscribe(

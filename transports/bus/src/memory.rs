@@ -2,17 +2,17 @@
 //! simplest transport, and the one that tests of the bus itself use.
 //!
 //! ```
+//! use core::future::pending;
+//!
 //! use latchbus_bus::{Bus, Event, Options, Peer, Publish, Request, Session, memory};
 //! use latchbus_core::topic::TopicName;
-//! use tokio_util::sync::CancellationToken;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let bus = Bus::open(Options::default())?;
 //! let mut session = Session::new(bus.client(Peer::in_process())?);
 //! let (mut link, mut peer) = memory::link(16);
 //! tokio::spawn(async move {
-//!     let never = CancellationToken::new();
-//!     session.run(link.receiver, &mut link.sender, never).await
+//!     session.run(link.receiver, &mut link.sender, pending()).await
 //! });
 //!
 //! let topic = TopicName::parse("lab/temp".to_owned())?;

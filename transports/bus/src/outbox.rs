@@ -80,27 +80,33 @@ impl Outbox {
 
     /// The next answer; `None` when there will be none. Cancel-safe: what it waits for stays here.
     pub(crate) async fn next(&self) -> Option<Event> {
-        poll_fn(|cx| {
-            self.news.register(cx.waker());
-            self.poll_next(cx)
-        })
-        .await
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same for a hand-written future.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.news.register(cx.waker());
+        self.poll_first(cx)
     }
 
     /// The next answer, if it is there now.
     pub(crate) fn try_next(&self) -> Option<Event> {
-        match self.poll_next(&mut Context::from_waker(Waker::noop())) {
+        match self.poll_first(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(event) => event,
             Poll::Pending => None,
         }
     }
 
-    fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut queue = lock(&self.queue);
         loop {
             let event = match queue.answers.pop_front() {
                 None if queue.ended => return Poll::Ready(None),
-                None => return Poll::Pending,
+                None => {
+                    // An idle connection holds nothing.
+                    queue.answers = VecDeque::new();
+                    return Poll::Pending;
+                }
                 Some(Answer::Event(event)) => Some(event),
                 Some(Answer::Published { id, mut receipt }) => {
                     let Poll::Ready(result) = Pin::new(&mut receipt).poll(cx) else {

@@ -1,7 +1,6 @@
 //! How a publish reaches the sessions that wait for it.
 
 use core::{
-    future::poll_fn,
     mem,
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll},
@@ -49,10 +48,6 @@ impl Wake {
         } else {
             ready.append(&mut fresh);
         }
-    }
-
-    pub(crate) async fn woken(&self) {
-        poll_fn(|cx| self.poll_woken(cx)).await;
     }
 
     /// Ready once after each run of wake-ups. One task at a time may wait.

@@ -5,13 +5,12 @@
 
 mod support;
 
-use core::time::Duration;
+use core::{future::pending, time::Duration};
 
 use latchbus_bus::faulty::{self, Broken, Faults};
 use latchbus_bus::{Bus, Ended, Event, LinkReceiver, Request, memory};
 use support::*;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// What arrives of a hundred requests that were sent at once, each with its time.
 async fn arrivals(faults: Faults, seed: u64) -> Vec<(Duration, u64)> {
@@ -116,9 +115,7 @@ async fn a_cut_ends_both_halves_and_the_peer_sees_it() {
     };
     let (receiver, mut sender) = faulty::link(link.receiver, link.sender, faults, 7);
     peer.requests.send(Request::Ping { id: 1 }).await.unwrap();
-    let ended = session
-        .run(receiver, &mut sender, CancellationToken::new())
-        .await;
+    let ended = session.run(receiver, &mut sender, pending()).await;
     assert!(matches!(ended, Ended::Receiver(Broken::Cut)));
     drop(sender);
     assert!(within(peer.events.recv()).await.is_err());
@@ -138,9 +135,7 @@ async fn late_events_arrive_on_a_quiet_link() {
     };
     let (receiver, mut sender) = faulty::link(link.receiver, link.sender, faults, 8);
     tokio::spawn(async move {
-        session
-            .run(receiver, &mut sender, CancellationToken::new())
-            .await;
+        session.run(receiver, &mut sender, pending()).await;
     });
     for id in 0..10 {
         peer.requests.send(Request::Ping { id }).await.unwrap();

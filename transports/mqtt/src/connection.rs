@@ -7,7 +7,7 @@ pub(crate) mod subscribing;
 
 use core::num::NonZeroU16;
 use core::time::Duration;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ pub struct Connection {
     session_expiry: Duration,
     keep_alive: Option<Duration>,
     heard: Instant,
-    will: Option<Will>,
+    will: Option<Box<Will>>,
     /// QoS 1 publishes of the client that the bus has not answered.
     unanswered: usize,
     /// Asked of the bus and not answered; bounded by the requests that the bus takes unanswered.
@@ -57,7 +57,7 @@ pub struct Connection {
     session_stored: bool,
     marks: Vec<(u64, u64)>,
     /// What the client's topic aliases stand for.
-    aliases: HashMap<NonZeroU16, TopicName<String>>,
+    aliases: BTreeMap<NonZeroU16, TopicName<String>>,
     problem_information: bool,
     /// The bus's number of this client.
     origin: u64,
@@ -161,7 +161,7 @@ impl Connection {
             session_expiry: Duration::from_secs(session_expiry_secs.into()),
             keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
             heard: now,
-            will: connect.will,
+            will: connect.will.map(Box::new),
             unanswered: 0,
             subscribes: VecDeque::new(),
             unsubscribes: VecDeque::new(),
@@ -169,7 +169,7 @@ impl Connection {
             mark_at: None,
             session_stored: false,
             marks: Vec::new(),
-            aliases: HashMap::new(),
+            aliases: BTreeMap::new(),
             problem_information: connect.problem_information,
             origin: 0,
             out,
@@ -372,7 +372,7 @@ impl Connection {
             marks,
             session: self.session,
             session_expiry: self.session_expiry,
-            will: self.will,
+            will: self.will.map(|will| *will),
             too_large: self.too_large,
         }
     }

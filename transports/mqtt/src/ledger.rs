@@ -15,6 +15,12 @@ const NOTE_BYTES: usize = 64;
 pub(crate) struct Ledger {
     /// Whether the session is kept on disk.
     durable: bool,
+    /// None before the first entry: most sessions never have one.
+    pages: Option<Box<Pages>>,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
     next: Vec<Note>,
     /// The batch that is being stored; stored again if the connection ends before that is known.
     storing: Vec<Note>,
@@ -46,54 +52,64 @@ impl Ledger {
         self.durable = durable;
     }
 
+    fn pages(&mut self) -> &mut Pages {
+        self.pages.get_or_insert_default()
+    }
+
     pub(crate) fn note(&mut self, note: Note) {
-        self.next.push(note);
+        self.pages().next.push(note);
     }
 
     /// What was noted and is not being stored yet is not so any more. Something harmless takes its place, for answers
     /// may wait for the batch.
     pub(crate) fn take_back(&mut self, note: &Note, instead: &Note) {
-        for other in self.next.iter_mut().filter(|other| *other == note) {
+        for other in self.pages().next.iter_mut().filter(|other| *other == note) {
             other.clone_from(instead);
         }
     }
 
     /// Where an answer goes that depends on what was noted so far: into `out` itself where nothing waits.
     pub(crate) fn after_notes<'a>(&'a mut self, out: &'a mut BytesMut) -> &'a mut BytesMut {
-        if !self.durable {
-            out
-        } else if !self.next.is_empty() {
-            &mut self.held
-        } else if !self.storing.is_empty() {
-            &mut self.held_for_storing
-        } else {
-            out
+        match &mut self.pages {
+            Some(pages) if self.durable => {
+                if !pages.next.is_empty() {
+                    &mut pages.held
+                } else if !pages.storing.is_empty() {
+                    &mut pages.held_for_storing
+                } else {
+                    out
+                }
+            }
+            _ => out,
         }
     }
 
     /// Where an answer goes that depends on a note which the next batch will have.
     pub(crate) fn with_next(&mut self) -> &mut BytesMut {
-        &mut self.held
+        &mut self.pages().held
     }
 
     /// Bytes, about, that wait for the disk.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        let notes = self.next.len() + self.storing.len();
-        self.held.len() + self.held_for_storing.len() + notes * NOTE_BYTES
+        self.pages.as_ref().map_or(0, |pages| {
+            let notes = pages.next.len() + pages.storing.len();
+            pages.held.len() + pages.held_for_storing.len() + notes * NOTE_BYTES
+        })
     }
 
     /// How many finished messages are remembered one by one, because an older one is not finished.
     pub(crate) fn done(&self) -> usize {
-        self.done.len()
+        self.pages.as_ref().map_or(0, |pages| pages.done.len())
     }
 
     /// Whether no batch is under way.
     pub(crate) fn is_ready(&self) -> bool {
-        self.storing.is_empty()
+        (self.pages.as_ref()).is_none_or(|pages| pages.storing.is_empty())
     }
 
     pub(crate) fn has_notes(&self) -> bool {
-        self.is_ready() && !self.next.is_empty()
+        let pages = self.pages.as_ref();
+        pages.is_some_and(|pages| pages.storing.is_empty() && !pages.next.is_empty())
     }
 
     /// The next batch, unless one is under way.
@@ -101,72 +117,126 @@ impl Ledger {
         if !self.has_notes() {
             return Vec::new();
         }
-        self.storing = core::mem::take(&mut self.next);
-        self.held_for_storing = self.held.split();
-        self.storing.clone()
+        let pages = self.pages();
+        pages.storing = core::mem::take(&mut pages.next);
+        pages.held_for_storing = pages.held.split();
+        pages.storing.clone()
     }
 
     /// The batch is stored: what was held back for it goes out.
     pub(crate) fn stored(&mut self, out: &mut BytesMut) {
-        self.storing.clear();
-        out.unsplit(self.held_for_storing.split());
+        let pages = self.pages();
+        pages.storing.clear();
+        out.unsplit(pages.held_for_storing.split());
     }
 
     /// There is no disk any more: nothing waits for it.
     pub(crate) fn give_up(&mut self, out: &mut BytesMut) {
         self.stored(out);
-        self.next.clear();
-        out.unsplit(self.held.split());
+        let pages = self.pages();
+        pages.next.clear();
+        out.unsplit(pages.held.split());
     }
 
     /// The connection has ended: what is still to be stored, in order.
     pub(crate) fn rest(&mut self) -> Vec<Note> {
-        self.held.clear();
-        self.held_for_storing.clear();
-        let mut rest = core::mem::take(&mut self.storing);
-        rest.append(&mut self.next);
+        let Some(pages) = &mut self.pages else {
+            return Vec::new();
+        };
+        pages.held.clear();
+        pages.held_for_storing.clear();
+        let mut rest = core::mem::take(&mut pages.storing);
+        rest.append(&mut pages.next);
         rest
     }
 
     /// A subscription begins, or begins again, after `rev`.
     pub(crate) fn begin(&mut self, subscription: u64, rev: u64) {
-        self.forget(subscription);
+        let pages = self.pages();
+        pages.forget(subscription);
         let mark = Mark {
             taken: rev,
             noted: rev,
         };
-        self.marks.insert(subscription, mark);
-        self.next.push(Part::Mark(subscription).keep(&rev));
+        pages.marks.insert(subscription, mark);
+        pages.next.push(Part::Mark(subscription).keep(&rev));
     }
 
     /// A subscription ends.
     pub(crate) fn end(&mut self, subscription: u64) {
-        self.forget(subscription);
-        self.marks.remove(&subscription);
-        self.next.push(Part::Subscription(subscription).forget());
-        self.next.push(Part::Mark(subscription).forget());
+        let pages = self.pages();
+        pages.forget(subscription);
+        pages.marks.remove(&subscription);
+        pages.next.push(Part::Subscription(subscription).forget());
+        pages.next.push(Part::Mark(subscription).forget());
     }
 
     /// A subscription has brought a message; false when it is known already.
     pub(crate) fn bring(&mut self, subscription: u64, rev: u64) -> bool {
-        if let Some(mark) = self.marks.get_mut(&subscription) {
+        let Some(pages) = &mut self.pages else {
+            return true;
+        };
+        if let Some(mark) = pages.marks.get_mut(&subscription) {
             mark.taken = rev;
         }
-        self.known.is_empty() || !self.known.remove(&(subscription, rev))
+        pages.known.is_empty() || !pages.known.remove(&(subscription, rev))
     }
 
     /// A QoS 2 message is finished; `oldest` is the revision of the oldest of its subscription that is not.
     pub(crate) fn finish(&mut self, subscription: u64, rev: u64, oldest: Option<u64>) {
-        if !self.marks.contains_key(&subscription) {
+        let Some(pages) = &mut self.pages else {
+            return;
+        };
+        if !pages.marks.contains_key(&subscription) {
             return;
         }
-        self.mark(subscription, oldest);
+        pages.mark(subscription, oldest);
         // Beyond the mark it is remembered for itself; also one of an earlier life of the server, which the
         // subscription has not brought again yet.
-        if self.reached(subscription) < rev {
-            self.done.insert((subscription, rev));
-            self.next.push(Part::Done(subscription, rev).keep(&()));
+        if pages.reached(subscription) < rev {
+            pages.done.insert((subscription, rev));
+            pages.next.push(Part::Done(subscription, rev).keep(&()));
         }
+    }
+
+    /// Notes how far all have come, given the oldest unfinished revision of each, and gives the marks out.
+    pub(crate) fn mark_all(&mut self, oldest: &HashMap<u64, u64>) -> Vec<(u64, u64)> {
+        let Some(pages) = &mut self.pages else {
+            return Vec::new();
+        };
+        let subscriptions: Vec<u64> = pages.marks.keys().copied().collect();
+        for subscription in subscriptions {
+            pages.mark(subscription, oldest.get(&subscription).copied());
+        }
+        (pages.marks.iter())
+            .map(|(subscription, mark)| (*subscription, mark.noted))
+            .collect()
+    }
+
+    /// What was stored of a subscription.
+    pub(crate) fn restore(&mut self, subscription: u64, mark: u64) {
+        let mark = Mark {
+            taken: mark,
+            noted: mark,
+        };
+        self.pages().marks.insert(subscription, mark);
+    }
+
+    pub(crate) fn restore_done(&mut self, subscription: u64, rev: u64) {
+        let pages = self.pages();
+        pages.done.insert((subscription, rev));
+        pages.known.insert((subscription, rev));
+    }
+
+    pub(crate) fn restore_under_way(&mut self, subscription: u64, rev: u64) {
+        self.pages().known.insert((subscription, rev));
+    }
+}
+
+impl Pages {
+    /// How far a subscription had come.
+    fn reached(&self, subscription: u64) -> u64 {
+        self.marks.get(&subscription).map_or(0, |mark| mark.noted)
     }
 
     /// Notes how far a subscription has come.
@@ -191,40 +261,6 @@ impl Ledger {
             self.done.remove(&(subscription, rev));
             self.next.push(Part::Done(subscription, rev).forget());
         }
-    }
-
-    /// Notes how far all have come, given the oldest unfinished revision of each, and gives the marks out.
-    pub(crate) fn mark_all(&mut self, oldest: &HashMap<u64, u64>) -> Vec<(u64, u64)> {
-        let subscriptions: Vec<u64> = self.marks.keys().copied().collect();
-        for subscription in subscriptions {
-            self.mark(subscription, oldest.get(&subscription).copied());
-        }
-        (self.marks.iter())
-            .map(|(subscription, mark)| (*subscription, mark.noted))
-            .collect()
-    }
-
-    /// What was stored of a subscription.
-    pub(crate) fn restore(&mut self, subscription: u64, mark: u64) {
-        let mark = Mark {
-            taken: mark,
-            noted: mark,
-        };
-        self.marks.insert(subscription, mark);
-    }
-
-    pub(crate) fn restore_done(&mut self, subscription: u64, rev: u64) {
-        self.done.insert((subscription, rev));
-        self.known.insert((subscription, rev));
-    }
-
-    pub(crate) fn restore_under_way(&mut self, subscription: u64, rev: u64) {
-        self.known.insert((subscription, rev));
-    }
-
-    /// How far a subscription had come.
-    pub(crate) fn reached(&self, subscription: u64) -> u64 {
-        self.marks.get(&subscription).map_or(0, |mark| mark.noted)
     }
 
     fn forget(&mut self, subscription: u64) {

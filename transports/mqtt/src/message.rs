@@ -1,7 +1,7 @@
 //! One message on its way to one client, in the form that the client wants.
 
 use core::num::NonZeroU16;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -37,14 +37,14 @@ pub(crate) struct Wire {
 #[derive(Debug, Default)]
 pub(crate) struct Aliases {
     most: u16,
-    topics: HashMap<Arc<str>, NonZeroU16>,
+    topics: BTreeMap<Arc<str>, NonZeroU16>,
 }
 
 impl Aliases {
     pub(crate) fn new(most: u16) -> Self {
         Self {
             most,
-            topics: HashMap::new(),
+            topics: BTreeMap::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::{Arc, Weak};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_bus::{Bus, Counter, Gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::entering::Entered;
 use self::registry::{LastWords, Registry};
 use self::restoring::restore_all;
 use self::words::say_all;
@@ -144,15 +146,13 @@ impl Server {
                 () = closing.cancelled() => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => {
-                        let server = self.clone();
-                        connections.spawn(async move {
-                            // Acknowledgements are small and somebody waits for them.
-                            if let Err(error) = stream.set_nodelay(true) {
-                                tracing::debug!(%error, "TCP_NODELAY");
-                            }
-                            let (reader, writer) = stream.into_split();
-                            server.admit(reader, writer, Some(address)).await;
-                        });
+                        // Acknowledgements are small and somebody waits for them.
+                        if let Err(error) = stream.set_nodelay(true) {
+                            tracing::debug!(%error, "TCP_NODELAY");
+                        }
+                        let (reader, writer) = stream.into_split();
+                        let begins = self.clone().enter(reader, writer, Some(address)).boxed();
+                        connections.spawn(Self::whole(begins));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept an MQTT connection");
@@ -176,59 +176,21 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send,
     {
         let (reader, writer) = tokio::io::split(stream);
-        self.admit(reader, writer, address).await;
+        Self::whole(self.clone().enter(reader, writer, address).boxed()).await;
     }
 
-    async fn admit<R, W>(&self, reader: R, writer: W, address: Option<SocketAddr>)
+    /// A connection from its first byte to its last. How it begins and ends is kept on the heap while that
+    /// lasts: within the task it would be held by all connections that only wait.
+    async fn whole<R, W>(begins: BoxFuture<'_, Option<Entered<R, W>>>)
     where
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
-        let metrics = self.0.bus.metrics();
-        let Ok(_permit) = self.0.connections.try_acquire() else {
-            metrics.connections_refused.add(1);
-            return self.turn_away(reader, writer).await;
-        };
-        metrics.connections_accepted.add(1);
-        metrics.connections.up();
-        let _open = Open(&self.0.bus);
-        match self.run(reader, writer, address).await {
-            Ok(()) => {}
-            Err(error) => {
-                if matches!(error, LinkError::Violation(_)) {
-                    self.0.metrics.violations.add(1);
-                }
-                tracing::debug!(?address, %error, "MQTT connection ended");
-            }
-        }
-    }
-
-    /// From the first byte to the last. How a connection begins and ends is kept on the heap, while it lasts:
-    /// within the task it would be held by all those that only wait.
-    async fn run<R, W>(
-        &self,
-        reader: R,
-        writer: W,
-        address: Option<SocketAddr>,
-    ) -> Result<(), LinkError>
-    where
-        R: AsyncRead + Unpin + Send,
-        W: AsyncWrite + Unpin + Send,
-    {
-        let Some(mut entered) = Box::pin(self.enter(reader, writer, address)).await? else {
-            return Ok(());
+        let Some(mut entered) = begins.await else {
+            return;
         };
         let ended = entered.serve().await;
-        Box::pin(self.leave(entered, ended)).await
-    }
-}
-
-/// Counts a connection while it is open.
-struct Open<'a>(&'a Bus);
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.metrics().connections.down();
+        entered.leave(ended).boxed().await;
     }
 }
 

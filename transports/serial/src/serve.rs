@@ -1,13 +1,12 @@
 //! Serving the devices at an address for as long as the bus is open.
 
-use core::time::Duration;
+use core::{future::pending, time::Duration};
 use std::io;
 
 use latchbus_bus::{Backoff, Bus, Ended, Peer, Session};
 use latchbus_core::wire::{Limits, LinkCounts, ServerFrame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
 use crate::link::{MAX_MESSAGE_BYTES, link};
@@ -93,8 +92,7 @@ pub async fn serve_stream(
         limits: limits(bus),
     });
     // No other link can take a device's session over.
-    let never = CancellationToken::new();
-    let ended = session.run(&mut receiver, &mut sender, never).await;
+    let ended = session.run(&mut receiver, &mut sender, pending()).await;
     metrics.connections.down();
     let error = match ended {
         Ended::Receiver(error) | Ended::Sender(error) => Some(error),

@@ -1,6 +1,7 @@
 //! The server: takes HTTP requests for `/ws` and gives each connection to a session of the bus.
 
-use core::{future::Future, net::SocketAddr, time::Duration};
+use core::future::{Future, pending};
+use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,7 +16,6 @@ use latchbus_core::wire::{Limits, ServerFrame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handshake::{self, Handshake};
@@ -220,8 +220,7 @@ impl Server {
             return;
         }
         // No other connection can take a WebSocket's session over.
-        let never = CancellationToken::new();
-        let ended = session.run(&mut receiver, &mut sender, never).await;
+        let ended = session.run(&mut receiver, &mut sender, pending()).await;
         tracing::debug!(?peer, ?protocol, ?ended, "connection ended");
         drop(session);
         drop(sender);

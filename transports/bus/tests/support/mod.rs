@@ -129,7 +129,9 @@ type Run = JoinHandle<(Session, Ended<Cut, Cut>)>;
 pub fn run(mut session: Session, capacity: usize, stop: CancellationToken) -> (MemoryPeer, Run) {
     let (mut link, peer) = memory::link(capacity);
     let run = tokio::spawn(async move {
-        let ended = session.run(link.receiver, &mut link.sender, stop).await;
+        let ended = session
+            .run(link.receiver, &mut link.sender, stop.cancelled_owned())
+            .await;
         (session, ended)
     });
     (peer, run)

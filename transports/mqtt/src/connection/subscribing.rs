@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE: what the bus is asked, and what the client is told.
 
 use core::num::NonZeroU16;
+use std::collections::VecDeque;
 
 use latchbus_bus::{Request, Subscribe, SubscribeRefused};
 use latchbus_core::hub::{Mode, Start};
@@ -181,7 +182,7 @@ impl Connection {
 
     /// The bus has answered the oldest SUBSCRIBE.
     pub(super) fn subscribed(&mut self, results: Vec<(u64, Result<(), SubscribeRefused>)>) {
-        if let Some(subscribing) = self.subscribes.pop_front() {
+        if let Some(subscribing) = pop(&mut self.subscribes) {
             let mut results = results.into_iter().map(|(_, result)| result);
             self.answer_subscribe(subscribing, || match results.next() {
                 Some(Ok(())) => Ok(()),
@@ -193,10 +194,19 @@ impl Connection {
 
     /// The bus has answered the oldest UNSUBSCRIBE.
     pub(super) fn unsubscribed(&mut self, existed: &[bool]) {
-        if let Some(unsubscribing) = self.unsubscribes.pop_front() {
+        if let Some(unsubscribing) = pop(&mut self.unsubscribes) {
             self.answer_unsubscribe(unsubscribing, existed);
         }
     }
+}
+
+/// Takes the first; an empty queue holds no memory, for subscribing is seldom.
+fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+    first
 }
 
 const SHARED: &str = "$share/";

@@ -11,9 +11,12 @@ use crate::record::Note;
 /// Whose the notes are in the bus's store.
 pub(crate) const OWNER: &str = "mqtt";
 
-/// What is remembered of one client after a restart.
+/// What is remembered of one client after a restart. Clones are handles to one.
 #[derive(Debug, Clone)]
-pub(crate) struct Disk {
+pub(crate) struct Disk(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     client: Client,
     owner: Arc<str>,
     name: Arc<str>,
@@ -30,20 +33,22 @@ pub(crate) struct Storing {
 impl Disk {
     /// None where nothing is stored.
     pub(crate) fn of(client: &Client) -> Option<Self> {
-        client.bus().is_stored().then(|| Self {
-            client: client.clone(),
-            owner: OWNER.into(),
-            name: client.peer().name.as_str().into(),
+        client.bus().is_stored().then(|| {
+            Self(Arc::new(Inner {
+                client: client.clone(),
+                owner: OWNER.into(),
+                name: client.peer().name.as_str().into(),
+            }))
         })
     }
 
     /// The time of day, in milliseconds since the Unix epoch.
     pub(crate) fn unix_ms(&self) -> u64 {
-        self.client.bus().clock().unix_ms()
+        self.0.client.bus().clock().unix_ms()
     }
 
     pub(crate) fn note(&self, note: Note) -> Stored {
-        let (owner, name) = (Arc::clone(&self.owner), Arc::clone(&self.name));
+        let (owner, name) = (Arc::clone(&self.0.owner), Arc::clone(&self.0.name));
         match note {
             Note::Keep { part, value } => Stored::keep(owner, name, part, value),
             Note::Forget { part } => Stored::forget(owner, name, part),
@@ -54,7 +59,7 @@ impl Disk {
     /// Stores a batch; `wake` is called when that is known.
     pub(crate) fn store(&self, notes: Vec<Note>, wake: Wake) -> Storing {
         let notes = notes.into_iter().map(|note| self.note(note)).collect();
-        let client = self.client.clone();
+        let client = self.0.client.clone();
         let (known, outcome) = oneshot::channel();
         let task = tokio::spawn(async move {
             let stored = client.remember(notes).await.await;
@@ -75,14 +80,14 @@ impl Disk {
             return;
         }
         let notes = notes.into_iter().map(|note| self.note(note)).collect();
-        drop(self.client.remember(notes).await);
+        drop(self.0.client.remember(notes).await);
     }
 
     /// Publishes a will, and with it, in one step, remembers that it was. Where it is refused, nothing is
     /// remembered.
     pub(crate) async fn publish(&self, mut will: Publish, notes: &[Note]) -> Receipt {
         will.notes = notes.iter().map(|note| self.note(note.clone())).collect();
-        self.client.publish(will).await
+        self.0.client.publish(will).await
     }
 }
 

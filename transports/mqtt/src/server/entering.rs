@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use latchbus_bus::{Alarm, Client, Ended, Peer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::Server;
@@ -20,6 +21,7 @@ use crate::{Connect, Reason};
 /// A connection whose client was accepted.
 #[derive(Debug)]
 pub(super) struct Entered<R, W> {
+    pub(super) open: Open,
     pub(super) subscriptions: latchbus_bus::Session,
     pub(super) receiver: Receiver<R>,
     pub(super) sender: Sender<W>,
@@ -36,22 +38,82 @@ where
 {
     /// Serves it until one side ends it, or another connection of the same client.
     pub(super) async fn serve(&mut self) -> Ended<LinkError, LinkError> {
-        let stop = self.claim.stop();
+        let taken_over = self.claim.taken_over();
         let session = &mut self.subscriptions;
         session
-            .run(&mut self.receiver, &mut self.sender, stop)
+            .run(&mut self.receiver, &mut self.sender, taken_over)
             .await
     }
 }
 
+/// Counts a connection while it is open, and takes one place of those that there are.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) server: Server,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(server: Server, permit: OwnedSemaphorePermit) -> Self {
+        let metrics = server.0.bus.metrics();
+        metrics.connections_accepted.add(1);
+        metrics.connections.up();
+        Self {
+            server,
+            _permit: permit,
+        }
+    }
+
+    /// Takes note of how the connection has ended.
+    pub(super) fn ended(&self, address: Option<SocketAddr>, error: &LinkError) {
+        if matches!(error, LinkError::Violation(_)) {
+            self.server.0.metrics.violations.add(1);
+        }
+        tracing::debug!(?address, %error, "MQTT connection ended");
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.server.0.bus.metrics().connections.down();
+    }
+}
+
 impl Server {
-    /// Reads what the client opens with. None when it was refused, or when the bus closes.
+    /// Takes a connection in, if there is room for it. None when it was refused.
     pub(super) async fn enter<R, W>(
+        self,
+        reader: R,
+        writer: W,
+        address: Option<SocketAddr>,
+    ) -> Option<Entered<R, W>>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let Ok(permit) = Arc::clone(&self.0.connections).try_acquire_owned() else {
+            self.0.bus.metrics().connections_refused.add(1);
+            self.turn_away(reader, writer).await;
+            return None;
+        };
+        let open = Open::new(self.clone(), permit);
+        match self.begin(reader, writer, address).await {
+            Ok(Some(begun)) => Some(self.accept(open, begun).await),
+            Ok(None) => None,
+            Err(error) => {
+                open.ended(address, &error);
+                None
+            }
+        }
+    }
+
+    /// Reads what the client opens with. None when it was refused, or when the bus closes.
+    async fn begin<R, W>(
         &self,
         reader: R,
         writer: W,
         address: Option<SocketAddr>,
-    ) -> Result<Option<Entered<R, W>>, LinkError>
+    ) -> Result<Option<Begun<R, W>>, LinkError>
     where
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
@@ -74,7 +136,7 @@ impl Server {
             Opening::Connect(connect) => {
                 let version = connect.version;
                 match self.admit_client(*connect, address, deadline).await {
-                    Ok(admitted) => return Ok(Some(self.accept(input, writer, admitted).await)),
+                    Ok(admitted) => return Ok(Some((input, writer, admitted))),
                     Err(reason) => (version, reason),
                 }
             }
@@ -133,11 +195,12 @@ impl Server {
     }
 
     /// Begins a session, or goes on with the one that was kept.
-    async fn accept<R, W>(&self, input: Input<R>, writer: W, admitted: Admitted) -> Entered<R, W>
+    async fn accept<R, W>(&self, open: Open, begun: Begun<R, W>) -> Entered<R, W>
     where
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
+        let (input, writer, admitted) = begun;
         let Admitted {
             connect,
             assigned,
@@ -182,6 +245,7 @@ impl Server {
         let shared = Shared::new(connection);
         let wake = subscriptions.wake();
         Entered {
+            open,
             receiver: Receiver {
                 shared: Arc::clone(&shared),
                 input,
@@ -199,6 +263,8 @@ impl Server {
         }
     }
 }
+
+type Begun<R, W> = (Input<R>, W, Admitted);
 
 /// A client that may enter.
 struct Admitted {

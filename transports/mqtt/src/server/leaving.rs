@@ -4,7 +4,6 @@ use latchbus_bus::{Ended, Publish};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::Server;
 use super::disk::Disk;
 use super::entering::Entered;
 use super::link::LinkError;
@@ -13,25 +12,24 @@ use crate::connection::Remains;
 use crate::record::{Note, Part, SessionRecord, WillRecord};
 use crate::{Violation, packet};
 
-impl Server {
-    /// Takes leave of a client, and says how the connection has ended.
-    pub(super) async fn leave<R, W>(
-        &self,
-        entered: Entered<R, W>,
-        ended: Ended<LinkError, LinkError>,
-    ) -> Result<(), LinkError>
-    where
-        R: AsyncRead + Unpin + Send,
-        W: AsyncWrite + Unpin + Send,
-    {
-        let Entered {
+impl<R, W> Entered<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    /// Takes leave of the client.
+    pub(super) async fn leave(self, ended: Ended<LinkError, LinkError>) {
+        let Self {
+            open,
             mut subscriptions,
             receiver,
             sender,
             disk,
             has_will,
             claim,
-        } = entered;
+        } = self;
+        let server = &open.server.0;
+        let address = subscriptions.client().peer().address;
         let mut input = receiver.input;
         drop(receiver.shared);
         // The writer is not dropped before the client has read why it ends.
@@ -44,18 +42,18 @@ impl Server {
                 shared.answered(event);
             }
         };
-        let stopping = self.0.bus.closing();
+        let stopping = server.bus.closing();
         tokio::select! {
             biased;
             () = late => {}
             () = stopping.cancelled() => {}
         }
         let Some(remains) = shared.end() else {
-            return Ok(());
+            return;
         };
-        self.0.metrics.messages_too_large.add(remains.too_large);
+        server.metrics.messages_too_large.add(remains.too_large);
         if matches!(ended, Ended::Stopped) {
-            self.0.metrics.takeovers.add(1);
+            server.metrics.takeovers.add(1);
         }
         let closing = matches!(ended, Ended::Closing);
         let left = Left {
@@ -65,18 +63,14 @@ impl Server {
             has_will,
         };
         left.leave(claim, closing).await;
-        match ended {
-            Ended::Receiver(error) => {
-                match error {
-                    // A client that was silent does not send now either.
-                    LinkError::Violation(Violation::KeepAlive) => {}
-                    LinkError::Violation(_) => input.linger().await,
-                    _ => {}
-                }
-                Err(error)
-            }
-            Ended::Sender(error) => Err(error),
-            _ => Ok(()),
+        // A client that was silent does not send now either.
+        if let Ended::Receiver(LinkError::Violation(violation)) = &ended
+            && *violation != Violation::KeepAlive
+        {
+            input.linger().await;
+        }
+        if let Ended::Receiver(error) | Ended::Sender(error) = &ended {
+            open.ended(address, error);
         }
     }
 }

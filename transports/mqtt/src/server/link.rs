@@ -224,12 +224,11 @@ impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
 
     async fn recv(&mut self) -> Result<Option<Request>, LinkError> {
         loop {
-            let (next, deadline) = self.take()?;
-            let reads = match next {
-                Next::Request(request) => return Ok(Some(request)),
-                Next::Left => return Ok(None),
-                Next::Read => true,
-                Next::WaitForDrain => false,
+            let (reads, deadline) = match self.take()? {
+                (Next::Request(request), _) => return Ok(Some(request)),
+                (Next::Left, _) => return Ok(None),
+                (Next::Read, deadline) => (true, deadline),
+                (Next::WaitForDrain, deadline) => (false, deadline),
             };
             let timed_out = poll_fn(|cx| {
                 let ready = match reads {

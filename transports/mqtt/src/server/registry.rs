@@ -1,8 +1,12 @@
 //! Which client is here, and what is kept of those who are away.
 
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::task::AtomicWaker;
 use latchbus_bus::{Client, Publish};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,13 +39,37 @@ struct Clients {
 enum Slot {
     Here {
         turn: u64,
-        stop: CancellationToken,
-        gone: CancellationToken,
+        /// Asks the connection to end.
+        stop: Arc<Stop>,
+        /// Cancelled when it has, for those who wait for it, if any do.
+        gone: Option<CancellationToken>,
     },
     Away {
         place: Place,
         away: Box<Away>,
     },
+}
+
+/// Asks one task, which looks often, to stop.
+#[derive(Debug, Default)]
+struct Stop {
+    asked: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Stop {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
+        self.task.register(cx.waker());
+        match self.asked.load(Ordering::Acquire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
 }
 
 /// A place among those who are away.
@@ -101,8 +129,7 @@ pub(crate) struct Claim {
     registry: Arc<Registry>,
     id: Arc<str>,
     turn: u64,
-    stop: CancellationToken,
-    gone: CancellationToken,
+    stop: Arc<Stop>,
 }
 
 impl Away {
@@ -169,9 +196,9 @@ impl Registry {
 
     fn try_claim(self: &Arc<Self>, id: &str) -> Result<(Claim, Option<Away>), CancellationToken> {
         let mut clients = self.lock();
-        if let Some(Slot::Here { stop, gone, .. }) = clients.slots.get(id) {
-            stop.cancel();
-            return Err(gone.clone());
+        if let Some(Slot::Here { stop, gone, .. }) = clients.slots.get_mut(id) {
+            stop.ask();
+            return Err(gone.get_or_insert_default().clone());
         }
         let away = clients.take_away(id).map(|(_, away)| away);
         let claim = self.hold(&mut clients, id.into());
@@ -182,11 +209,11 @@ impl Registry {
     /// Takes a client identifier that nobody has.
     fn hold(self: &Arc<Self>, clients: &mut Clients, id: Arc<str>) -> Claim {
         let turn = clients.next_turn();
-        let (stop, gone) = (CancellationToken::new(), CancellationToken::new());
+        let stop = Arc::<Stop>::default();
         let slot = Slot::Here {
             turn,
-            stop: stop.clone(),
-            gone: gone.clone(),
+            stop: Arc::clone(&stop),
+            gone: None,
         };
         clients.slots.insert(Arc::clone(&id), slot);
         Claim {
@@ -194,7 +221,6 @@ impl Registry {
             id,
             turn,
             stop,
-            gone,
         }
     }
 
@@ -288,7 +314,8 @@ impl Registry {
             }
             line.insert(place.turn, Arc::clone(&id));
             let away = Box::new(away);
-            clients.slots.insert(id, Slot::Away { place, away });
+            let slot = clients.slots.insert(id, Slot::Away { place, away });
+            gone(slot);
         }
         self.metrics.sessions_away.set(clients.kept());
         (self.metrics.sessions_dropped).add(u64::from(dropped.is_some()));
@@ -327,9 +354,9 @@ impl Clients {
 }
 
 impl Claim {
-    /// Cancelled when another connection takes the identifier.
-    pub(crate) fn stop(&self) -> CancellationToken {
-        self.stop.clone()
+    /// Waits until another connection takes the identifier.
+    pub(crate) fn taken_over(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| self.stop.poll_asked(cx))
     }
 
     /// Leaves the session behind. At the bound, the one that was away longest is dropped; what it still
@@ -358,10 +385,18 @@ impl Drop for Claim {
         let mut clients = self.registry.lock();
         if matches!(clients.slots.get(&self.id), Some(Slot::Here { turn, .. }) if *turn == self.turn)
         {
-            clients.slots.remove(&self.id);
+            gone(clients.slots.remove(&self.id));
         }
-        drop(clients);
-        self.gone.cancel();
+    }
+}
+
+/// The connection of a slot has ended: whoever waits for that may look again.
+fn gone(slot: Option<Slot>) {
+    if let Some(Slot::Here {
+        gone: Some(gone), ..
+    }) = slot
+    {
+        gone.cancel();
     }
 }
 

@@ -1,0 +1,173 @@
+//! The subscriptions of a session, as the bus looks at them too.
+
+use core::{
+    mem,
+    task::{Context, Poll},
+    time::Duration,
+};
+use std::sync::{Arc, Mutex};
+
+use futures_util::task::AtomicWaker;
+use latchbus_core::hub::{Counts, Mode, SubscriptionId};
+use tokio::time::Instant;
+
+use crate::bus::{Behind, Client};
+use crate::wake::lock;
+
+/// Confirms what the durable subscriptions of a [`Session`](super::Session) have brought.
+#[derive(Debug, Clone)]
+pub struct Confirmations(Arc<Subscriptions>);
+
+impl Confirmations {
+    pub(super) fn new(subscriptions: &Arc<Subscriptions>) -> Self {
+        Self(Arc::clone(subscriptions))
+    }
+
+    /// See [`Session::confirm`](super::Session::confirm).
+    pub fn confirm(&self, subscription: u64, rev: u64) {
+        let Subscriptions {
+            client, entries, ..
+        } = &*self.0;
+        let id = lock(entries).get(subscription).map(|entry| entry.id);
+        if let Some(id) = id {
+            client.bus().shared().confirm(id, rev);
+        }
+    }
+}
+
+/// A session's subscriptions, which the bus looks at too.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    client: Client,
+    pub(super) entries: Mutex<Entries>,
+    /// The task that serves its link, for when the bus closes.
+    task: AtomicWaker,
+}
+
+/// A subscription of a session.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: SubscriptionId,
+    /// Whether it is a place in a group.
+    pub(super) grouped: bool,
+    /// Whether others of the group come first.
+    pub(super) had_turn: bool,
+    pub(super) durable: bool,
+    pub(super) mode: Mode,
+    pub(super) pace: Option<Duration>,
+    /// It stands on the hub's waiting list, once, and comes back through the mailbox. Else its key is in
+    /// the mailbox or in the work of the write loop, once.
+    pub(super) waiting: bool,
+    /// When its next batch may begin.
+    pub(super) not_before: Option<Instant>,
+    /// The hub's revision when its batch began: what is newer belongs to the next one.
+    pub(super) batch_to: Option<u64>,
+    pub(super) synced: bool,
+}
+
+/// By their keys, in order: a vector, for most sessions have one, and a hash table of one is five times its size.
+#[derive(Debug, Default)]
+pub(super) struct Entries(Vec<(u64, Entry)>);
+
+impl Entries {
+    fn find(&self, key: u64) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&key, |(key, _)| *key)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn contains(&self, key: u64) -> bool {
+        self.find(key).is_ok()
+    }
+
+    pub(super) fn get(&self, key: u64) -> Option<&Entry> {
+        self.0.get(self.find(key).ok()?).map(|(_, entry)| entry)
+    }
+
+    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut Entry> {
+        let place = self.find(key).ok()?;
+        self.0.get_mut(place).map(|(_, entry)| entry)
+    }
+
+    /// Puts an entry in, and gives back the one that it replaces.
+    pub(super) fn insert(&mut self, key: u64, entry: Entry) -> Option<Entry> {
+        match self.find(key) {
+            Ok(place) => self
+                .0
+                .get_mut(place)
+                .map(|(_, old)| mem::replace(old, entry)),
+            Err(place) => {
+                if self.0.is_empty() {
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(place, (key, entry));
+                None
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: u64) -> Option<Entry> {
+        self.find(key).ok().map(|place| self.0.remove(place).1)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.0.iter().map(|(key, entry)| (*key, entry))
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.0.iter_mut().map(|(_, entry)| entry)
+    }
+}
+
+impl Subscriptions {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            entries: Mutex::default(),
+            task: AtomicWaker::new(),
+        }
+    }
+
+    /// Ready when the bus is closing. One task at a time may wait.
+    pub(super) fn poll_closing(&self, cx: &Context<'_>) -> Poll<()> {
+        self.task.register(cx.waker());
+        match self.client.bus().is_closed() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// The bus is closing.
+    pub(crate) fn wake_to_close(&self) {
+        self.task.wake();
+    }
+
+    /// What its client has lost. What a group has lost was nobody's in particular.
+    pub(crate) fn behind(&self) -> Behind {
+        let counts = self.counts(usize::MAX);
+        Behind {
+            peer: self.client.peer().clone(),
+            conflated: counts.conflated,
+            skipped: counts.skipped,
+        }
+    }
+
+    /// What became of the messages of up to so many of its subscriptions, in sum.
+    pub(super) fn counts(&self, most: usize) -> Counts {
+        let entries = lock(&self.entries);
+        let own = entries
+            .iter()
+            .filter(|(_, entry)| !entry.grouped)
+            .take(most);
+        self.client.bus().read(|hub| {
+            let counts = own.filter_map(|(_, entry)| hub.subscription_counts(entry.id).ok());
+            counts.fold(Counts::default(), |sum, counts| Counts {
+                taken: sum.taken + counts.taken,
+                conflated: sum.conflated + counts.conflated,
+                skipped: sum.skipped + counts.skipped,
+            })
+        })
+    }
+}

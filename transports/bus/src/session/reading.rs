@@ -1,0 +1,177 @@
+//! The half of a session that does what its peer asks.
+
+use core::mem;
+
+use futures_util::future::BoxFuture;
+use latchbus_core::hub::{Mode, Start};
+use tokio::task::coop;
+
+use super::Session;
+use super::entries::Entry;
+use crate::bus::{Receipt, SessionLimits};
+use crate::link::{Event, LinkReceiver, Request, Subscribe};
+use crate::outbox::{Answer, Outbox, Place};
+use crate::refusal::SubscribeRefused;
+use crate::wake::lock;
+
+/// Subscriptions whose counts a pong sums up: a ping must cost the others little.
+const COUNTED: usize = 64;
+
+impl Session {
+    /// Takes what is asked, until the peer leaves.
+    pub(super) async fn read<R: LinkReceiver>(
+        &self,
+        receiver: &mut R,
+        outbox: &Outbox,
+    ) -> Result<(), R::Error> {
+        loop {
+            let Some(request) = receiver.recv().await? else {
+                return Ok(());
+            };
+            // The place for its answer comes first: a publish that was made is always answered, as far as
+            // the sender's state machine is concerned.
+            let place = outbox.reserve().await;
+            if let Err(full) = self.answer(request, place) {
+                full.publish().await;
+            }
+            // A peer that never stops sending must not keep the other connections from their turns.
+            coop::consume_budget().await;
+        }
+    }
+
+    /// Does what is asked, and puts the answer, or the promise of it, into its place.
+    fn answer<'a>(&'a self, request: Request, place: Place<'a>) -> Result<(), Full<'a>> {
+        let answer = match request {
+            Request::Publish { id, publish } => {
+                return match self.client.begin_publish(publish) {
+                    Ok(receipt) => {
+                        place.promise(id, receipt);
+                        Ok(())
+                    }
+                    Err(room) => Err(Full { id, room, place }),
+                };
+            }
+            Request::Subscribe { id, subscriptions } => {
+                let mut begun = Vec::new();
+                let results = subscriptions
+                    .into_iter()
+                    .map(|subscribe| (subscribe.id, self.subscribe(subscribe, &mut begun)))
+                    .collect();
+                place.send(Answer::Event(Event::Subscribed { id, results }));
+                // Only now, so that the answer goes out before the first message.
+                begun.into_iter().for_each(|key| self.wake.ready(key));
+                return Ok(());
+            }
+            Request::Unsubscribe { id, subscriptions } => {
+                let existed = subscriptions.into_iter().map(|key| self.unsubscribe(key));
+                let existed = existed.collect();
+                Event::Unsubscribed { id, existed }
+            }
+            Request::Ping { id } => {
+                let counts = self.subscriptions.counts(COUNTED);
+                Event::Pong { id, counts }
+            }
+            Request::Bad { id, code, message } => Event::Bad { id, code, message },
+        };
+        place.send(Answer::Event(answer));
+        Ok(())
+    }
+
+    /// Begins a subscription, or begins it again. Its key is added to `begun` unless it is on its way
+    /// to the write loop already.
+    pub(super) fn subscribe(
+        &self,
+        subscribe: Subscribe,
+        begun: &mut Vec<u64>,
+    ) -> Result<(), SubscribeRefused> {
+        let bus = self.client.bus();
+        let filter = subscribe.filter.borrowed();
+        bus.check_subscribe(self.client.peer(), filter)?;
+        let mut subscriptions = lock(&self.subscriptions.entries);
+        let SessionLimits {
+            subscriptions: limit,
+            pace,
+            ..
+        } = bus.session_limits();
+        let pace = match subscribe.mode {
+            Mode::Latest => Some(subscribe.pace.unwrap_or(pace)).filter(|pace| !pace.is_zero()),
+            Mode::Every => subscribe.pace,
+        };
+        if subscriptions.len() >= limit && !subscriptions.contains(subscribe.id) {
+            return Err(SubscribeRefused::SessionFull { limit });
+        }
+        if let Some(entry) = subscriptions.get_mut(subscribe.id)
+            && !entry.grouped
+            && subscribe.group.is_none()
+            && (entry.mode, Start::Snapshot, entry.durable)
+                == (subscribe.mode, subscribe.start, subscribe.durable)
+            && bus.shared().rewind(entry.id, filter)
+        {
+            // The same again: the snapshot comes once more, and the flow of events is not
+            // interrupted (MQTT 3.1.1 §3.8.4).
+            (entry.pace, entry.synced, entry.not_before) = (pace, false, None);
+            if mem::take(&mut entry.waiting) {
+                begun.push(subscribe.id);
+            }
+            return Ok(());
+        }
+        let grouped = subscribe.group.is_some();
+        let id = match subscribe.group {
+            Some(group) => bus.shared().join(group, filter, subscribe.mode)?,
+            None => {
+                let (mode, start) = (subscribe.mode, subscribe.start);
+                match subscribe.durable {
+                    true => bus.shared().subscribe_durably(filter, mode, start)?,
+                    false => bus.shared().subscribe(filter, mode, start)?,
+                }
+            }
+        };
+        let entry = Entry {
+            id,
+            grouped,
+            had_turn: true,
+            durable: subscribe.durable,
+            mode: subscribe.mode,
+            pace,
+            waiting: false,
+            not_before: None,
+            batch_to: None,
+            synced: false,
+        };
+        let replaced = subscriptions.insert(subscribe.id, entry);
+        if replaced.as_ref().is_none_or(|replaced| replaced.waiting) {
+            begun.push(subscribe.id);
+        }
+        if let Some(replaced) = replaced {
+            self.end(&replaced);
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(&self, key: u64) -> bool {
+        let ended = lock(&self.subscriptions.entries).remove(key);
+        ended.inspect(|entry| self.end(entry)).is_some()
+    }
+
+    pub(super) fn end(&self, entry: &Entry) {
+        let bus = self.client.bus();
+        bus.metrics().ended(match entry.grouped {
+            true => bus.shared().leave(entry.id, &self.wake),
+            false => bus.shared().unsubscribe(entry.id),
+        });
+    }
+}
+
+/// A publish for which the store's queue has no room yet.
+struct Full<'a> {
+    id: Option<u64>,
+    room: BoxFuture<'a, Receipt>,
+    place: Place<'a>,
+}
+
+impl Full<'_> {
+    async fn publish(self) {
+        let Self { id, room, place } = self;
+        place.promise(id, room.await);
+    }
+}

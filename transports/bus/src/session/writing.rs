@@ -1,0 +1,316 @@
+//! The half of a session that sends what its subscriptions have, in turn.
+
+use core::{cmp::Reverse, future::poll_fn, mem, task::Poll};
+use std::collections::BinaryHeap;
+
+use latchbus_core::hub::Step;
+use tokio::{
+    task::{coop, yield_now},
+    time::Instant,
+};
+
+use super::Session;
+use crate::Delivery;
+use crate::alarm::Alarm;
+use crate::link::{Event, LinkSender};
+use crate::outbox::Outbox;
+use crate::shared::Batch;
+use crate::wake::lock;
+
+/// Steps that are taken from the hub under one lock.
+const BATCH: usize = 64;
+
+/// Vectors that a busy session keeps from one turn to the next; longer ones are given back.
+const KEPT: usize = 16;
+
+/// What the write loop has to do next. Its lists are bounded by the number of subscriptions.
+#[derive(Debug)]
+struct Work {
+    /// The time at which this turn began.
+    now: Instant,
+    /// When something was last given to the link.
+    sent_at: Instant,
+    alarm: Alarm,
+    /// Subscriptions that may have news.
+    ready: Vec<u64>,
+    /// Places in groups that have no news, until the link is flushed: who cannot send is to take no turn.
+    idle: Vec<u64>,
+    /// Whether a turn in a group was taken: the others are to come in between.
+    took_turn: bool,
+    /// Subscriptions that have news and are paced.
+    paused: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// Subscriptions whose news were taken out of the mailbox: empty between two turns, as are the next two.
+    fresh: Vec<u64>,
+    /// Subscriptions that have more than the link took.
+    unfinished: Vec<u64>,
+    /// What was taken of one subscription, at most [`BATCH`].
+    steps: Vec<Step<Delivery>>,
+}
+
+impl Session {
+    /// Sends answers and messages until the link breaks.
+    pub(super) async fn write<S: LinkSender>(&self, sender: &mut S, outbox: &Outbox) -> S::Error {
+        let mut work = self.unfinished();
+        loop {
+            match self.write_once(sender, outbox, &mut work).await {
+                Ok(()) if mem::take(&mut work.took_turn) => yield_now().await,
+                Ok(()) => coop::consume_budget().await,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Subscriptions that an earlier run has left in the middle.
+    fn unfinished(&self) -> Work {
+        let subscriptions = lock(&self.subscriptions.entries);
+        let running = subscriptions.iter().filter(|(_, entry)| !entry.waiting);
+        let now = Instant::now();
+        Work {
+            now,
+            sent_at: now,
+            alarm: Alarm::default(),
+            ready: running.map(|(key, _)| key).collect(),
+            idle: Vec::new(),
+            took_turn: false,
+            paused: BinaryHeap::new(),
+            fresh: Vec::new(),
+            unfinished: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// Sends what there is, then waits until there may be more.
+    async fn write_once<S: LinkSender>(
+        &self,
+        sender: &mut S,
+        outbox: &Outbox,
+        work: &mut Work,
+    ) -> Result<(), S::Error> {
+        work.now = Instant::now();
+        while let Some(event) = outbox.try_next() {
+            work.sent_at = work.now;
+            sender.push(event)?;
+        }
+        self.collect_ready(work);
+        self.deliver(sender, work)?;
+        let quiet_until = sender.quiet_limit().map(|limit| work.sent_at + limit);
+        if quiet_until.is_some_and(|until| until <= work.now) {
+            work.sent_at = work.now;
+            sender.keep_alive()?;
+        }
+        sender.flush().await?;
+        self.await_turns(work);
+        if !work.ready.is_empty() && sender.credit() > 0 {
+            return Ok(());
+        }
+        let resume_at = work.paused.peek().map(|Reverse((at, _))| *at);
+        let look_at = [quiet_until, resume_at].into_iter().flatten().min();
+        let answer = poll_fn(|cx| {
+            if let Poll::Ready(Some(event)) = outbox.poll_next(cx) {
+                return Poll::Ready(Some(event));
+            }
+            match self.wake.poll_woken(cx).is_ready()
+                || work.alarm.poll_ring(look_at, cx).is_ready()
+            {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        });
+        if let Some(event) = answer.await {
+            work.sent_at = work.now;
+            sender.push(event)?;
+        }
+        Ok(())
+    }
+
+    /// The places in groups that had nothing wait for their turns.
+    fn await_turns(&self, work: &mut Work) {
+        if work.idle.is_empty() {
+            return;
+        }
+        let mut subscriptions = lock(&self.subscriptions.entries);
+        for key in work.idle.drain(..) {
+            let Some(entry) = subscriptions.get_mut(key).filter(|entry| !entry.waiting) else {
+                continue;
+            };
+            let shared = self.client.bus().shared();
+            entry.waiting = shared.wait_for_turn(entry.id, (&self.wake, key), entry.had_turn);
+            if entry.waiting {
+                entry.had_turn = false;
+            } else {
+                work.ready.push(key);
+            }
+        }
+    }
+
+    /// Nobody sends what the places in groups would take: the other members are to.
+    pub(super) fn skip_turns(&self) {
+        for entry in lock(&self.subscriptions.entries).values_mut() {
+            if entry.grouped {
+                entry.waiting = false;
+                self.client.bus().shared().skip_turns(entry.id, &self.wake);
+            }
+        }
+    }
+
+    fn pass_turns(&self, keys: &[u64]) {
+        let subscriptions = lock(&self.subscriptions.entries);
+        for key in keys {
+            if let Some(entry) = subscriptions.get(*key).filter(|entry| entry.grouped) {
+                self.client.bus().shared().pass_turn(entry.id);
+            }
+        }
+    }
+
+    fn collect_ready(&self, work: &mut Work) {
+        self.wake.take_ready(&mut work.fresh);
+        if !work.fresh.is_empty() {
+            let mut subscriptions = lock(&self.subscriptions.entries);
+            for key in work.fresh.drain(..) {
+                if let Some(entry) = subscriptions.get_mut(key) {
+                    entry.waiting = false;
+                    work.ready.push(key);
+                }
+            }
+        }
+        while let Some(Reverse((at, key))) = work.paused.peek().copied() {
+            if at > work.now {
+                break;
+            }
+            work.paused.pop();
+            work.ready.push(key);
+        }
+    }
+
+    /// Gives the link what the ready subscriptions have, in turn, as far as its credit goes.
+    fn deliver<S: LinkSender>(&self, sender: &mut S, work: &mut Work) -> Result<(), S::Error> {
+        let mut sent = 0;
+        while let Some(key) = work.ready.pop() {
+            let credit = sender.credit();
+            if credit == 0 {
+                work.unfinished.push(key);
+                break;
+            }
+            match self.take(key, credit.min(BATCH), work.now, &mut work.steps) {
+                Next::Waits => {}
+                Next::Idle => work.idle.push(key),
+                Next::Ready => work.unfinished.push(key),
+                Next::Turn => {
+                    work.took_turn = true;
+                    work.unfinished.push(key);
+                }
+                Next::Paused(until) => work.paused.push(Reverse((until, key))),
+            }
+            for step in work.steps.drain(..) {
+                work.sent_at = work.now;
+                sent += u64::from(matches!(step, Step::Entry { .. }));
+                sender.push(event(key, step))?;
+            }
+        }
+        // Those that had their turn go behind those that had none.
+        work.unfinished.append(&mut work.ready);
+        mem::swap(&mut work.ready, &mut work.unfinished);
+        if work.steps.capacity() > KEPT {
+            work.steps = Vec::new();
+        }
+        if sender.credit() == 0 {
+            self.pass_turns(&work.ready);
+        }
+        if sent > 0 {
+            self.client.bus().metrics().messages_sent.add(sent);
+        }
+        Ok(())
+    }
+
+    /// Takes a batch of one subscription.
+    fn take(&self, key: u64, most: usize, now: Instant, steps: &mut Vec<Step<Delivery>>) -> Next {
+        let mut subscriptions = lock(&self.subscriptions.entries);
+        let Some(entry) = subscriptions.get_mut(key).filter(|entry| !entry.waiting) else {
+            return Next::Waits;
+        };
+        if entry.grouped {
+            let turn = self
+                .client
+                .bus()
+                .shared()
+                .take_turn(entry.id, |step| steps.push(step));
+            return match turn.0 {
+                Batch::More => {
+                    entry.had_turn = true;
+                    Next::Turn
+                }
+                Batch::Idle => Next::Idle,
+                Batch::Complete | Batch::Waiting | Batch::Ended => Next::Waits,
+            };
+        }
+        if let Some(until) = entry.not_before.filter(|until| *until > now) {
+            return Next::Paused(until);
+        }
+        let (mut newest, mut synced) = (0, entry.synced);
+        let until = entry.pace.and(entry.batch_to);
+        let (batch, revision) =
+            self.client
+                .bus()
+                .shared()
+                .take(entry.id, (most, until), (&self.wake, key), |step| {
+                    match &step {
+                        Step::Entry { entry, .. } => newest = entry.rev,
+                        Step::Synced { .. } => synced = true,
+                        Step::Reset => synced = false,
+                        Step::Gap { .. } => {}
+                    }
+                    steps.push(step);
+                });
+        entry.synced = synced;
+        let batch_to = *entry.batch_to.get_or_insert(revision);
+        let complete = matches!(batch, Batch::Waiting | Batch::Complete) || newest > batch_to;
+        if complete {
+            entry.batch_to = None;
+            // A snapshot is not paced: it has each topic once anyway.
+            entry.not_before = entry
+                .pace
+                .filter(|_| synced && newest > 0)
+                .map(|pace| now + pace);
+        }
+        match (batch, entry.not_before) {
+            (Batch::Ended | Batch::Idle, _) => Next::Waits,
+            (Batch::Waiting, _) => {
+                entry.waiting = true;
+                Next::Waits
+            }
+            (_, Some(until)) if complete => Next::Paused(until),
+            (Batch::More | Batch::Complete, _) => Next::Ready,
+        }
+    }
+}
+
+/// What a subscription does after its turn.
+enum Next {
+    /// It has no news, or is gone.
+    Waits,
+    /// It is a place in a group that has no news.
+    Idle,
+    /// It has taken a turn in its group.
+    Turn,
+    Ready,
+    Paused(Instant),
+}
+
+fn event(subscription: u64, step: Step<Delivery>) -> Event {
+    match step {
+        Step::Reset => Event::Reset { subscription },
+        Step::Gap { missed } => Event::Gap {
+            subscription,
+            missed,
+        },
+        Step::Entry { entry, retained } => Event::Message {
+            subscription,
+            delivery: entry,
+            retained,
+        },
+        Step::Synced { cursor } => Event::Synced {
+            subscription,
+            cursor,
+        },
+    }
+}
