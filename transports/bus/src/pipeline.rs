@@ -74,7 +74,8 @@ impl Pipeline {
         if let Ok(None) = ClickTopic::parse(publish.topic.as_str()) {
             return self.accept_plain(publish, origin);
         }
-        let plan = self.plan(publish, origin)?;
+        // Nothing is planned besides, for which places would have to be kept.
+        let plan = self.checked_plan(publish, origin)?;
         self.accept_plan(plan)
     }
 
@@ -100,10 +101,13 @@ impl Pipeline {
 
     /// Merges a message into what is known. What it says afterwards must be applied.
     pub(crate) fn plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
+        let plan = self.checked_plan(publish, origin)?;
+        self.reserve(&plan);
+        Ok(plan)
+    }
+
+    fn checked_plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
         let plan = self.try_plan(publish, origin);
-        if let Ok(plan) = &plan {
-            self.reserve(plan);
-        }
         if let Err(refused) = &plan {
             self.metrics.publishes_refused.add(1);
             if matches!(refused, PublishRefused::Malformed { .. }) {

@@ -22,6 +22,8 @@ pub(crate) struct Rooms {
     /// The incarnation in which this run of the hub counts presses.
     own: Incarnation,
     rooms: HashMap<String, Room>,
+    /// In all rooms.
+    devices: usize,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +105,7 @@ impl Rooms {
             limits,
             own,
             rooms: HashMap::new(),
+            devices: 0,
         }
     }
 
@@ -111,7 +114,10 @@ impl Rooms {
         let room = self.rooms.entry(room.into()).or_default();
         let value = record.counts.value().saturating_add(record.pressed.value());
         room.score.value = room.score.value.saturating_add(value);
-        let device = room.devices.entry(device.into()).or_default();
+        let device = room.devices.entry(device.into()).or_insert_with(|| {
+            self.devices += 1;
+            Device::default()
+        });
         device.record = record;
     }
 
@@ -154,10 +160,7 @@ impl Rooms {
 
     /// Rooms and devices, for metrics.
     pub(crate) fn sizes(&self) -> (usize, usize) {
-        (
-            self.rooms.len(),
-            self.rooms.values().map(|room| room.devices.len()).sum(),
-        )
+        (self.rooms.len(), self.devices)
     }
 
     pub(crate) fn report(
@@ -267,6 +270,7 @@ impl Rooms {
                 return Err(full("devices of the room", devices));
             }
             known.insert(device.into(), Device::default());
+            self.devices += 1;
         }
         let device = known
             .get_mut(device)

@@ -33,19 +33,23 @@ const PROBE_AFTER: Duration = Duration::from_millis(250);
 /// the window shrinks.
 const PROMPT: Duration = Duration::from_millis(50);
 
-/// What a ping carries and its pong gives back: how many bytes went before, and the milliseconds from the
-/// beginning; both modulo 2³². Eight bytes, for they come with most frames of a slow peer.
-pub(crate) type Probe = [u8; 8];
+/// What a ping carries and its pong gives back: how many bytes went before, modulo 2³². Four bytes, for they
+/// come with most frames of a slow peer.
+pub(crate) type Probe = [u8; 4];
 
 #[derive(Debug)]
 pub(crate) struct Flow {
-    begun: Instant,
     /// Bytes from the beginning: all that was buffered, up to the last ping, up to the last pong.
     produced: u64,
     probed: u64,
     confirmed: u64,
     /// When the last ping was sent.
     probed_at: Option<Instant>,
+    /// The ping whose way there and back is being timed, one after the other: its position and when it was sent.
+    timed: Option<(u64, Instant)>,
+    /// How long the last such way took, and the shortest.
+    took: Duration,
+    fastest: Duration,
     /// Since when a ping waits for its pong.
     waits_since: Option<Instant>,
     /// Whether any pong has come. A peer that sends none is not limited: it may be broken in this alone.
@@ -55,23 +59,23 @@ pub(crate) struct Flow {
     window: u64,
     /// Whether the window was exhausted since the last pong.
     limited: bool,
-    fastest: Duration,
 }
 
 impl Flow {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            begun: now,
             produced: 0,
             probed: 0,
             confirmed: 0,
             probed_at: None,
+            timed: None,
+            took: Duration::MAX,
+            fastest: Duration::MAX,
             waits_since: None,
             answers: false,
             slow: false,
             window: USUAL,
             limited: false,
-            fastest: Duration::MAX,
         }
     }
 
@@ -114,27 +118,28 @@ impl Flow {
         self.probed = self.produced;
         self.probed_at = Some(now);
         self.waits_since.get_or_insert(now);
-        let (position, millis) = (self.produced as u32, self.millis(now) as u32);
-        Some((u64::from(position) << 32 | u64::from(millis)).to_be_bytes())
+        self.timed.get_or_insert((self.produced, now));
+        Some((self.produced as u32).to_be_bytes())
     }
 
     /// A pong has come. One that answers none of the probes is ignored.
     pub(crate) fn answered(&mut self, probe: Probe, now: Instant) {
-        let probe = u64::from_be_bytes(probe);
-        // How far it lies behind the last ping, and how long ago it was sent.
-        let behind = (self.probed as u32).wrapping_sub((probe >> 32) as u32);
-        let took = (self.millis(now) as u32).wrapping_sub(probe as u32);
+        // How far it lies behind the last ping.
+        let behind = (self.probed as u32).wrapping_sub(u32::from_be_bytes(probe));
         let position = self.probed.checked_sub(behind.into());
         let Some(position) = position.filter(|position| *position >= self.confirmed) else {
             return;
         };
-        if self.waits_since.is_none() || u64::from(took) > self.millis(now) {
+        if self.waits_since.is_none() {
             return;
         }
-        let took = Duration::from_millis(took.into());
         self.answers = true;
         self.confirmed = position;
-        self.fastest = self.fastest.min(took);
+        if let Some((_, sent)) = self.timed.take_if(|(timed, _)| *timed <= position) {
+            self.took = now.saturating_duration_since(sent);
+            self.fastest = self.fastest.min(self.took);
+        }
+        let took = self.took;
         self.waits_since = (behind > 0).then_some(now);
         let prompt = self.prompt();
         self.slow = took > prompt;
@@ -150,10 +155,6 @@ impl Flow {
 
     fn prompt(&self) -> Duration {
         PROMPT.saturating_add(self.fastest.saturating_mul(2))
-    }
-
-    fn millis(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.begun).as_millis() as u64
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
 
     fn started() -> (Flow, Instant) {
         let now = Instant::now();
-        let mut flow = Flow::new(now);
+        let mut flow = Flow::new();
         flow.produce(100);
         let probe = flow.probe(|| now).unwrap();
         flow.answered(probe, now + Duration::from_millis(1));
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn a_peer_that_does_not_answer_is_not_limited() {
         let now = Instant::now();
-        let mut flow = Flow::new(now);
+        let mut flow = Flow::new();
         for _ in 0..1000 {
             flow.produce(1 << 20);
             flow.probe(|| now);
@@ -261,16 +262,9 @@ mod tests {
         now += Duration::from_secs(1);
         fill(&mut flow, now);
         let waits = flow.waits_since;
-        let (produced, millis) = (flow.produced as u32, 1_000);
-        // Of what was not sent, of long ago, and of a time to come.
-        for (position, millis) in [
-            (u32::MAX, u32::MAX),
-            (produced + 1, millis),
-            (0, 0),
-            (produced, millis + 1),
-        ] {
-            let probe = u64::from(position) << 32 | u64::from(millis);
-            flow.answered(probe.to_be_bytes(), now);
+        // Of what was not sent, and of long ago.
+        for position in [u32::MAX, flow.produced as u32 + 1, 0] {
+            flow.answered(position.to_be_bytes(), now);
             assert_eq!((flow.room(|| now), flow.waits_since), (0, waits));
         }
     }

@@ -69,7 +69,7 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
         sent: 0,
         messages: 0,
         largest: 1,
-        flow: Flow::new(Instant::now()),
+        flow: Flow::new(),
         control,
     };
     (receiver, sender)

@@ -249,7 +249,7 @@ async fn a_quiet_connection_is_pinged() {
     let begin = Instant::now();
     // The first asks whether the peer answers at all.
     let first = peer.socket.next().await.unwrap().unwrap();
-    assert!(matches!(first, Message::Ping(probe) if probe.len() == 8));
+    assert!(matches!(first, Message::Ping(probe) if probe.len() == 4));
     for n in 1..=10 {
         // Reading answers the ping, which keeps the connection.
         let message = peer.socket.next().await.unwrap().unwrap();

@@ -101,8 +101,8 @@ impl Pipeline {
     ) -> Result<Plan, PublishRefused> {
         let press = Press::parse(&publish.payload)
             .map_err(|error| self.malformed("press", publish.topic.as_str(), &error))?;
-        let pressed = own_topic(ClickTopic::Pressed { room, device });
-        self.check_room(&pressed, Counter::MAX_JSON_BYTES, Retain::LAST)?;
+        let shown = own_topic(ClickTopic::Pressed { room, device });
+        self.check_room(&shown, Counter::MAX_JSON_BYTES, Retain::LAST)?;
         let now = self.now();
         let Some(pressed) = self.rooms.press((room, device), press, now)? else {
             self.metrics.presses_repeated.add(1);
@@ -112,7 +112,7 @@ impl Pipeline {
             });
         };
         let press_id = pressed.id_order.zip(press.id.map(str::to_owned));
-        let shown = Step::derived(ClickTopic::Pressed { room, device }, pressed.value);
+        let shown = Step::state(shown, pressed.value);
         // A press is an event whatever its publisher says: retained, it would be counted again by
         // whoever replays it.
         let (topic, payload) = Payload::arrive(publish, origin, now);

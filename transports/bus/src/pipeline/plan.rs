@@ -1,6 +1,6 @@
 //! What follows from a message: steps that are stored first, and then shown.
 
-use core::fmt::Display;
+use core::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +12,9 @@ use crate::rooms::Record;
 use crate::shared::Changes;
 use crate::store::{Change, StoredValue};
 use crate::{Note, Payload, Publish};
+
+/// Longer topics and values are seldom.
+const USUAL_BYTES: usize = 64;
 
 /// What follows from one message.
 #[derive(Debug, Default)]
@@ -55,8 +58,13 @@ impl Step {
     /// A topic that the hub writes itself. It is stored for the sake of its revision: after a restart the hub
     /// derives it again, and says nothing where it comes out the same.
     pub(super) fn derived(topic: ClickTopic<'_>, value: impl Display) -> Self {
+        Self::state(own_topic(topic), value)
+    }
+
+    /// The same where the topic is written already.
+    pub(super) fn state(topic: TopicName<String>, value: impl Display) -> Self {
         Self::Publish {
-            topic: own_topic(topic),
+            topic,
             payload: Payload::new(text(value), Publish::STATE_QOS),
             retain: Retain::LAST,
             stored: true,
@@ -166,12 +174,20 @@ pub(super) fn own_topics(room: &str, device: &str, record: &Record) -> Vec<Step>
 }
 
 pub(super) fn own_topic(topic: ClickTopic<'_>) -> TopicName<String> {
-    let text = topic.to_string();
+    let text = write_at_once(topic);
     debug_assert!(is_reserved(&text) || matches!(topic, ClickTopic::Count { .. }));
     TopicName::parse(text)
         .unwrap_or_else(|_| unreachable!("names of click topics hold no wildcard"))
 }
 
 pub(super) fn text(value: impl Display) -> Bytes {
-    Bytes::from(value.to_string())
+    Bytes::from(write_at_once(value).into_bytes().into_boxed_slice())
+}
+
+/// Most of a storm of clicks is the writing of what follows from it: this text grows once, and not with each part.
+fn write_at_once(value: impl Display) -> String {
+    let mut text = String::with_capacity(USUAL_BYTES);
+    // A string takes everything.
+    let _always = write!(text, "{value}");
+    text
 }
