@@ -140,6 +140,24 @@ pub(super) trait Source {
     fn tombstone_after(&self, rev: u64) -> Option<Found<Self::Item>>;
     /// The oldest publish (or event) after `rev` in the ring.
     fn recent_after(&self, rev: u64, events_only: bool) -> Option<Found<Self::Item>>;
+    /// What lies before a subscription that has all up to `rev`, where that can be told at once. `rev` is not below
+    /// the revision of the hub when the filter was first seen.
+    fn ahead(&self, _rev: u64) -> Ahead<Self::Item> {
+        Ahead::Unknown
+    }
+}
+
+/// What lies before a subscription.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ahead<I> {
+    /// No publish matched since.
+    #[cfg_attr(not(feature = "alloc"), expect(dead_code))]
+    Nothing,
+    /// One publish, of a value or an event, which is in the ring if any that came since is.
+    #[cfg_attr(not(feature = "alloc"), expect(dead_code))]
+    One(Found<I>),
+    /// It is to be looked up.
+    Unknown,
 }
 
 /// An entry that a [`Source`] has found.
@@ -244,6 +262,29 @@ impl Walk {
 
     /// Takes the next step; `None` when the subscription has all there is.
     pub(super) fn step<S: Source>(&mut self, source: &S) -> Option<Step<S::Item>> {
+        match self.ahead(source) {
+            Ahead::Nothing => {
+                self.caught_up(source);
+                None
+            }
+            Ahead::One(found) => Some(self.take(found)),
+            Ahead::Unknown => self.look_up(source),
+        }
+    }
+
+    /// Most steps are those of a subscription that keeps up: it is synced, has lost nothing, and reads no log.
+    fn ahead<S: Source>(&self, source: &S) -> Ahead<S::Item> {
+        let keeps_up = self.synced
+            && !self.reset
+            && self.taken >= self.began.max(self.log_to())
+            && self.in_ring(source);
+        match keeps_up {
+            true => source.ahead(self.taken),
+            false => Ahead::Unknown,
+        }
+    }
+
+    fn look_up<S: Source>(&mut self, source: &S) -> Option<Step<S::Item>> {
         if self.reset || self.has_lost_a_clear(source) {
             self.restart(source);
             return Some(Step::Reset);
@@ -263,10 +304,14 @@ impl Walk {
                 cursor: Cursor { epoch, rev },
             });
         }
-        let Some(Found { rev, kind, item }) = next else {
+        if next.is_none() {
             self.caught_up(source);
-            return None;
-        };
+        }
+        next.map(|found| self.take(found))
+    }
+
+    fn take<I>(&mut self, found: Found<I>) -> Step<I> {
+        let Found { rev, kind, item } = found;
         self.taken = rev;
         self.counts.taken += 1;
         let live = rev > self.began;
@@ -278,10 +323,10 @@ impl Walk {
             // It was counted as lost when the cursor fell out of the ring; the log still had it.
             self.counts.conflated = self.counts.conflated.saturating_sub(1);
         }
-        Some(Step::Entry {
+        Step::Entry {
             entry: item,
             retained: self.fresh && !live && kind == Kind::State,
-        })
+        }
     }
 
     /// Everything that changed up to here has been seen or given up.

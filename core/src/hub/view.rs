@@ -2,7 +2,7 @@
 
 use alloc::{collections::VecDeque, sync::Arc};
 
-use super::cursor::{Found, Source, Totals};
+use super::cursor::{Ahead, Found, Source, Totals};
 use super::rev_log::RevLog;
 use super::{Kind, SharedEntry};
 use crate::topic::TopicFilter;
@@ -34,6 +34,9 @@ pub(super) struct View<P> {
     /// The revision from which on `recent` is complete.
     recent_since: u64,
     totals: Totals,
+    /// The revisions of the last matching publish and of the one before; those of the time before the view are
+    /// taken for its first.
+    newest: (u64, u64),
 }
 
 impl<P> View<P> {
@@ -48,6 +51,7 @@ impl<P> View<P> {
             recent_events: VecDeque::new(),
             recent_since: revision + 1,
             totals: Totals::default(),
+            newest: (revision, revision),
         }
     }
 
@@ -55,6 +59,7 @@ impl<P> View<P> {
     pub(super) fn note(&mut self, rev: u64, kind: Kind, recent_from: u64) {
         drop_before(&mut self.recent, recent_from);
         drop_before(&mut self.recent_events, recent_from);
+        self.newest = (rev, self.newest.0);
         let in_ring = rev >= recent_from;
         self.recent.extend(in_ring.then_some(rev));
         if kind == Kind::Event {
@@ -182,6 +187,21 @@ impl<P> Source for Seen<'_, P> {
             kind: entry.kind,
             item: Arc::clone(entry),
         })
+    }
+
+    fn ahead(&self, rev: u64) -> Ahead<SharedEntry<P>> {
+        let (newest, before) = self.view.newest;
+        if newest <= rev {
+            return Ahead::Nothing;
+        }
+        if before > rev {
+            return Ahead::Unknown;
+        }
+        match find(self.recent, newest) {
+            // The tombstone of a clear may be forgotten already, which a walk has to see.
+            Some(entry) if entry.kind != Kind::Cleared => Ahead::One(found((newest, entry))),
+            _ => Ahead::Unknown,
+        }
     }
 }
 
