@@ -220,44 +220,33 @@ impl Shared {
         let state = &mut *guard;
         let revision = state.hub.revision();
         for _ in 0..LOOKED_AT {
-            if let Some(entry) = state.groups.take_given_back(id) {
-                if state.drops_expired(&entry, &self.clock) {
-                    continue;
-                }
-                taken(Step::Entry {
-                    entry,
-                    retained: false,
-                });
-                let next = state.groups.pass(id);
-                drop(guard);
-                wake_all(next);
-                return (Batch::More, revision);
-            }
-            match state.hub.next(id) {
-                // What was kept when the walk was begun again is no message to the group.
-                Ok(Some(Step::Entry {
-                    entry,
-                    retained: false,
-                })) => {
-                    if state.drops_expired(&entry, &self.clock) {
-                        continue;
-                    }
-                    taken(Step::Entry {
+            let entry = match state.groups.take_given_back(id) {
+                Some(entry) => entry,
+                None => match state.hub.next(id) {
+                    Ok(Some(Step::Entry {
                         entry,
                         retained: false,
-                    });
-                    let next = state.groups.pass(id);
-                    drop(guard);
-                    wake_all(next);
-                    return (Batch::More, revision);
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    state.groups.exhausted(id);
-                    return (Batch::Idle, revision);
-                }
-                Err(_) => return (Batch::Ended, revision),
+                    })) => entry,
+                    // What was kept when the walk was begun again is no message to the group.
+                    Ok(Some(_)) => continue,
+                    Ok(None) => {
+                        state.groups.exhausted(id);
+                        return (Batch::Idle, revision);
+                    }
+                    Err(_) => return (Batch::Ended, revision),
+                },
+            };
+            if state.drops_expired(&entry, &self.clock) {
+                continue;
             }
+            taken(Step::Entry {
+                entry,
+                retained: false,
+            });
+            let next = state.groups.pass(id);
+            drop(guard);
+            wake_all(next);
+            return (Batch::More, revision);
         }
         (Batch::More, revision)
     }
