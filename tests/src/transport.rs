@@ -67,6 +67,18 @@ pub struct Words {
     pub refusals: bool,
 }
 
+impl Words {
+    /// Everything.
+    pub const ALL: Self = Self {
+        synced: true,
+        gap: true,
+        revisions: true,
+        modes: true,
+        subscriptions: true,
+        refusals: true,
+    };
+}
+
 /// Something wrong that a peer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {

@@ -76,14 +76,7 @@ struct SerialPeer<Q> {
 impl<Q: Quality> Transport for Serial<Q> {
     type Peer = SerialPeer<Q>;
 
-    const WORDS: Words = Words {
-        synced: true,
-        gap: true,
-        revisions: true,
-        modes: true,
-        subscriptions: true,
-        refusals: true,
-    };
+    const WORDS: Words = Words::ALL;
 
     async fn serve(bus: Bus) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -41,14 +41,7 @@ pub struct MemoryPeer {
 impl Transport for Memory {
     type Peer = MemoryPeer;
 
-    const WORDS: Words = Words {
-        synced: true,
-        gap: true,
-        revisions: true,
-        modes: true,
-        subscriptions: true,
-        refusals: true,
-    };
+    const WORDS: Words = Words::ALL;
 
     async fn serve(bus: Bus) -> Self {
         let sessions = TaskTracker::new();

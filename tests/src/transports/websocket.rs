@@ -44,14 +44,7 @@ pub struct WebSocketPeer<F> {
 impl<F: Form> Transport for WebSocket<F> {
     type Peer = WebSocketPeer<F>;
 
-    const WORDS: Words = Words {
-        synced: true,
-        gap: true,
-        revisions: true,
-        modes: true,
-        subscriptions: true,
-        refusals: true,
-    };
+    const WORDS: Words = Words::ALL;
 
     async fn serve(bus: Bus) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -24,7 +24,7 @@ use rmqtt_codec::v5::{
     Connect, DisconnectReasonCode, LastWill, Packet, PublishAck, PublishProperties, RetainHandling,
     Subscribe, SubscribeAckReason, SubscriptionOptions, Unsubscribe,
 };
-use support::five::{V5, client, message, one};
+use support::five::{V5, client, message, offline, one};
 use support::{DEADLINE, Raw, Running, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -758,19 +758,7 @@ async fn the_queue_of_a_session_that_is_away_is_bounded_and_counted() {
 async fn wills_are_published_when_the_server_stops() {
     let with_will = |id: &str, delay| Connect {
         session_expiry_interval_secs: 100,
-        last_will: Some(LastWill {
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            topic: format!("status/{id}").into(),
-            message: "offline".into(),
-            will_delay_interval_sec: delay,
-            correlation_data: None,
-            message_expiry_interval: None,
-            content_type: None,
-            user_properties: Vec::new(),
-            is_utf8_payload: None,
-            response_topic: None,
-        }),
+        last_will: Some(offline(id, delay)),
         ..client(id)
     };
     let directory = tempfile::tempdir().unwrap();

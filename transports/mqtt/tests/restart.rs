@@ -18,8 +18,8 @@ use latchbus_core::topic::TopicName;
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v3::Packet;
-use rmqtt_codec::v5::{self, Connect, LastWill, SubscriptionOptions};
-use support::five::{V5, client as client_5, one};
+use rmqtt_codec::v5::{self, Connect, SubscriptionOptions};
+use support::five::{V5, client as client_5, offline, one};
 use support::{Raw, Running, client, eventually, publish};
 use tempfile::TempDir;
 
@@ -62,19 +62,7 @@ fn with_will(id: &str, expiry: u32, delay: Option<u32>) -> Connect {
     Connect {
         clean_start: false,
         session_expiry_interval_secs: expiry,
-        last_will: Some(LastWill {
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            topic: format!("status/{id}").into(),
-            message: "offline".into(),
-            will_delay_interval_sec: delay,
-            correlation_data: None,
-            message_expiry_interval: None,
-            content_type: None,
-            user_properties: Vec::new(),
-            is_utf8_payload: None,
-            response_topic: None,
-        }),
+        last_will: Some(offline(id, delay)),
         ..client_5(id)
     }
 }

@@ -6,8 +6,8 @@ use core::num::NonZeroU16;
 use bytes::BytesMut;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
-    Codec, Connect, ConnectAck, DisconnectReasonCode, Packet, Subscribe, SubscribeAckReason,
-    SubscriptionOptions,
+    Codec, Connect, ConnectAck, DisconnectReasonCode, LastWill, Packet, Subscribe,
+    SubscribeAckReason, SubscriptionOptions,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -120,5 +120,22 @@ pub(crate) fn message(topic: &str, payload: &str, qos: QoS, id: u16) -> Publish 
         packet_id: id.try_into().ok(),
         payload: payload.to_owned().into(),
         properties: None,
+    }
+}
+
+/// The retained word `offline` under the client's status.
+pub(crate) fn offline(id: &str, delay: Option<u32>) -> LastWill {
+    LastWill {
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        topic: format!("status/{id}").into(),
+        message: "offline".into(),
+        will_delay_interval_sec: delay,
+        correlation_data: None,
+        message_expiry_interval: None,
+        content_type: None,
+        user_properties: Vec::new(),
+        is_utf8_payload: None,
+        response_topic: None,
     }
 }
