@@ -142,19 +142,19 @@ pub(super) trait Source {
     fn recent_after(&self, rev: u64, events_only: bool) -> Option<Found<Self::Item>>;
     /// What lies before a subscription that has all up to `rev`, where that can be told at once. `rev` is not below
     /// the revision of the hub when the filter was first seen.
+    #[cfg(feature = "alloc")]
     fn ahead(&self, _rev: u64) -> Ahead<Self::Item> {
         Ahead::Unknown
     }
 }
 
 /// What lies before a subscription.
+#[cfg(feature = "alloc")]
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ahead<I> {
     /// No publish matched since.
-    #[cfg_attr(not(feature = "alloc"), expect(dead_code))]
     Nothing,
     /// One publish, of a value or an event, which is in the ring if any that came since is.
-    #[cfg_attr(not(feature = "alloc"), expect(dead_code))]
     One(Found<I>),
     /// It is to be looked up.
     Unknown,
@@ -262,17 +262,21 @@ impl Walk {
 
     /// Takes the next step; `None` when the subscription has all there is.
     pub(super) fn step<S: Source>(&mut self, source: &S) -> Option<Step<S::Item>> {
+        // A microcontroller has few messages to look up, and no flash to spare.
+        #[cfg(feature = "alloc")]
         match self.ahead(source) {
             Ahead::Nothing => {
                 self.caught_up(source);
-                None
+                return None;
             }
-            Ahead::One(found) => Some(self.take(found)),
-            Ahead::Unknown => self.look_up(source),
+            Ahead::One(found) => return Some(self.take(found)),
+            Ahead::Unknown => {}
         }
+        self.look_up(source)
     }
 
     /// Most steps are those of a subscription that keeps up: it is synced, has lost nothing, and reads no log.
+    #[cfg(feature = "alloc")]
     fn ahead<S: Source>(&self, source: &S) -> Ahead<S::Item> {
         let keeps_up = self.synced
             && !self.reset
@@ -284,6 +288,7 @@ impl Walk {
         }
     }
 
+    #[inline(always)]
     fn look_up<S: Source>(&mut self, source: &S) -> Option<Step<S::Item>> {
         if self.reset || self.has_lost_a_clear(source) {
             self.restart(source);
@@ -304,12 +309,14 @@ impl Walk {
                 cursor: Cursor { epoch, rev },
             });
         }
-        if next.is_none() {
+        let Some(found) = next else {
             self.caught_up(source);
-        }
-        next.map(|found| self.take(found))
+            return None;
+        };
+        Some(self.take(found))
     }
 
+    #[inline(always)]
     fn take<I>(&mut self, found: Found<I>) -> Step<I> {
         let Found { rev, kind, item } = found;
         self.taken = rev;

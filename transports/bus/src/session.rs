@@ -99,7 +99,7 @@ impl Session {
     }
 
     /// Begins subscriptions while there is no link: those of a session that outlived a restart, say, with
-    /// [`Start::Resume`] and the cursors that were stored for them. The next link serves them. A result for each,
+    /// [`Start::Resume`](latchbus_core::hub::Start::Resume) and the cursors that were stored for them. The next link serves them. A result for each,
     /// in their order.
     pub fn restore(&self, subscriptions: Vec<Subscribe>) -> Vec<Result<(), SubscribeRefused>> {
         let mut begun = Vec::new();
