@@ -281,6 +281,7 @@ impl Walk {
         let keeps_up = self.synced
             && !self.reset
             && self.taken >= self.began.max(self.log_to())
+            && self.changes_done() == self.taken
             && self.in_ring(source);
         match keeps_up {
             true => source.ahead(self.taken),

@@ -199,7 +199,9 @@ impl<P> Source for Seen<'_, P> {
         }
         match find(self.recent, newest) {
             // The tombstone of a clear may be forgotten already, which a walk has to see.
-            Some(entry) if entry.kind != Kind::Cleared => Ahead::One(found((newest, entry))),
+            Some(entry) if entry.kind != Kind::Cleared && newest >= self.recent_from() => {
+                Ahead::One(found((newest, entry)))
+            }
             _ => Ahead::Unknown,
         }
     }

@@ -47,17 +47,16 @@ pub(crate) struct Flow {
     probed_at: Option<Instant>,
     /// The ping whose way there and back is being timed, one after the other: its position and when it was sent.
     timed: Option<(u64, Instant)>,
-    /// How long the last such way took, and the shortest.
-    took: Duration,
+    /// The shortest that such a way took.
     fastest: Duration,
     /// Since when a ping waits for its pong.
     waits_since: Option<Instant>,
     /// Whether any pong has come. A peer that sends none is not limited: it may be broken in this alone.
     answers: bool,
-    /// Whether the last pong was late.
+    /// Whether the last pong that was timed was late, or one since.
     slow: bool,
     window: u64,
-    /// Whether the window was exhausted since the last pong.
+    /// Whether the window was exhausted since the last pong that was timed.
     limited: bool,
 }
 
@@ -69,7 +68,6 @@ impl Flow {
             confirmed: 0,
             probed_at: None,
             timed: None,
-            took: Duration::MAX,
             fastest: Duration::MAX,
             waits_since: None,
             answers: false,
@@ -130,20 +128,25 @@ impl Flow {
         let Some(position) = position.filter(|position| *position >= self.confirmed) else {
             return;
         };
-        if self.waits_since.is_none() {
+        let Some(since) = self.waits_since else {
             return;
-        }
+        };
         self.answers = true;
         self.confirmed = position;
-        if let Some((_, sent)) = self.timed.take_if(|(timed, _)| *timed <= position) {
-            self.took = now.saturating_duration_since(sent);
-            self.fastest = self.fastest.min(self.took);
-        }
-        let took = self.took;
         self.waits_since = (behind > 0).then_some(now);
+        match self.timed.take_if(|(timed, _)| *timed <= position) {
+            Some((_, sent)) => self.adapt(now.saturating_duration_since(sent)),
+            // It took at least as long as nothing came.
+            None => self.slow |= now.saturating_duration_since(since) > self.prompt(),
+        }
+    }
+
+    /// A ping and its pong took so long.
+    fn adapt(&mut self, took: Duration) {
+        self.fastest = self.fastest.min(took);
         let prompt = self.prompt();
         self.slow = took > prompt;
-        if took > 5 * prompt {
+        if took > prompt.saturating_mul(5) {
             self.window = (self.window / 2).max(SMALLEST);
         } else if !self.limited {
             self.window = (self.window / 2).max(USUAL.min(self.window));
@@ -254,6 +257,28 @@ mod tests {
         flow.produce(100);
         assert_eq!(flow.probe(|| now), None);
         assert!(flow.room(|| now) > 0);
+    }
+
+    #[test]
+    fn a_pong_that_was_not_timed_changes_no_window_and_is_late_after_a_silence() {
+        let (mut flow, mut now) = started();
+        let pings: Vec<_> = (0..3)
+            .map(|_| {
+                flow.produce(PROBE_EVERY as usize);
+                flow.probe(|| now).unwrap()
+            })
+            .collect();
+        now += Duration::from_millis(1);
+        flow.answered(pings[0], now);
+        let window = flow.window;
+        now += Duration::from_secs(5);
+        flow.answered(pings[1], now);
+        assert_eq!((flow.slow, flow.window), (true, window));
+        assert_eq!(flow.room(|| now), 0, "the last ping is not answered");
+        now += Duration::from_millis(1);
+        flow.answered(pings[2], now);
+        assert!(flow.slow);
+        assert!(flow.room(|| now) > 0, "one batch");
     }
 
     #[test]
