@@ -1,7 +1,6 @@
 //! A timer for what is put off again and again.
 
 use core::{
-    future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -14,12 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
-    /// Waits until `at`; for ever without a time. Cancel-safe.
-    pub async fn ring(&mut self, at: Option<Instant>) {
-        poll_fn(|cx| self.poll_ring(at, cx)).await;
-    }
-
-    /// The same for a hand-written future.
+    /// Ready at `at`; never without a time.
     pub fn poll_ring(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = at else {
             return Poll::Pending;
@@ -34,7 +28,7 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
+    use core::{future::poll_fn, time::Duration};
 
     use super::*;
 
@@ -44,8 +38,8 @@ mod tests {
         let at = |ms| Some(begun + Duration::from_millis(ms));
         let mut alarm = Alarm::default();
         let mut pending = async |ms, until| {
-            let waited =
-                tokio::time::timeout_at(begun + Duration::from_millis(until), alarm.ring(at(ms)));
+            let ring = poll_fn(|cx| alarm.poll_ring(at(ms), cx));
+            let waited = tokio::time::timeout_at(begun + Duration::from_millis(until), ring);
             waited.await.is_err()
         };
         assert!(pending(100, 50).await);

@@ -69,6 +69,7 @@ mod store;
 mod subscription;
 mod sys;
 mod troubles;
+mod vec_map;
 mod wake;
 mod writer;
 
@@ -89,4 +90,5 @@ pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 pub use session::{Confirmations, Ended, Session};
 pub use store::{Repaired, StoreError, repair};
 pub use subscription::Subscription;
+pub use vec_map::VecMap;
 pub use wake::Wake;

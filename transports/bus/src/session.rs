@@ -99,8 +99,8 @@ impl Session {
     }
 
     /// Begins subscriptions while there is no link: those of a session that outlived a restart, say, with
-    /// [`Start::Resume`](latchbus_core::hub::Start::Resume) and the cursors that were stored for them. The next link serves them. A result for each,
-    /// in their order.
+    /// [`Start::Resume`](latchbus_core::hub::Start::Resume) and the cursors that were stored for them. The next
+    /// link serves them. A result for each, in their order.
     pub fn restore(&self, subscriptions: Vec<Subscribe>) -> Vec<Result<(), SubscribeRefused>> {
         let mut begun = Vec::new();
         subscriptions
@@ -125,7 +125,7 @@ impl Session {
     /// What a durable subscription has brought up to `rev` is acknowledged, and needs no storing for it any
     /// more. A lower number than before changes nothing.
     pub fn confirm(&self, subscription: u64, rev: u64) {
-        self.confirmations().confirm(subscription, rev);
+        self.subscriptions.confirm(subscription, rev);
     }
 
     /// A handle that [confirms](Self::confirm) while a link is being served.
@@ -133,9 +133,9 @@ impl Session {
         Confirmations::new(&self.subscriptions)
     }
 
-    /// Serves a link until one side ends it, or `stop` is ready, which is polled often: see [`Ended`]. Reading and writing run side by
-    /// side in this one task. What can be sent within two seconds is sent, and then [`LinkSender::close`] is
-    /// called, in each case but a failure to send.
+    /// Serves a link until one side ends it, or `stop` is ready, which is polled often: see [`Ended`]. Reading
+    /// and writing run side by side in this one task. What can be sent within two seconds is sent, and then
+    /// [`LinkSender::close`] is called, in each case but a failure to send.
     pub async fn run<R: LinkReceiver, S: LinkSender>(
         &mut self,
         mut receiver: R,

@@ -3,7 +3,7 @@
 use core::num::NonZeroU16;
 use std::collections::{BTreeMap, HashMap};
 
-use latchbus_bus::Delivery;
+use latchbus_bus::{Delivery, VecMap};
 
 use crate::ledger::Ledger;
 use crate::outgoing::Outgoing;
@@ -16,8 +16,7 @@ use crate::record::{Note, Part, SubscriptionRecord};
 pub struct Session {
     /// The bus knows subscriptions by number; the client by filter.
     numbers: HashMap<String, u64>,
-    /// In the order of their numbers.
-    options: Vec<(u64, Options)>,
+    options: VecMap<Options>,
     last_number: u64,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
@@ -33,7 +32,7 @@ impl Session {
     /// Puts back a subscription that was stored.
     pub(crate) fn restore(&mut self, filter: String, number: u64, options: Options, mark: u64) {
         self.numbers.insert(filter, number);
-        self.set_options(number, options);
+        self.options.insert(number, options);
         self.last_number = self.last_number.max(number);
         self.ledger.restore(number, mark);
     }
@@ -41,7 +40,7 @@ impl Session {
     /// The number of a filter that is about to be subscribed, and whether it already is.
     pub(crate) fn reserve(&mut self, filter: &str) -> (u64, bool) {
         if let Some(number) = self.number(filter) {
-            return (number, self.options(number).is_some());
+            return (number, self.options.contains(number));
         }
         self.last_number += 1;
         self.numbers.insert(filter.to_owned(), self.last_number);
@@ -49,29 +48,7 @@ impl Session {
     }
 
     pub(crate) fn options(&self, number: u64) -> Option<Options> {
-        let place = self.place_of(number).ok()?;
-        self.options.get(place).map(|(_, options)| *options)
-    }
-
-    fn set_options(&mut self, number: u64, options: Options) {
-        match self.place_of(number) {
-            Ok(place) => {
-                if let Some((_, old)) = self.options.get_mut(place) {
-                    *old = options;
-                }
-            }
-            Err(place) => {
-                if self.options.is_empty() {
-                    // Most clients have one subscription.
-                    self.options.reserve_exact(1);
-                }
-                self.options.insert(place, (number, options));
-            }
-        }
-    }
-
-    fn place_of(&self, number: u64) -> Result<usize, usize> {
-        (self.options).binary_search_by_key(&number, |(number, _)| *number)
+        self.options.get(number).copied()
     }
 
     /// The bus has accepted a subscription, which begins after revision `after`. It bounds their number.
@@ -80,25 +57,25 @@ impl Session {
             let record = SubscriptionRecord::new(&filter, options);
             self.ledger.note(Part::Subscription(number).keep(&record));
             // The same again brings the retained messages once more, and no event: what was finished stays so.
-            if self.options(number).is_none() {
+            if !self.options.contains(number) {
                 self.ledger.begin(number, after);
             }
         }
         self.numbers.insert(filter, number);
-        self.set_options(number, options);
+        self.options.insert(number, options);
     }
 
     /// The bus has refused a subscription; one that was there before stays.
     pub(crate) fn refused(&mut self, filter: &str, number: u64) {
-        if self.options(number).is_none() {
+        if !self.options.contains(number) {
             self.numbers.remove(filter);
         }
     }
 
     /// Other options for a subscription that exists.
     pub(crate) fn change(&mut self, number: u64, options: Options) {
-        if self.options(number).is_some() {
-            self.set_options(number, options);
+        if let Some(old) = self.options.get_mut(number) {
+            *old = options;
         }
         if self.ledger.is_durable()
             && let Some((filter, _)) = self.numbers.iter().find(|(_, other)| **other == number)
@@ -110,9 +87,7 @@ impl Session {
 
     pub(crate) fn unsubscribed(&mut self, filter: &str) {
         if let Some(number) = self.numbers.remove(filter) {
-            if let Ok(place) = self.place_of(number) {
-                self.options.remove(place);
-            }
+            self.options.remove(number);
             if self.ledger.is_durable() {
                 self.ledger.end(number);
             }
@@ -147,10 +122,7 @@ impl Session {
     /// Forgets what the bus has not answered when a connection ends.
     pub(crate) fn settle(&mut self) {
         let options = &self.options;
-        self.numbers.retain(|_, number| {
-            let place = options.binary_search_by_key(number, |(number, _)| *number);
-            place.is_ok()
-        });
+        self.numbers.retain(|_, number| options.contains(*number));
         self.incoming.settle();
     }
 

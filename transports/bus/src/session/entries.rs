@@ -1,7 +1,6 @@
 //! The subscriptions of a session, as the bus looks at them too.
 
 use core::{
-    mem,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,6 +11,7 @@ use latchbus_core::hub::{Counts, Mode, SubscriptionId};
 use tokio::time::Instant;
 
 use crate::bus::{Behind, Client};
+use crate::vec_map::VecMap;
 use crate::wake::lock;
 
 /// Confirms what the durable subscriptions of a [`Session`](super::Session) have brought.
@@ -25,13 +25,7 @@ impl Confirmations {
 
     /// See [`Session::confirm`](super::Session::confirm).
     pub fn confirm(&self, subscription: u64, rev: u64) {
-        let Subscriptions {
-            client, entries, ..
-        } = &*self.0;
-        let id = lock(entries).get(subscription).map(|entry| entry.id);
-        if let Some(id) = id {
-            client.bus().shared().confirm(id, rev);
-        }
+        self.0.confirm(subscription, rev);
     }
 }
 
@@ -39,7 +33,7 @@ impl Confirmations {
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
     client: Client,
-    pub(super) entries: Mutex<Entries>,
+    pub(super) entries: Mutex<VecMap<Entry>>,
     /// The task that serves its link, for when the bus closes.
     task: AtomicWaker,
 }
@@ -65,62 +59,6 @@ pub(super) struct Entry {
     pub(super) synced: bool,
 }
 
-/// By their keys, in order: a vector, for most sessions have one, and a hash table of one is five times its size.
-#[derive(Debug, Default)]
-pub(super) struct Entries(Vec<(u64, Entry)>);
-
-impl Entries {
-    fn find(&self, key: u64) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&key, |(key, _)| *key)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn contains(&self, key: u64) -> bool {
-        self.find(key).is_ok()
-    }
-
-    pub(super) fn get(&self, key: u64) -> Option<&Entry> {
-        self.0.get(self.find(key).ok()?).map(|(_, entry)| entry)
-    }
-
-    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut Entry> {
-        let place = self.find(key).ok()?;
-        self.0.get_mut(place).map(|(_, entry)| entry)
-    }
-
-    /// Puts an entry in, and gives back the one that it replaces.
-    pub(super) fn insert(&mut self, key: u64, entry: Entry) -> Option<Entry> {
-        match self.find(key) {
-            Ok(place) => self
-                .0
-                .get_mut(place)
-                .map(|(_, old)| mem::replace(old, entry)),
-            Err(place) => {
-                if self.0.is_empty() {
-                    self.0.reserve_exact(1);
-                }
-                self.0.insert(place, (key, entry));
-                None
-            }
-        }
-    }
-
-    pub(super) fn remove(&mut self, key: u64) -> Option<Entry> {
-        self.find(key).ok().map(|place| self.0.remove(place).1)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.0.iter().map(|(key, entry)| (*key, entry))
-    }
-
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.0.iter_mut().map(|(_, entry)| entry)
-    }
-}
-
 impl Subscriptions {
     pub(super) fn new(client: Client) -> Self {
         Self {
@@ -142,6 +80,13 @@ impl Subscriptions {
     /// The bus is closing.
     pub(crate) fn wake_to_close(&self) {
         self.task.wake();
+    }
+
+    pub(super) fn confirm(&self, subscription: u64, rev: u64) {
+        let id = lock(&self.entries).get(subscription).map(|entry| entry.id);
+        if let Some(id) = id {
+            self.client.bus().shared().confirm(id, rev);
+        }
     }
 
     /// What its client has lost. What a group has lost was nobody's in particular.
