@@ -6,6 +6,8 @@
     reason = "a test may panic"
 )]
 
+mod support;
+
 use core::num::NonZeroU16;
 use core::time::Duration;
 use std::time::Instant;
@@ -13,31 +15,20 @@ use std::time::Instant;
 use bytes::BytesMut;
 use latchbus_bus::{Bus, Delivery, Event, Options, Publish, Request};
 use latchbus_core::topic::TopicName;
-use latchbus_mqtt::{Bounds, Connect, Connection, Note, Progress, Session, Version, Violation};
+use latchbus_mqtt::{Bounds, Connection, Note, Progress, Session, Violation};
 use rmqtt_codec::types::{Publish as PublishPacket, QoS};
 use rmqtt_codec::v3::{Codec, Packet};
+use support::persistent;
 use tokio_util::codec::{Decoder, Encoder};
 
 const WINDOW: u16 = 4;
 
 fn accept(kept: Option<Session>) -> Connection {
-    let connect = Connect {
-        version: Version::V3,
-        client_id: "c".into(),
-        clean_start: false,
-        keep_alive_secs: 0,
-        session_expiry_secs: None,
-        receive_maximum: u16::MAX,
-        maximum_packet_bytes: None,
-        topic_alias_maximum: 0,
-        problem_information: true,
-        will: None,
-    };
     let bounds = Bounds {
         in_flight: WINDOW,
         ..Bounds::default()
     };
-    Connection::accept(connect, kept, false, bounds, Instant::now())
+    Connection::accept(persistent(), kept, false, bounds, Instant::now())
 }
 
 fn send(connection: &mut Connection, packet: Packet) -> Result<Progress, Violation> {

@@ -7,6 +7,8 @@
     reason = "a test may panic"
 )]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
@@ -15,10 +17,11 @@ use latchbus_bus::{Bus, Delivery, Event, Options, Publish, Request};
 use latchbus_core::hub::Start;
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::restore::restore;
-use latchbus_mqtt::{Bounds, Connect, Connection, Note, Progress, Session, Version};
+use latchbus_mqtt::{Bounds, Connection, Note, Progress, Session};
 use proptest::prelude::*;
 use rmqtt_codec::types::{Publish as PublishPacket, QoS};
 use rmqtt_codec::v3::{Codec, Packet};
+use support::persistent;
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Messages 0, 1, … of QoS 1 and 2 in turn, as the bus hands them out.
@@ -41,21 +44,6 @@ fn deliveries(count: usize) -> Vec<Delivery> {
         }
         deliveries
     })
-}
-
-fn connect() -> Connect {
-    Connect {
-        version: Version::V3,
-        client_id: "c".into(),
-        clean_start: false,
-        keep_alive_secs: 0,
-        session_expiry_secs: None,
-        receive_maximum: u16::MAX,
-        maximum_packet_bytes: None,
-        topic_alias_maximum: 0,
-        problem_information: true,
-        will: None,
-    }
 }
 
 /// A client that keeps its side of the session over cuts.
@@ -252,7 +240,7 @@ impl World {
             write_bytes: 64,
             ..Bounds::default()
         };
-        let mut connection = Connection::accept(connect(), kept, false, bounds, Instant::now());
+        let mut connection = Connection::accept(persistent(), kept, false, bounds, Instant::now());
         if self.disk.is_some() {
             connection = connection.on_disk();
         }

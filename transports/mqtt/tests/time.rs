@@ -20,7 +20,7 @@ use latchbus_mqtt::server::{Config, Server};
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v3::{Connect, LastWill, Packet};
 use rmqtt_codec::v5;
-use support::{Raw, client};
+use support::{Raw, client, five};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -174,16 +174,9 @@ fn v5_connect(id: &str, will_delay_secs: u32) -> BytesMut {
         session_expiry_interval_secs: 60,
         last_will: Some(v5::LastWill {
             qos: QoS::AtMostOnce,
-            retain: true,
             topic: "will".into(),
             message: "gone".into(),
-            will_delay_interval_sec: Some(will_delay_secs),
-            correlation_data: None,
-            message_expiry_interval: None,
-            content_type: None,
-            user_properties: Vec::new(),
-            is_utf8_payload: None,
-            response_topic: None,
+            ..five::offline(id, Some(will_delay_secs))
         }),
         ..v5::Connect::default().client_id(id.to_owned())
     };

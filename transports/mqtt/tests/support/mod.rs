@@ -221,3 +221,19 @@ pub(crate) fn publish(topic: &str, payload: &str, qos: QoS, id: u16) -> Packet {
         properties: None,
     }))
 }
+
+/// What a client of 3.1.1 with a persistent session connects with, for the state machine without a server.
+pub(crate) fn persistent() -> latchbus_mqtt::Connect {
+    latchbus_mqtt::Connect {
+        version: latchbus_mqtt::Version::V3,
+        client_id: "c".into(),
+        clean_start: false,
+        keep_alive_secs: 0,
+        session_expiry_secs: None,
+        receive_maximum: u16::MAX,
+        maximum_packet_bytes: None,
+        topic_alias_maximum: 0,
+        problem_information: true,
+        will: None,
+    }
+}
