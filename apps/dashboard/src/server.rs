@@ -45,13 +45,12 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 fn start_runtime(threads: usize) -> io::Result<Runtime> {
-    let mut builder = match threads {
-        // Nothing to be stolen, and no sleeping thread to be woken: half the cost of a delivery that finds
-        // its task asleep.
-        0 | 1 => runtime::Builder::new_current_thread(),
-        _ => runtime::Builder::new_multi_thread(),
-    };
-    builder.worker_threads(threads.max(1)).enable_all().build()
+    if threads > 1 {
+        let mut builder = runtime::Builder::new_multi_thread();
+        return builder.worker_threads(threads).enable_all().build();
+    }
+    // No tasks to be stolen, and no sleeping thread to be woken.
+    runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Saves what can be saved of a damaged store: what was done, in lines.

@@ -41,8 +41,8 @@ pub struct Settings {
     pub mqtt_refused_filters: Vec<TopicFilter<String>>,
     /// The keep-alive that MQTT 5 clients are told to use instead of their own.
     pub mqtt_keep_alive: Option<Duration>,
-    /// Threads that serve connections. One is cheapest by far as long as it keeps up: what is sent then
-    /// needs no other thread to be woken. The store writes on its own in each case.
+    /// Threads that serve connections. On two cores one was cheaper than two, but for the fan-out of what is
+    /// stored. The store writes on a thread of its own in each case.
     pub threads: usize,
     /// How the bus is set up.
     pub bus: Options,
