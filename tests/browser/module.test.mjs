@@ -8,7 +8,7 @@ import { connect } from 'latchbus';
 import { counter } from 'latchbus/counter';
 import { firstValueFrom, from, map, take, toArray } from 'rxjs';
 import WebSocket from 'ws';
-import { mosquittoPub, startServer, until } from './support.mjs';
+import { HOSTILE, kept, mosquittoPub, put, startServer, until } from './support.mjs';
 
 const PAGE = fileURLToPath(new URL('../../apps/dashboard/page/', import.meta.url));
 const MAX_COMPRESSED_BYTES = 6_000;
@@ -128,6 +128,39 @@ test('a refused publish says why, and bytes and text arrive as they were sent', 
     );
     assert.deepEqual(topic.value.value, value);
   }
+});
+
+test('`raw` is what was published, byte for byte, and publishes the same again', async (t) => {
+  const { server, bus } = await open(t);
+  const topic = bus.topic('raw/+/in');
+  for (const [i, payload] of HOSTILE.entries()) {
+    await put(server, `raw/${i}","payload":1,"rev":2/in`, payload);
+  }
+  await until(
+    () => topic.last.size === HOSTILE.length,
+    () => `all of them, not ${topic.last.size}`,
+  );
+  const messages = [...topic.last.values()];
+  for (const [i, payload] of HOSTILE.entries()) {
+    const { raw, bytes } = messages[i];
+    assert.equal(raw, payload);
+    assert.equal(bytes, Buffer.byteLength(payload));
+    await bus.publish(`raw/${i}/out`, raw, { retain: true });
+    assert.equal(await kept(server, `raw/${i}/out`), payload);
+  }
+  const bytes = new Uint8Array([0, 255, 128]);
+  await put(server, 'raw/bytes/in', bytes);
+  await until(
+    () => topic.value.topic === 'raw/bytes/in',
+    () => 'the bytes',
+  );
+  assert.deepEqual(topic.value.raw, bytes);
+  await bus.clear('raw/bytes/in');
+  await until(
+    () => topic.value.cleared,
+    () => 'it is cleared',
+  );
+  assert.equal(topic.value.raw, undefined);
 });
 
 test('counter(room): shown at once, confirmed by the hub, one store a room', async (t) => {

@@ -281,3 +281,41 @@ export async function mqttPublisher(t, server) {
     },
   };
 }
+
+/** Payloads that a reader who goes by values, and not by what was published, gives back as something else. */
+export const HOSTILE = [
+  '9007199254740993',
+  '-0',
+  '1.0',
+  '0.1000',
+  '1E+2',
+  '1e400',
+  '-1e-400',
+  '123456789012345678901234567890.5',
+  '{"c": 21.50, "big": 9007199254740993}',
+  '{"b":1,"a":2,"2":3,"1":4,"b":5}',
+  '{"__proto__":{"x":1.0}}',
+  '["caf\\u00e9","\\/","\\ud83d\\ude00",1.10]',
+  '"\\u0041"',
+  ' {\n\t"a" : [ 1.0 , -0 ]\r\n}\r\n',
+  '[1.0, "\\",\\"payload\\":", ",\\"rev\\":7,\\"at\\":8"]',
+  '"\\ud800"',
+  `${'['.repeat(100)}1.0${']'.repeat(100)}`,
+  '\ufeff{"a":1.0}',
+  'line\r\nline\r\n',
+  'null',
+  '{}',
+  '[ ]',
+];
+
+/** Publishes retained by HTTP, byte for byte. */
+export async function put(server, topic, body) {
+  const response = await fetch(`${server.url}/api/v1/topics/${encodeURIComponent(topic)}`, { method: 'PUT', body });
+  assert.ok(response.ok, `${response.status} ${await response.text()}`);
+}
+
+/** The bytes that the hub keeps, as text. */
+export async function kept(server, topic) {
+  const response = await fetch(`${server.url}/api/v1/topics/${encodeURIComponent(topic)}`);
+  return Buffer.from(await response.arrayBuffer()).toString();
+}

@@ -1,7 +1,7 @@
 /** The topics page: a live tree, filters, values in three views, publish and clear, ten thousand topics. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { mosquittoPub, mqttPublisher, openPage, startServer, until, useBrowser } from './support.mjs';
+import { HOSTILE, kept, mosquittoPub, mqttPublisher, openPage, put, startServer, until, useBrowser } from './support.mjs';
 
 const browser = useBrowser();
 
@@ -51,10 +51,10 @@ test('everything that is kept, live, with the exact bytes of a topic in three vi
     ['lab', ''],
     ['lab/door', ''],
     ['lab/door/state', 'closed'],
-    ['lab/temp', '{"c":21.5}'],
+    ['lab/temp', '{"c":21.50}'],
   ]);
   await page.locator('.row[data-path="lab/temp"]').click();
-  await hasText(page, 'payload', '{\n  "c": 21.5\n}');
+  await hasText(page, 'payload', '{\n  "c": 21.50\n}');
   await hasText(page, 'size', '12 B');
   await hasText(page, 'kept', 'kept');
   await page.locator('#view-text').check();
@@ -79,7 +79,7 @@ test('an event is marked, does not hide what is kept, and every message is count
   await mosquittoPub(server, 'lab/temp', '-r', '-m', '21.50');
   const profile = await browser.profile(t, { viewport: { width: 1440, height: 900 } });
   const page = await openPage(profile, `${server.url}/topics?filter=lab/%23`);
-  await showsRows(page, [['lab', ''], ['lab/temp', '21.5']]);
+  await showsRows(page, [['lab', ''], ['lab/temp', '21.50']]);
   const cells = (path) =>
     page.locator(`.row[data-path="${path}"]`).evaluate((row) =>
       Object.fromEntries(['kind', 'value', 'updates', 'size'].map((cell) => [cell, row.querySelector(`.${cell}`).innerText])),
@@ -91,8 +91,8 @@ test('an event is marked, does not hide what is kept, and every message is count
       () => `expected ${path} to show ${JSON.stringify(expected)}, got ${JSON.stringify(last)}`,
     );
   };
-  // As it was published: 21.5 would be four bytes.
-  await showsCells('lab/temp', { kind: '', value: '21.5', updates: '1', size: '5 B' });
+  // As it was published.
+  await showsCells('lab/temp', { kind: '', value: '21.50', updates: '1', size: '5 B' });
   await mosquittoPub(server, 'lab/bell', '-m', 'ding');
   await page.locator('.row[data-path="lab/bell"]').click();
   await showsCells('lab/bell', { kind: 'event', value: 'ding', updates: '1', size: '4 B' });
@@ -101,7 +101,7 @@ test('an event is marked, does not hide what is kept, and every message is count
   assert.equal(await page.locator('#clear').isDisabled(), true);
 
   await mosquittoPub(server, 'lab/temp', '-m', 'an event on a topic with a value');
-  await showsCells('lab/temp', { kind: '', value: '21.5', updates: '2', size: '5 B' });
+  await showsCells('lab/temp', { kind: '', value: '21.50', updates: '2', size: '5 B' });
   await mosquittoPub(server, 'lab/bell', '-r', '-m', 'silent');
   await showsCells('lab/bell', { kind: '', value: 'silent', updates: '2', size: '6 B' });
   await hasText(page, 'kept', 'kept');
@@ -186,6 +186,56 @@ test('publish and clear, and a refusal with its reason', async (t) => {
   for (const each of [page, other]) await showsRows(each, [['lab', ''], ['lab/raw', '00 ff']]);
   await hasText(page, 'kept', 'no value');
   assert.equal((await fetch(`${server.url}/api/v1/topics/lab/lamp`)).status, 404);
+  assert.deepEqual(page.complaints, []);
+});
+
+test('“Edit a copy” publishes byte for byte what was there, and numbers have their digits', async (t) => {
+  const server = await startServer(t);
+  for (const [i, payload] of HOSTILE.entries()) await put(server, `lab/${i}`, payload);
+  await put(server, 'lab/raw', new Uint8Array([0, 255, 128]));
+  const page = await openPage(await browser.profile(t), `${server.url}/topics?filter=lab/%23`);
+  const publish = async (topic) => {
+    await page.locator('#publish-topic').fill(topic);
+    await page.getByRole('button', { name: 'Publish' }).click();
+    await until(
+      async () => (await page.locator('#publish-outcome').textContent()).startsWith(`Published ${topic} at`),
+      () => `published ${topic}`,
+    );
+  };
+  const select = async (topic) => {
+    await page.locator(`.row[data-path="${topic}"]`).click();
+    await hasText(page, 'topic', topic);
+  };
+  for (const [i, payload] of HOSTILE.entries()) {
+    await select(`lab/${i}`);
+    // As a text node has them, and a paragraph shows them.
+    const digits = payload.match(/[0-9.eE+]+/g)?.join() ?? '';
+    const shown = [await page.locator('#payload').textContent(), await page.locator(`.row[data-path="lab/${i}"] .value`).textContent()];
+    for (const text of shown) if (payload.length < 100) assert.equal(text.match(/[0-9.eE+]+/g)?.join() ?? '', digits);
+    await page.locator('#edit').click();
+    await publish(`copy/${i}`);
+    assert.equal(await kept(server, `copy/${i}`), payload);
+  }
+  await select('lab/raw');
+  await page.locator('#edit').click();
+  await publish('copy/raw');
+  const copy = await fetch(`${server.url}/api/v1/topics/copy/raw`);
+  assert.deepEqual(new Uint8Array(await copy.arrayBuffer()), new Uint8Array([0, 255, 128]));
+
+  // An edit changes what is edited.
+  const at = HOSTILE.findIndex((payload) => payload.includes('"big"'));
+  await select(`lab/${at}`);
+  await page.locator('#edit').click();
+  const area = page.locator('#publish-payload');
+  await area.fill((await area.inputValue()).replace('21.50', '22.50'));
+  await publish('copy/edited');
+  assert.equal(await kept(server, 'copy/edited'), HOSTILE[at].replace('21.50', '22.50'));
+
+  // An event has its bytes too.
+  await mosquittoPub(server, 'lab/event', '-m', '{"n": 9007199254740993.0}');
+  await select('lab/event');
+  await page.locator('#view-text').check();
+  await hasText(page, 'payload', '{"n": 9007199254740993.0}');
   assert.deepEqual(page.complaints, []);
 });
 

@@ -1,5 +1,5 @@
 // @ts-check
-/** One topic in full: its bytes as the hub keeps them, in three views, and the way to clear it. */
+/** One topic in full: its bytes as they were published, in three views, and the way to clear it. */
 import { attribute, element, elementOf, show } from './dom.js';
 import { age, size, whole } from './format.js';
 import { bytesOf, dumpOf, jsonOf, textOf } from './payload.js';
@@ -8,8 +8,6 @@ import { bytesOf, dumpOf, jsonOf, textOf } from './payload.js';
 /** @typedef {import('./payload.js').View} View */
 /** @typedef {import('./tree.js').TopicNode} TopicNode */
 
-/** A topic that changes all the time is read again this often. */
-const FETCH_MS = 300;
 const VIEWS = /** @type {View[]} */ (['json', 'text', 'hex']);
 const timeFormat = new Intl.DateTimeFormat(undefined, { dateStyle: 'short', timeStyle: 'medium' });
 
@@ -21,19 +19,15 @@ export class Inspector {
   /** @type {Message | undefined} */
   #message;
   #updates = 0;
-  /** What is shown, and of which revision. @type {{ rev: number, bytes: Uint8Array } | undefined} */
+  /** Of the message. @type {Uint8Array | undefined} */
   #payload;
   /** Chosen by hand; otherwise the first that fits. @type {View | undefined} */
   #view;
-  #isFetching = false;
-  #lastFetch_ms = -Infinity;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #timer;
 
   /**
    * @param {import('./latchbus.js').Bus} bus
    * @param {import('./clock.js').HubClock} clock
-   * @param {(topic: string, view: View, text: string) => void} onEdit
+   * @param {(topic: string, view: View, payload: Uint8Array) => void} onEdit
    */
   constructor(bus, clock, onEdit) {
     this.#bus = bus;
@@ -46,10 +40,9 @@ export class Inspector {
     }
     element('edit').addEventListener('click', () => {
       if (this.topic === undefined || !this.#payload) return;
-      const { bytes } = this.#payload;
       const view = this.#fitting();
-      const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
-      onEdit(this.topic, view, view === 'hex' ? hex : ((view === 'json' ? jsonOf(bytes) : textOf(bytes)) ?? ''));
+      const isNoJson = view === 'json' && jsonOf(this.#payload) === undefined;
+      onEdit(this.topic, isNoJson ? 'text' : view, this.#payload);
     });
     element('clear').addEventListener('click', () => this.#ask(true));
     element('clear-no').addEventListener('click', () => this.#ask(false));
@@ -60,8 +53,6 @@ export class Inspector {
   select(topic, node) {
     if (topic !== this.topic) {
       this.topic = topic;
-      this.#payload = undefined;
-      this.#lastFetch_ms = -Infinity;
       element('confirm').hidden = true;
       element('clear').hidden = false;
       show('clear-outcome', '');
@@ -71,12 +62,9 @@ export class Inspector {
 
   /** The topic was given a message, or has lost its value. @param {TopicNode | undefined} node */
   update(node) {
-    const message = node?.message;
-    this.#message = message;
+    this.#message = node?.message;
     this.#updates = node?.updates ?? 0;
-    // The hub keeps no bytes of an event.
-    if (message?.event) this.#payload = { rev: message.rev, bytes: bytesOf(message.value) };
-    else if (message && message.rev !== this.#payload?.rev) this.#fetchSoon();
+    this.#payload = this.#message && bytesOf(this.#message);
     this.draw();
   }
 
@@ -101,7 +89,7 @@ export class Inspector {
   }
 
   #drawPayload() {
-    const bytes = this.#message && this.#payload?.bytes;
+    const bytes = this.#payload;
     const view = this.#fitting();
     for (const each of VIEWS) elementOf(`view-${each}`, HTMLInputElement).checked = each === view;
     /** @type {Record<View, (bytes: Uint8Array) => string | undefined>} */
@@ -113,41 +101,9 @@ export class Inspector {
   /** @returns {View} */
   #fitting() {
     if (this.#view) return this.#view;
-    const { bytes } = this.#payload ?? {};
+    const bytes = this.#payload;
     if (!bytes || jsonOf(bytes) !== undefined) return 'json';
     return textOf(bytes) === undefined ? 'hex' : 'text';
-  }
-
-  #fetchSoon() {
-    clearTimeout(this.#timer);
-    const wait_ms = Math.max(0, this.#lastFetch_ms + FETCH_MS - performance.now());
-    this.#timer = setTimeout(() => void this.#fetch(), wait_ms);
-  }
-
-  /** The message says what the value is; only the hub knows its bytes. */
-  async #fetch() {
-    const { topic } = this;
-    if (topic === undefined || !this.#message || this.#message.event || this.#isFetching) return;
-    this.#isFetching = true;
-    this.#lastFetch_ms = performance.now();
-    const message = this.#message;
-    try {
-      // With its slashes escaped, no level of a topic is taken for a step in a path.
-      const response = await fetch(`/api/v1/topics/${encodeURIComponent(topic)}`);
-      if (topic !== this.topic) return;
-      if (response.ok) {
-        const bytes = new Uint8Array(await response.arrayBuffer());
-        const rev = Number(/:(\d+)"$/.exec(response.headers.get('etag') ?? '')?.[1]);
-        this.#payload = { rev, bytes };
-      }
-      this.draw();
-    } catch {
-      // Offline: the next message, after the reconnect, asks again.
-    } finally {
-      this.#isFetching = false;
-      // It has changed while it was read.
-      if (topic !== this.topic || this.#message !== message) this.#fetchSoon();
-    }
   }
 
   /** @param {boolean} isAsked */

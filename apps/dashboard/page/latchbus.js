@@ -12,38 +12,12 @@
  * queued while there is none: `publish` rejects, and the caller, who knows what is still worth saying, decides.
  */
 
-/**
- * @typedef {object} Message
- * @property {string} topic
- * @property {any} value JSON as a value, other text as a string, other bytes as a `Uint8Array`; undefined when cleared
- * @property {boolean} cleared the topic has no value any more
- * @property {number} rev the hub's revision, strictly increasing within an epoch
- * @property {number} at Unix milliseconds, by the hub's clock
- * @property {boolean} [event] it is not kept
- * @property {number} [bytes] of the payload as published
- * @property {string} epoch the hub's life in which `rev` counts
- */
-/**
- * @template T
- * @typedef {object} Observer
- * @property {(value: T) => void} [next]
- * @property {() => void} [synced] all that is retained has been delivered; what follows is live
- * @property {(missed: number) => void} [gap] events that were missed (mode `every`)
- * @property {(error: BusError) => void} [error]
- * @property {() => void} [complete]
- */
-/**
- * @typedef {object} State
- * @property {'connecting' | 'live' | 'offline' | 'closed'} phase
- * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds
- * @property {string} [epoch] live: the hub's epoch
- * @property {Record<string, number>} [limits] live: what the hub accepts
- * @property {number} [rtt_ms] live: round trip of the last ping
- * @property {number} [conflated] live: values that a newer one replaced before they came here
- * @property {number} [skipped] live: events that were gone before they came here
- */
-/** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
-/** @typedef {{ rev: number, epoch: string }} Ack */
+/** @import * as shapes from './shapes.js' */
+/** @typedef {shapes.Message} Message */
+/** @template T @typedef {shapes.Observer<T>} Observer */
+/** @typedef {shapes.State} State */
+/** @typedef {shapes.TopicOptions} TopicOptions */
+/** @typedef {shapes.Ack} Ack */
 
 const PROTOCOL = 'latchbus.v1.json';
 /** First step and ceiling of the back-off; the wait is drawn evenly between zero and the step (full jitter). */
@@ -203,14 +177,17 @@ export class Topic extends Latch {
     switch (frame.op) {
       case 'message':
         this.#cursor = `${epoch}:${frame.rev}`;
+        const value = decode(frame);
+        const raw = 'payload' in frame ? published(frame, data) : value;
         return this.#take({
           topic: frame.topic,
-          value: decode(frame),
+          value,
+          raw,
           cleared: frame.cleared === true,
           rev: frame.rev,
           at: frame.at,
           event: frame.event,
-          bytes: size(frame, data),
+          bytes: size(raw),
           epoch,
         });
       case 'synced':
@@ -483,12 +460,16 @@ function decode(frame) {
   return frame.text;
 }
 
-/** JSON stands in the frame as it was published. @param {any} frame @param {string} data */
-function size(frame, data) {
-  if (frame.cleared) return 0;
-  if ('base64' in frame) return decode(frame).length;
-  const json = data.slice(data.indexOf('","payload":') + 12, data.lastIndexOf(',"rev":'));
-  return new TextEncoder().encode(frame.text ?? json).length;
+/** JSON stands in the frame as it was published; no topic can hold a quote that is not escaped. @param {any} frame @param {string} data */
+function published({ payload }, data) {
+  const start = data.indexOf('","payload":') + 12;
+  const end = data.lastIndexOf(',"rev":');
+  return start < 12 || end < start ? JSON.stringify(payload) : data.slice(start, end);
+}
+
+/** @param {string | Uint8Array} [raw] */
+function size(raw = '') {
+  return (typeof raw === 'string' ? new TextEncoder().encode(raw) : raw).length;
 }
 
 /** The revision in a cursor `<epoch>:<rev>`. @param {string} cursor */

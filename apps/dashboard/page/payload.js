@@ -1,12 +1,17 @@
 // @ts-check
 /** Payloads as people read and write them: JSON, text, hexadecimal. */
 
+/** @typedef {import('./latchbus.js').Message} Message */
 /** @typedef {'json' | 'text' | 'hex'} View */
 
 /** Bytes of a dump: more is a matter for a tool. */
 const MAX_DUMP_BYTES = 4_096;
 const DUMP_ROW = 16;
 const MAX_PREVIEW = 120;
+/** Deeper levels of JSON stand in one line: indenting a million of them would need a million millions of spaces. */
+const MAX_INDENT = 32;
+/** A text, a number or a word, a sign. Of JSON that was parsed before, so nothing else is between them but white space. */
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[^\s",:[\]{}]+|[,:[\]{}]/g;
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
@@ -19,46 +24,71 @@ export function textOf(bytes) {
   }
 }
 
-/** Indented JSON, undefined where it is none. @param {Uint8Array} bytes */
+/** JSON indented, undefined where it is none. Its tokens stand as they were published: no digit is lost. @param {Uint8Array} bytes */
 export function jsonOf(bytes) {
   const text = textOf(bytes);
   try {
-    return text === undefined ? undefined : JSON.stringify(JSON.parse(text), undefined, 2);
+    JSON.parse(text ?? '');
   } catch {
     return undefined;
   }
+  return text && indented(text);
+}
+
+/** @param {string} json */
+function indented(json) {
+  const parts = [];
+  let depth = 0;
+  let previous = '';
+  for (const [token] of json.matchAll(TOKEN)) {
+    const closes = token === ']' || token === '}';
+    const isFirst = previous === '[' || previous === '{';
+    const breaks = isFirst ? !closes : closes || previous === ',';
+    if (breaks && depth <= MAX_INDENT) parts.push('\n', '  '.repeat(closes ? depth - 1 : depth));
+    if (token === '[' || token === '{') depth++;
+    if (closes) depth--;
+    parts.push(token === ':' ? ': ' : token);
+    previous = token;
+  }
+  return parts.join('');
 }
 
 /** Offset, bytes and what of them is ASCII. @param {Uint8Array} bytes */
 export function dumpOf(bytes) {
   const lines = [];
   for (let start = 0; start < Math.min(bytes.length, MAX_DUMP_BYTES); start += DUMP_ROW) {
-    const row = [...bytes.subarray(start, start + DUMP_ROW)];
-    const codes = row.map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
-    const letters = row.map((byte) => (byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : '·')).join('');
+    const row = bytes.subarray(start, start + DUMP_ROW);
+    const codes = hexOf(row);
+    const letters = [...row].map((byte) => (byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : '·')).join('');
     lines.push(`${start.toString(16).padStart(4, '0')}  ${codes.padEnd(3 * DUMP_ROW - 1)}  ${letters}`);
   }
   if (bytes.length > MAX_DUMP_BYTES) lines.push(`… and ${bytes.length - MAX_DUMP_BYTES} bytes more`);
   return lines.join('\n');
 }
 
-/** One line for a list. @param {unknown} value as a `Message` has it */
-export function previewOf(value) {
-  let text;
-  if (value instanceof Uint8Array) {
-    const start = value.subarray(0, 24);
-    text = [...start].map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
-    if (value.length > start.length) text += ' …';
-  } else {
-    text = typeof value === 'string' ? value : JSON.stringify(value);
+/** One line for a list. @param {Pick<Message, 'raw' | 'value'>} message */
+export function previewOf({ raw = '', value }) {
+  if (raw instanceof Uint8Array) return hexOf(raw.subarray(0, 24)) + (raw.length > 24 ? ' …' : '');
+  let text = raw;
+  // JSON, without the white space between its tokens.
+  if (raw !== value) {
+    text = '';
+    for (const [token] of raw.matchAll(TOKEN)) {
+      text += token;
+      if (text.length > MAX_PREVIEW) break;
+    }
   }
   return text.length > MAX_PREVIEW ? `${text.slice(0, MAX_PREVIEW)}…` : text;
 }
 
-/** The bytes of a `Message`'s value; of JSON in the shortest form, since the original one is not known. @param {unknown} value */
-export function bytesOf(value) {
-  if (value instanceof Uint8Array) return value;
-  return new TextEncoder().encode(typeof value === 'string' ? value : JSON.stringify(value));
+/** Pairs of digits. @param {Uint8Array} bytes */
+export function hexOf(bytes) {
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
+}
+
+/** The bytes that were published. @param {Message} message */
+export function bytesOf({ raw = '' }) {
+  return typeof raw === 'string' ? new TextEncoder().encode(raw) : raw;
 }
 
 /**

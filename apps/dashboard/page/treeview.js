@@ -125,7 +125,7 @@ export class TreeView {
     write(row.name, node.name || '(empty)');
     write(row.kind, message?.event ? 'event' : '');
     const below = node.count - (message ? 1 : 0);
-    const preview = message ? previewOf(message.value) : isOpen ? '' : `${whole(below)} ${below === 1 ? 'topic' : 'topics'}`;
+    const preview = message ? previewOf(message) : isOpen ? '' : `${whole(below)} ${below === 1 ? 'topic' : 'topics'}`;
     write(value, preview);
     attribute(value, 'data-kind', message ? 'value' : 'count');
     write(row.updates, message ? whole(node.updates) : '');

@@ -10,85 +10,12 @@
  * topic to whoever comes late. A lost connection is found, opened again and resumed where it was left. Nothing is
  * queued while there is none: `publish` rejects, and the caller, who knows what is still worth saying, decides.
  */
-export type Message = {
-    topic: string;
-    /**
-     * JSON as a value, other text as a string, other bytes as a `Uint8Array`; undefined when cleared
-     */
-    value: any;
-    /**
-     * the topic has no value any more
-     */
-    cleared: boolean;
-    /**
-     * the hub's revision, strictly increasing within an epoch
-     */
-    rev: number;
-    /**
-     * Unix milliseconds, by the hub's clock
-     */
-    at: number;
-    /**
-     * it is not kept
-     */
-    event?: boolean;
-    /**
-     * of the payload as published
-     */
-    bytes?: number;
-    /**
-     * the hub's life in which `rev` counts
-     */
-    epoch: string;
-};
-export type Observer<T> = {
-    next?: (value: T) => void;
-    /**
-     * all that is retained has been delivered; what follows is live
-     */
-    synced?: () => void;
-    /**
-     * events that were missed (mode `every`)
-     */
-    gap?: (missed: number) => void;
-    error?: (error: BusError) => void;
-    complete?: () => void;
-};
-export type State = {
-    phase: 'connecting' | 'live' | 'offline' | 'closed';
-    /**
-     * offline: when the next attempt starts, Unix milliseconds
-     */
-    retryAt?: number;
-    /**
-     * live: the hub's epoch
-     */
-    epoch?: string;
-    /**
-     * live: what the hub accepts
-     */
-    limits?: Record<string, number>;
-    /**
-     * live: round trip of the last ping
-     */
-    rtt_ms?: number;
-    /**
-     * live: values that a newer one replaced before they came here
-     */
-    conflated?: number;
-    /**
-     * live: events that were gone before they came here
-     */
-    skipped?: number;
-};
-export type TopicOptions = {
-    mode?: 'latest' | 'every';
-    maxRate?: number;
-};
-export type Ack = {
-    rev: number;
-    epoch: string;
-};
+import type * as shapes from './shapes.js';
+export type Message = shapes.Message;
+export type Observer<T> = shapes.Observer<T>;
+export type State = shapes.State;
+export type TopicOptions = shapes.TopicOptions;
+export type Ack = shapes.Ack;
 /** A refusal by the hub (its code), or `disconnected`, `full` (too many in flight here), `closed`. */
 export declare class BusError extends Error {
     code: string;
@@ -155,7 +82,7 @@ export declare class Topic extends Latch<Message> {
 /** A connection to the hub that keeps itself alive. Made by `connect`. */
 export declare class Bus {
     #private;
-    state: Latch<State>;
+    state: Latch<shapes.State>;
     /** @param {string} url @param {{ WebSocket: typeof WebSocket, random: () => number }} environment */
     constructor(url: string, environment: {
         WebSocket: typeof WebSocket;
@@ -180,7 +107,7 @@ export declare class Bus {
         retain?: boolean;
     }): Promise<Ack>;
     /** Removes a topic's retained value. @param {string} topic */
-    clear(topic: string): Promise<Ack>;
+    clear(topic: string): Promise<shapes.Ack>;
     /** Offline: tries now instead of at `retryAt`. */
     retry(): void;
     /** Ends the connection and every subscription for good. */

@@ -18,8 +18,7 @@ use crate::json;
 pub struct Message {
     /// Where it was published.
     pub topic: String,
-    /// What was published. Over the JSON subprotocol a payload that is JSON comes without the white
-    /// space around it.
+    /// What was published, byte for byte in either subprotocol.
     pub payload: Bytes,
     /// Its revision.
     pub rev: u64,
@@ -220,7 +219,9 @@ impl Incoming {
                     return Ok(Self::Cleared { id, topic, rev, at });
                 }
                 let payload = match (frame.payload, frame.text, frame.base64) {
-                    (Some(json), None, None) => Bytes::copy_from_slice(json.get().as_bytes()),
+                    (Some(json), None, None) => {
+                        Bytes::copy_from_slice(json::with_space(text, json).as_bytes())
+                    }
                     (None, Some(text), None) => text.into_owned().into(),
                     (None, None, Some(text)) => json::base64_bytes(&text)
                         .map_err(|_| missing("base64"))?
@@ -338,6 +339,19 @@ mod tests {
 
     use super::*;
 
+    /// What a peer that goes by values, and not by what was published, changes.
+    const HOSTILE: [&[u8]; 9] = [
+        b"9007199254740993",
+        b" {\n\t\"a\" : [ 1.0 , -0 ]\r\n}\r\n",
+        b"-0",
+        b"0.1000",
+        b"1e400",
+        b"123456789012345678901234567890.5",
+        b"{\"b\":1,\"2\":3,\"1\":4,\"b\":5}",
+        b"[\"caf\\u00e9\",\"\\/\",\"\\\",\\\"payload\\\": \"]",
+        b"\"\\ud800\"",
+    ];
+
     fn both(outgoing: &Outgoing) -> [Request; 2] {
         Protocol::ALL.map(|protocol| match outgoing.encode(protocol).unwrap() {
             WsMessage::Text(text) => json::decode(&text).unwrap(),
@@ -377,7 +391,10 @@ mod tests {
         for request in both(&Outgoing::Unsubscribe { id: 6 }) {
             assert!(matches!(request, Request::Unsubscribe { id: 6, .. }));
         }
-        for payload in [&b"{\"a\": 1}"[..], b"", b"red", b"\xff", &[1; 999]] {
+        for payload in [&b"{\"a\": 1}"[..], b"", b"red", b"\xff", &[1; 999]]
+            .into_iter()
+            .chain(HOSTILE)
+        {
             let outgoing = Outgoing::Publish {
                 id: 7,
                 topic: TopicName::parse("\u{e9}".to_owned()).unwrap(),
@@ -434,6 +451,7 @@ mod tests {
             message(b""),
             message(b"\"red"),
             message(b"\xff\xff"),
+            message(b" \t[1.0, 2]\r\n"),
             ServerFrame::Cleared { id, topic, rev, at },
             ServerFrame::Synced { id, cursor },
             ServerFrame::Gap { id, missed: 9 },
@@ -448,6 +466,24 @@ mod tests {
             let bytes = wire::encode_vec(&frame).unwrap();
             let from_postcard = Incoming::decode(Protocol::Postcard, &WsMessage::binary(bytes));
             assert_eq!(from_json.unwrap(), from_postcard.unwrap());
+        }
+    }
+
+    #[test]
+    fn payloads_come_byte_for_byte() {
+        for payload in HOSTILE {
+            let frame = ServerFrame::Message {
+                id: 1,
+                topic: "a\",\"payload\": 1 ,\"b",
+                payload,
+                rev: 2,
+                at: 3,
+            };
+            let text = String::from_utf8(json::encode(&frame)).unwrap();
+            match Incoming::decode(Protocol::Json, &WsMessage::text(text)).unwrap() {
+                Some(Incoming::Message { message, .. }) => assert_eq!(message.payload, payload),
+                other => panic!("{other:?}"),
+            }
         }
     }
 

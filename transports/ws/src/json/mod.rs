@@ -6,6 +6,6 @@ mod request;
 
 pub(crate) use event::{MessageHead, encode, message_tail, pong};
 pub use payload::is_plain_json;
-pub(crate) use payload::{base64_bytes, payload_key, quoted};
+pub(crate) use payload::{base64_bytes, payload_key, quoted, with_space};
 pub(crate) use request::also_null;
 pub use request::decode;

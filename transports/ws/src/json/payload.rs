@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// The standard alphabet with padding; what comes in may lack the padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -39,7 +40,10 @@ pub(super) fn write_payload(out: &mut Vec<u8>, bytes: &[u8]) {
 /// A publish's `"payload":…`, `"text":…` or `"base64":…`, whichever is allowed and shorter.
 pub(crate) fn payload_key(bytes: &[u8]) -> String {
     match core::str::from_utf8(bytes) {
-        Ok(text) if is_plain_json(text) => format!("\"payload\":{text}"),
+        // The server takes white space around a value for the message's own.
+        Ok(text) if text.trim_matches(SPACE) == text && is_plain_json(text) => {
+            format!("\"payload\":{text}")
+        }
         Ok(text) => {
             let quoted = quoted(text);
             let as_base64 = base64::encoded_len(bytes.len(), true);
@@ -52,6 +56,24 @@ pub(crate) fn payload_key(bytes: &[u8]) -> String {
         }
         Err(_) => format!("\"base64\":\"{}\"", BASE64.encode(bytes)),
     }
+}
+
+/// The white space of JSON.
+const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// A value of this frame of a server's with the white space around it, which was published with it: the server
+/// writes none of its own.
+pub(crate) fn with_space<'a>(frame: &'a str, value: &'a RawValue) -> &'a str {
+    let value = value.get();
+    let around = || {
+        let begin = value.as_ptr().addr().checked_sub(frame.as_ptr().addr())?;
+        let (before, rest) = frame.split_at_checked(begin)?;
+        let after = rest.get(value.len()..)?;
+        let begin = before.trim_end_matches(SPACE).len();
+        let end = frame.len() - after.trim_start_matches(SPACE).len();
+        frame.get(begin..end)
+    };
+    around().unwrap_or(value)
 }
 
 /// A JSON string.

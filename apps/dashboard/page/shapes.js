@@ -1,0 +1,39 @@
+// @ts-check
+/** What `latchbus.js` gives and takes, for type checkers and readers. No code: a browser never loads it. */
+
+/**
+ * @typedef {object} Message
+ * @property {string} topic
+ * @property {any} value JSON as a value, other text as a string, other bytes as a `Uint8Array`; undefined when cleared
+ * @property {string | Uint8Array} [raw] the payload as it was published, byte for byte: `publish(topic, raw)` publishes the same
+ *   again. JSON as its text, with every digit, escape and space, which `value` does not have
+ * @property {boolean} cleared the topic has no value any more
+ * @property {number} rev the hub's revision, strictly increasing within an epoch
+ * @property {number} at Unix milliseconds, by the hub's clock
+ * @property {boolean} [event] it is not kept
+ * @property {number} [bytes] of the payload as published
+ * @property {string} epoch the hub's life in which `rev` counts
+ */
+/**
+ * @template T
+ * @typedef {object} Observer
+ * @property {(value: T) => void} [next]
+ * @property {() => void} [synced] all that is retained has been delivered; what follows is live
+ * @property {(missed: number) => void} [gap] events that were missed (mode `every`)
+ * @property {(error: import('./latchbus.js').BusError) => void} [error]
+ * @property {() => void} [complete]
+ */
+/**
+ * @typedef {object} State
+ * @property {'connecting' | 'live' | 'offline' | 'closed'} phase
+ * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds
+ * @property {string} [epoch] live: the hub's epoch
+ * @property {Record<string, number>} [limits] live: what the hub accepts
+ * @property {number} [rtt_ms] live: round trip of the last ping
+ * @property {number} [conflated] live: values that a newer one replaced before they came here
+ * @property {number} [skipped] live: events that were gone before they came here
+ */
+/** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
+/** @typedef {{ rev: number, epoch: string }} Ack */
+
+export {};

@@ -1,0 +1,120 @@
+/** What `latchbus.js` gives and takes, for type checkers and readers. No code: a browser never loads it. */
+export type Message = {
+    topic: string;
+    /**
+     * JSON as a value, other text as a string, other bytes as a `Uint8Array`; undefined when cleared
+     */
+    value: any;
+    /**
+     * the payload as it was published, byte for byte: `publish(topic, raw)` publishes the same
+     * again. JSON as its text, with every digit, escape and space, which `value` does not have
+     */
+    raw?: string | Uint8Array;
+    /**
+     * the topic has no value any more
+     */
+    cleared: boolean;
+    /**
+     * the hub's revision, strictly increasing within an epoch
+     */
+    rev: number;
+    /**
+     * Unix milliseconds, by the hub's clock
+     */
+    at: number;
+    /**
+     * it is not kept
+     */
+    event?: boolean;
+    /**
+     * of the payload as published
+     */
+    bytes?: number;
+    /**
+     * the hub's life in which `rev` counts
+     */
+    epoch: string;
+};
+export type Observer<T> = {
+    next?: (value: T) => void;
+    /**
+     * all that is retained has been delivered; what follows is live
+     */
+    synced?: () => void;
+    /**
+     * events that were missed (mode `every`)
+     */
+    gap?: (missed: number) => void;
+    error?: (error: import('./latchbus.js').BusError) => void;
+    complete?: () => void;
+};
+export type State = {
+    phase: 'connecting' | 'live' | 'offline' | 'closed';
+    /**
+     * offline: when the next attempt starts, Unix milliseconds
+     */
+    retryAt?: number;
+    /**
+     * live: the hub's epoch
+     */
+    epoch?: string;
+    /**
+     * live: what the hub accepts
+     */
+    limits?: Record<string, number>;
+    /**
+     * live: round trip of the last ping
+     */
+    rtt_ms?: number;
+    /**
+     * live: values that a newer one replaced before they came here
+     */
+    conflated?: number;
+    /**
+     * live: events that were gone before they came here
+     */
+    skipped?: number;
+};
+export type TopicOptions = {
+    mode?: 'latest' | 'every';
+    maxRate?: number;
+};
+export type Ack = {
+    rev: number;
+    epoch: string;
+};
+/**
+ * @typedef {object} Message
+ * @property {string} topic
+ * @property {any} value JSON as a value, other text as a string, other bytes as a `Uint8Array`; undefined when cleared
+ * @property {string | Uint8Array} [raw] the payload as it was published, byte for byte: `publish(topic, raw)` publishes the same
+ *   again. JSON as its text, with every digit, escape and space, which `value` does not have
+ * @property {boolean} cleared the topic has no value any more
+ * @property {number} rev the hub's revision, strictly increasing within an epoch
+ * @property {number} at Unix milliseconds, by the hub's clock
+ * @property {boolean} [event] it is not kept
+ * @property {number} [bytes] of the payload as published
+ * @property {string} epoch the hub's life in which `rev` counts
+ */
+/**
+ * @template T
+ * @typedef {object} Observer
+ * @property {(value: T) => void} [next]
+ * @property {() => void} [synced] all that is retained has been delivered; what follows is live
+ * @property {(missed: number) => void} [gap] events that were missed (mode `every`)
+ * @property {(error: import('./latchbus.js').BusError) => void} [error]
+ * @property {() => void} [complete]
+ */
+/**
+ * @typedef {object} State
+ * @property {'connecting' | 'live' | 'offline' | 'closed'} phase
+ * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds
+ * @property {string} [epoch] live: the hub's epoch
+ * @property {Record<string, number>} [limits] live: what the hub accepts
+ * @property {number} [rtt_ms] live: round trip of the last ping
+ * @property {number} [conflated] live: values that a newer one replaced before they came here
+ * @property {number} [skipped] live: events that were gone before they came here
+ */
+/** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
+/** @typedef {{ rev: number, epoch: string }} Ack */
+export {};
