@@ -71,6 +71,32 @@ test('many quick clicks: the number only ever rises, and ends exact', async (t) 
   assert.deepEqual(page.complaints, []);
 });
 
+for (const hours of [-1, 1]) {
+  test(`ages are right at once where this clock is ${hours} h off`, async (t) => {
+    const before = await startServer(t);
+    await mosquittoPub(before, 'clicks/main/kiosk-1/status', '-r', '-m', 'online');
+    const backup = await (await fetch(`${before.url}/api/v1/export`)).text();
+    const server = await startServer(t);
+    const body = backup.replace(/(kiosk-1\/status".*"at":)(\d+)/, (_, start, at) => start + (at - 30 * 60_000));
+    assert.ok((await fetch(`${server.url}/api/v1/import`, { method: 'POST', body })).ok);
+    const profile = await browser.profile(t);
+    await profile.addInitScript((offset_ms) => {
+      const now = Date.now.bind(Date);
+      Date.now = () => now() + offset_ms;
+    }, hours * 3_600_000);
+    const page = await openPage(profile, server.url);
+    await showsSoon(page, { phase: 'live' });
+    // Nothing is published meanwhile: the welcome alone says what time it is.
+    assert.match(await page.locator('tr[data-device="kiosk-1"] .age').textContent(), /^3\d min$/);
+    await page.goto(`${server.url}/topics?filter=clicks/%23`);
+    const row = page.locator('.row[data-path="clicks/main/kiosk-1/status"]');
+    await row.click();
+    assert.match(await row.locator('.age').textContent(), /^3\d min$/);
+    assert.match(await page.locator('#changed').textContent(), /^3\d min · /);
+    assert.deepEqual(page.complaints, []);
+  });
+}
+
 test('a late page shows the score at once, and two pages agree', async (t) => {
   const server = await startServer(t);
   const first = await openPage(await browser.profile(t), server.url);

@@ -194,7 +194,8 @@ export class Topic extends Latch {
         this.#cursor = frame.cursor;
         // What the hub did not show again after a reset is gone there, so it is cleared here.
         for (const topic of this.#doubtful ?? []) {
-          this.#take({ topic, value: undefined, cleared: true, rev: revision(frame.cursor), at: Date.now(), epoch });
+          const at = Date.now() - (this.#bus.state.value?.offset_ms ?? 0);
+          this.#take({ topic, value: undefined, cleared: true, rev: revision(frame.cursor), at, epoch });
         }
         this.#doubtful = undefined;
         this.synced = true;
@@ -397,7 +398,8 @@ export class Bus {
     switch (frame?.op) {
       case 'welcome':
         this.#liveSince_ms = this.#heard_ms;
-        this.state.set({ phase: 'live', epoch: frame.epoch, limits: frame.limits });
+        const offset_ms = frame.time && Date.now() - frame.time;
+        this.state.set({ phase: 'live', epoch: frame.epoch, limits: frame.limits, offset_ms });
         for (const topic of this.#topics.values()) this.#send(topic.request());
         return this.#probe();
       case 'pong':

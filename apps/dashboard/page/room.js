@@ -78,8 +78,9 @@ export class Room {
     this.#messages = messages;
     this.counter = new Counter(bus, name, messages, changed, environment);
     this.#stops = [
-      bus.state.subscribe(({ phase }) => {
-        if (phase !== 'live') this.rates.gap();
+      bus.state.subscribe((state) => {
+        this.clock.observe(state);
+        if (state.phase !== 'live') this.rates.gap();
         changed();
       }),
       messages.subscribe({
@@ -142,7 +143,6 @@ export class Room {
   #takeOver(last, epoch) {
     this.#devices.clear();
     this.#names = undefined;
-    this.clock.reset();
     this.#values = { red: 0, blue: 0 };
     this.rate = undefined;
     for (const message of last.values()) this.#observe(message);

@@ -29,6 +29,7 @@
  * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds
  * @property {string} [epoch] live: the hub's epoch
  * @property {Record<string, number>} [limits] live: what the hub accepts
+ * @property {number} [offset_ms] live: this clock minus the hub's, as of the welcome and with its time on the way
  * @property {number} [rtt_ms] live: round trip of the last ping
  * @property {number} [conflated] live: values that a newer one replaced before they came here
  * @property {number} [skipped] live: events that were gone before they came here

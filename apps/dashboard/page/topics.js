@@ -71,7 +71,9 @@ for (const example of document.querySelectorAll('[data-filter]')) {
 element('open-all').addEventListener('click', () => setOpen(view.tree.branches()));
 element('close-all').addEventListener('click', () => setOpen(new Set()));
 
-bus.state.subscribe(({ conflated, skipped }) => {
+bus.state.subscribe((state) => {
+  clock.observe(state);
+  const { conflated, skipped } = state;
   for (const [id, count] of Object.entries({ 'own-conflated': conflated, 'own-skipped': skipped })) {
     show(id, count === undefined ? '–' : whole(count));
   }
@@ -114,7 +116,6 @@ function applyFilter() {
         drawSoon();
       },
       synced: () => {
-        clock.reset();
         if (isNew && isLive()) {
           isNew = false;
           openSome();

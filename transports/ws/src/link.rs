@@ -234,9 +234,9 @@ pub(crate) struct Sender<S> {
 }
 
 impl<S: AsyncWrite + Send> Sender<S> {
-    /// Buffers the first frame.
-    pub(crate) fn push_frame(&mut self, frame: &ServerFrame<'_>) {
-        outgoing::write(&mut self.buffer, self.protocol, frame);
+    /// Buffers the first frame. `time` is the server's, in Unix milliseconds.
+    pub(crate) fn push_welcome(&mut self, frame: &ServerFrame<'_>, time: u64) {
+        outgoing::write_welcome(&mut self.buffer, self.protocol, frame, time);
     }
 
     async fn write_all(&mut self) -> io::Result<()> {

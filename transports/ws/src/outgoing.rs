@@ -22,8 +22,21 @@ pub(crate) fn write_event(out: &mut Vec<u8>, protocol: Protocol, event: &Event) 
     }
 }
 
+/// Appends the first frame, [`ServerFrame::Welcome`].
+pub(crate) fn write_welcome(
+    out: &mut Vec<u8>,
+    protocol: Protocol,
+    frame: &ServerFrame<'_>,
+    time: u64,
+) {
+    match protocol {
+        Protocol::Json => write_frame(out, Opcode::Text, &[&json::welcome(frame, time)]),
+        Protocol::Postcard => write(out, protocol, frame),
+    }
+}
+
 /// Appends one frame.
-pub(crate) fn write(out: &mut Vec<u8>, protocol: Protocol, frame: &ServerFrame<'_>) {
+fn write(out: &mut Vec<u8>, protocol: Protocol, frame: &ServerFrame<'_>) {
     match protocol {
         Protocol::Json => write_frame(out, Opcode::Text, &[&json::encode(frame)]),
         Protocol::Postcard => match wire::encode_vec(frame) {

@@ -210,11 +210,12 @@ impl Server {
         let mut session = Session::new(client);
         let bounds = self.0.bounds;
         let (mut receiver, mut sender) = link(stream, protocol, bounds, session.wake());
-        sender.push_frame(&ServerFrame::Welcome {
+        let welcome = ServerFrame::Welcome {
             server: NAME,
             epoch: self.0.bus.epoch(),
             limits: self.limits(),
-        });
+        };
+        sender.push_welcome(&welcome, self.0.bus.clock().unix_ms());
         let welcomed = timeout(bounds.idle_timeout, sender.flush()).await;
         if !matches!(welcomed, Ok(Ok(()))) {
             return;

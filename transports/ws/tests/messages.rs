@@ -54,6 +54,11 @@ async fn the_welcome_says_what_the_server_takes() {
             welcome["limits"],
             json!({"payload_bytes": 100, "topic_bytes": 50, "subscriptions": 2, "in_flight": 256})
         );
+        // Postcard's frames are as they were.
+        let time = (protocol == Protocol::Json).then(|| server.bus.clock().unix_ms());
+        let said = welcome["time"].as_u64();
+        assert_eq!(said.is_some(), time.is_some());
+        assert!(said <= time && said.unwrap_or(0) + 60_000 > time.unwrap_or(0));
     }
     server.stop().await;
 }

@@ -27,6 +27,16 @@ pub(crate) fn message_tail(kind: Kind, topic: &str, payload: &[u8], rev: u64, at
     out
 }
 
+/// The first frame, with the server's time in Unix milliseconds. (Postcard has no place for it: a reader of its version
+/// refuses a longer frame.)
+pub(crate) fn welcome(frame: &ServerFrame<'_>, time: u64) -> Vec<u8> {
+    let mut out = encode(frame);
+    out.pop();
+    // Writing to a vector cannot fail.
+    let _ = write!(out, r#","time":{time}}}"#);
+    out
+}
+
 /// The answer to a ping, with what the connection's subscriptions have lost, if anything.
 pub(crate) fn pong(id: u64, counts: Counts) -> Vec<u8> {
     let mut out = format!(r#"{{"op":"pong","id":{id}"#);
@@ -231,6 +241,24 @@ mod tests {
             assert_eq!(String::from_utf8(encode(&frame)).unwrap(), text);
             assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
         }
+    }
+
+    #[test]
+    fn a_welcome_says_the_time() {
+        let frame = ServerFrame::Welcome {
+            server: "latchbus/0.1.0",
+            epoch: 0x9f3c,
+            limits: Limits {
+                payload_bytes: 65_536,
+                topic_bytes: 1024,
+                subscriptions: 100,
+                in_flight: 16,
+            },
+        };
+        assert_eq!(
+            String::from_utf8(welcome(&frame, 1_732_305_000_123)).unwrap(),
+            r#"{"op":"welcome","server":"latchbus/0.1.0","epoch":"9f3c","limits":{"payload_bytes":65536,"topic_bytes":1024,"subscriptions":100,"in_flight":16},"time":1732305000123}"#
+        );
     }
 
     #[test]
