@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use latchbus_core::hub::{Cursor, FixedHub, Hub, Kind, Limits, Mode, Retain, Start, Step};
 use proptest::prelude::*;
 use support::{Driver, limits, model::Model};
@@ -86,6 +88,45 @@ struct Pair<I> {
     filter: usize,
     mode: Mode,
     last: Cursor,
+    /// Topics whose values have to come, as values or as cleared, before `Synced`.
+    pending: BTreeSet<&'static str>,
+}
+
+impl<I: Copy> Pair<I> {
+    /// The topics that have a value after `rev` now.
+    fn await_values<H: Driver>(&mut self, real: &H, rev: u64) {
+        let filter = support::filter(FILTERS[self.filter]);
+        let values = TOPICS.into_iter().filter(|topic| {
+            filter.matches(&support::name(topic))
+                && real.last(topic).is_some_and(|value| value.rev > rev)
+        });
+        self.pending = values.collect();
+    }
+
+    /// Takes a step from both.
+    fn next<H: Driver<Id = I>>(
+        &mut self,
+        real: &mut H,
+        model: &mut Model,
+    ) -> Option<Step<support::Taken>> {
+        let step = real.next(self.real);
+        assert_eq!(step, model.next(self.model));
+        match &step {
+            Some(Step::Reset) => self.await_values(real, 0),
+            Some(Step::Entry { entry, .. }) => {
+                self.last.rev = entry.rev;
+                if entry.kind != Kind::Event {
+                    self.pending.remove(entry.topic.as_str());
+                }
+            }
+            Some(Step::Synced { cursor }) => {
+                self.last = *cursor;
+                assert_eq!(self.pending, BTreeSet::new());
+            }
+            Some(Step::Gap { .. }) | None => {}
+        }
+        step
+    }
 }
 
 fn check<H: Driver>(mut real: H, limits: Limits, operations: Vec<Operation>) {
@@ -130,13 +171,7 @@ fn check<H: Driver>(mut real: H, limits: Limits, operations: Vec<Operation>) {
             Operation::Take { which, steps } => {
                 if let Some(pair) = pairs.get_mut(which) {
                     for _ in 0..steps {
-                        let step = real.next(pair.real);
-                        assert_eq!(step, model.next(pair.model));
-                        match step {
-                            Some(Step::Entry { entry, .. }) => pair.last.rev = entry.rev,
-                            Some(Step::Synced { cursor }) => pair.last = cursor,
-                            _ => {}
-                        }
+                        pair.next(&mut real, &mut model);
                     }
                     assert_eq!(real.counts(pair.real), model.counts(pair.model));
                 }
@@ -149,9 +184,10 @@ fn check<H: Driver>(mut real: H, limits: Limits, operations: Vec<Operation>) {
                 }
             }
             Operation::Rewind { which } => {
-                if let Some(pair) = pairs.get(which) {
+                if let Some(pair) = pairs.get_mut(which) {
                     real.rewind(pair.real);
                     model.rewind(pair.model);
+                    pair.await_values(&real, 0);
                 }
             }
             Operation::Skip { by } => {
@@ -177,7 +213,7 @@ fn check<H: Driver>(mut real: H, limits: Limits, operations: Vec<Operation>) {
             }
         }
     }
-    for pair in &pairs {
+    for pair in &mut pairs {
         drain(&mut real, &mut model, pair);
     }
 }
@@ -191,28 +227,32 @@ fn subscribe<H: Driver>(
     start: Start,
 ) {
     let model = model.subscribe(FILTERS[filter], mode, start);
-    let real = real.subscribe(FILTERS[filter], mode, start);
-    assert_eq!(real.is_some(), model.is_some());
-    if let (Some(real), Some(model)) = (real, model) {
-        pairs.push(Pair {
-            real,
+    let id = real.subscribe(FILTERS[filter], mode, start);
+    assert_eq!(id.is_some(), model.is_some());
+    if let (Some(id), Some(model)) = (id, model) {
+        let mut pair = Pair {
+            real: id,
             model,
             filter,
             mode,
             last: Cursor { epoch: 7, rev: 0 },
-        });
+            pending: BTreeSet::new(),
+        };
+        pair.await_values(
+            real,
+            match start {
+                Start::Snapshot => 0,
+                Start::Live => u64::MAX,
+                Start::Resume(cursor) => cursor.rev,
+            },
+        );
+        pairs.push(pair);
     }
 }
 
 /// When all is quiet a subscription ends at the newest value of every topic, whatever it went through.
-fn drain<H: Driver>(real: &mut H, model: &mut Model, pair: &Pair<H::Id>) {
-    loop {
-        let step = real.next(pair.real);
-        assert_eq!(step, model.next(pair.model));
-        if step.is_none() {
-            break;
-        }
-    }
+fn drain<H: Driver>(real: &mut H, model: &mut Model, pair: &mut Pair<H::Id>) {
+    while pair.next(real, model).is_some() {}
     assert_eq!(real.counts(pair.real), model.counts(pair.model));
 }
 

@@ -28,7 +28,7 @@
 //!
 //! | promise | WebSocket and in memory | MQTT |
 //! |---|---|---|
-//! | a snapshot is complete | `synced` | the retain flag: every retained message comes before the first live one |
+//! | a snapshot is complete | `synced` | the retain flag: every retained message comes before the first live one; what was changed before it could be sent comes as live |
 //! | events that were missed | `gap` with their number | not told; what came and what the bus counts as skipped add up |
 //! | going on after a cut | `since` and the cursor: each changed topic once | the persistent session: every change in order, as far as the recent ring reaches |
 //! | a tombstone was forgotten | `reset`, then all that is left | all that is left comes again, flagged as retained |
@@ -71,6 +71,7 @@ macro_rules! conformance {
             use super::*;
             $crate::conformance!(@tests $transport:
                 late_joiner_gets_each_retained_topic_once_before_live,
+                synced_comes_after_every_value_that_was_there,
                 revisions_increase_and_topics_end_at_their_newest,
                 slow_reader_gets_the_newest_and_costs_no_memory,
                 every_event_is_taken_or_counted_as_missed,

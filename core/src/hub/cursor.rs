@@ -82,9 +82,10 @@ pub enum Step<E> {
         /// Whether it belongs to a snapshot: it was kept before the subscription began.
         retained: bool,
     },
-    /// The walk has passed the place where the subscription began; what follows is live.
+    /// Each topic that had a value when the subscription began has come, in that version or a newer one, or as
+    /// cleared; what follows is live.
     Synced {
-        /// Where the subscription began: what a client names to resume.
+        /// Up to here everything has come: what a client names to resume.
         cursor: Cursor,
     },
 }
@@ -138,6 +139,10 @@ pub(super) trait Source {
     fn value_after(&self, rev: u64) -> Option<Found<Self::Item>>;
     /// The oldest tombstone after `rev`.
     fn tombstone_after(&self, rev: u64) -> Option<Found<Self::Item>>;
+    /// The newest matching publish or clear that took the place of a value, since the filter was first seen.
+    fn replaced(&self) -> u64;
+    /// The oldest value or clear in the ring after `rev`, up to `to`, that was its topic's newest `at` a revision.
+    fn standing(&self, rev: u64, to: u64, at: u64) -> Option<Found<Self::Item>>;
     /// The oldest publish (or event) after `rev` in the ring.
     fn recent_after(&self, rev: u64, events_only: bool) -> Option<Found<Self::Item>>;
     /// What lies before a subscription that has all up to `rev`, where that can be told at once. `rev` is not below
@@ -186,6 +191,11 @@ pub(super) struct Walk {
     fresh: bool,
     reset: bool,
     synced: bool,
+    /// Before `synced`: what its topics had at this revision is to come first. At first `began`, and moved on when
+    /// topics have changed before their values were taken.
+    sync_to: u64,
+    /// Whether values of topics may have been replaced, on the way to `sync_to`, before they were taken.
+    overtaken: bool,
     /// Whether the ring has the events of the hub's earlier life that are for it.
     owed: bool,
     /// The hub's revision when the subscription began, before any reset: its events count from there.
@@ -221,6 +231,8 @@ impl Walk {
             fresh,
             reset,
             synced: false,
+            sync_to: began,
+            overtaken: taken < began,
             owed: false,
             events_since: began,
             accounted: source.totals(),
@@ -295,26 +307,34 @@ impl Walk {
             self.restart(source);
             return Some(Step::Reset);
         }
+        self.overtaken |= self.taken + 1 < source.recent_from();
         if let Some(missed) = self.skip_lost(source) {
             return Some(Step::Gap { missed });
         }
-        let next = match self.mode {
-            Mode::Latest => self.latest(source),
-            Mode::Every => self.every(source),
-        };
-        if !self.synced && next.as_ref().is_none_or(|found| found.rev > self.began) {
-            self.synced = true;
-            self.taken = self.taken.max(self.began);
-            let (epoch, rev) = (source.epoch(), self.began);
-            return Some(Step::Synced {
-                cursor: Cursor { epoch, rev },
-            });
+        loop {
+            let next = match self.mode {
+                Mode::Latest => self.latest(source),
+                Mode::Every => self.every(source),
+            };
+            if self.synced || next.as_ref().is_some_and(|found| found.rev <= self.sync_to) {
+                let Some(found) = next else {
+                    self.caught_up(source);
+                    return None;
+                };
+                return Some(self.take(found));
+            }
+            self.taken = self.taken.max(self.sync_to);
+            if !self.overtaken || source.replaced() <= self.sync_to {
+                self.synced = true;
+                let (epoch, rev) = (source.epoch(), self.sync_to);
+                return Some(Step::Synced {
+                    cursor: Cursor { epoch, rev },
+                });
+            }
+            // What was overtaken has a version between the two, which stands in the ring, unless that is overrun again.
+            self.overtaken = self.taken + 1 < source.recent_from();
+            self.sync_to = source.revision();
         }
-        let Some(found) = next else {
-            self.caught_up(source);
-            return None;
-        };
-        Some(self.take(found))
     }
 
     #[inline(always)]
@@ -436,7 +456,14 @@ impl Walk {
 
     fn latest<S: Source>(&self, source: &S) -> Option<Found<S::Item>> {
         let event = source.recent_after(self.changes_done(), true);
-        older(self.logged(source), event)
+        let next = older(self.logged(source), event);
+        if self.synced || self.sync_to == self.began {
+            return next;
+        }
+        // What is older than that is not looked for twice.
+        let to = next.as_ref().map_or(u64::MAX, |found| found.rev - 1);
+        let standing = source.standing(self.taken, to.min(self.sync_to), self.sync_to);
+        standing.or(next)
     }
 
     fn every<S: Source>(&mut self, source: &S) -> Option<Found<S::Item>> {

@@ -60,6 +60,7 @@ struct Subscription<const TOPIC: usize> {
     filter: TopicFilter<String<TOPIC>>,
     totals: Totals,
     forgotten: u64,
+    replaced: u64,
     walk: Walk,
 }
 
@@ -131,6 +132,7 @@ impl<
         let slot = self
             .slot(topic, payload, kind, at)
             .inspect_err(|_| self.counts.dropped += 1)?;
+        let mut replaces = false;
         if let Retain::Last(n) = retain {
             let kept = self.values.iter().filter(|slot| slot.is_of(topic)).count();
             let leaving = (kept + 1).saturating_sub(usize::from(n.max(1)));
@@ -138,6 +140,7 @@ impl<
                 self.counts.dropped += 1;
                 return Err(PublishError::Full { places: PL });
             }
+            replaces = kept > 0;
             for _ in 0..leaving {
                 self.remove_oldest(topic);
             }
@@ -147,7 +150,7 @@ impl<
             }
             let _has_room = self.values.push(slot.clone());
         }
-        Ok(self.accept(slot))
+        Ok(self.accept(slot, replaces))
     }
 
     /// Removes what `topic` keeps and returns the revision of the clear; `None` when it kept nothing,
@@ -178,7 +181,7 @@ impl<
         if self.tombstones.push(tombstone).is_err() {
             self.forget(slot.rev, topic);
         }
-        Ok(Some(self.accept(slot)))
+        Ok(Some(self.accept(slot, true)))
     }
 
     /// Begins a subscription.
@@ -209,6 +212,7 @@ impl<
             filter: &filter,
             totals: Totals::default(),
             forgotten: 0,
+            replaced: 0,
         };
         let walk = Walk::new(mode, start, &source);
         self.generation = self.generation.wrapping_add(1);
@@ -217,6 +221,7 @@ impl<
             filter,
             totals: Totals::default(),
             forgotten: 0,
+            replaced: 0,
             walk,
         };
         let slot = free.unwrap_or(self.subscriptions.len());
@@ -299,6 +304,7 @@ impl<
             filter: &subscription.filter,
             totals: subscription.totals,
             forgotten: subscription.forgotten,
+            replaced: subscription.replaced,
         };
         let result = walk(&mut subscription.walk, &source);
         if let Some(place) = self.subscriptions.get_mut(id.slot as usize) {
@@ -331,7 +337,8 @@ impl<
         })
     }
 
-    fn accept(&mut self, slot: Slot<T, P>) -> u64 {
+    /// `replaces`: whether its topic had a value.
+    fn accept(&mut self, slot: Slot<T, P>, replaces: bool) -> u64 {
         self.revision = slot.rev;
         self.counts.accepted += 1;
         for subscription in self.subscriptions.iter_mut().flatten() {
@@ -339,6 +346,9 @@ impl<
                 match slot.kind {
                     Kind::Event => subscription.totals.events += 1,
                     Kind::State | Kind::Cleared => subscription.totals.state += 1,
+                }
+                if replaces {
+                    subscription.replaced = slot.rev;
                 }
             }
         }
@@ -413,6 +423,7 @@ struct Scan<'a, H, const T: usize> {
     filter: &'a TopicFilter<String<T>>,
     totals: Totals,
     forgotten: u64,
+    replaced: u64,
 }
 
 impl<
@@ -464,16 +475,35 @@ impl<
         totals
     }
 
+    fn replaced(&self) -> u64 {
+        self.replaced
+    }
+
+    fn standing(&self, rev: u64, to: u64, at: u64) -> Option<Found<Place>> {
+        let ring = &self.hub.recent;
+        self.oldest_after(rev, ring, Place::Recent, &|slot| {
+            let replaced = |other: &Slot<T, P>| {
+                other.kind != Kind::Event
+                    && other.rev > slot.rev
+                    && other.rev <= at
+                    && other.is_of(slot.topic.borrowed())
+            };
+            slot.kind != Kind::Event && slot.rev <= to && !ring.iter().any(replaced)
+        })
+    }
+
     fn value_after(&self, rev: u64) -> Option<Found<Place>> {
-        self.oldest_after(rev, &self.hub.values, false, Place::Value)
+        self.oldest_after(rev, &self.hub.values, Place::Value, &|_| true)
     }
 
     fn tombstone_after(&self, rev: u64) -> Option<Found<Place>> {
-        self.oldest_after(rev, &self.hub.tombstones, false, Place::Tombstone)
+        self.oldest_after(rev, &self.hub.tombstones, Place::Tombstone, &|_| true)
     }
 
     fn recent_after(&self, rev: u64, events_only: bool) -> Option<Found<Place>> {
-        self.oldest_after(rev, &self.hub.recent, events_only, Place::Recent)
+        self.oldest_after(rev, &self.hub.recent, Place::Recent, &|slot| {
+            !events_only || slot.kind == Kind::Event
+        })
     }
 }
 
@@ -482,15 +512,15 @@ impl<H, const T: usize> Scan<'_, H, T> {
         &self,
         rev: u64,
         slots: &[Slot<T, P>],
-        events_only: bool,
         place: fn(usize) -> Place,
+        meant: &dyn Fn(&Slot<T, P>) -> bool,
     ) -> Option<Found<Place>> {
         let mut oldest: Option<Found<Place>> = None;
         for (index, slot) in slots.iter().enumerate() {
             if slot.rev > rev
                 && oldest.as_ref().is_none_or(|found| slot.rev < found.rev)
-                && (!events_only || slot.kind == Kind::Event)
                 && self.filter.matches(&slot.topic)
+                && meant(slot)
             {
                 oldest = Some(Found {
                     rev: slot.rev,

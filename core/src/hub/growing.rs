@@ -3,7 +3,7 @@
 use super::cursor::{Counts, Mode, Start, Step, Walk};
 use super::filter_tree::FilterTree;
 use super::topics::Topics;
-use super::view::{Seen, View, ViewId};
+use super::view::{self, Seen, View, ViewId};
 use super::{
     Entry, HubCounts, Kind, PublishError, Retain, SharedEntry, SubscribeError, SubscriptionId,
     UnknownSubscription,
@@ -75,6 +75,8 @@ pub struct Hub<P> {
     counts: HubCounts,
     topics: Topics<P>,
     recent: VecDeque<SharedEntry<P>>,
+    /// See [`Seen::followed`].
+    followed: VecDeque<u64>,
     recent_bytes: usize,
     /// The newest revision that has left the ring.
     left: u64,
@@ -111,6 +113,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             counts: HubCounts::default(),
             topics: Topics::new(),
             recent: VecDeque::new(),
+            followed: VecDeque::new(),
             recent_bytes: 0,
             left: 0,
             newest_event: 0,
@@ -269,11 +272,13 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         }
         let entry = self.accept(topic, payload, Kind::Cleared, at);
         let values = self.topics.clear(&entry);
+        self.follow(values.back().map_or(0, |value| value.rev), entry.rev);
         for_each(&mut self.views, &self.matched, |view| {
             for value in &values {
                 view.values.remove(value.rev);
             }
             view.tombstones.push(entry.rev, Arc::clone(&entry));
+            view.replaced = entry.rev;
         });
         self.note(&entry);
         if self.limits.tombstones == 0 {
@@ -535,6 +540,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             revision: self.revision,
             forgotten: self.forgotten,
             recent: &self.recent,
+            followed: &self.followed,
             left: self.left,
             restored: self.restored,
             vacant: self.vacant,
@@ -590,6 +596,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         // It may be larger than the ring.
         if self.recent_bytes <= self.limits.recent_bytes && self.limits.recent > 0 {
             self.recent.push_back(Arc::clone(&entry));
+            self.followed.push_back(0);
         } else {
             self.recent_bytes -= ring_bytes(&entry);
             self.left = entry.rev;
@@ -608,6 +615,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             let Some(oldest) = self.recent.pop_front() else {
                 break;
             };
+            self.followed.pop_front();
             self.recent_bytes -= ring_bytes(&oldest);
             self.left = oldest.rev;
             left = Some(oldest);
@@ -618,6 +626,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     /// Puts a value at the end of the log, and takes out what it replaces.
     fn keep(&mut self, entry: &SharedEntry<P>, history: usize) {
         let replaced = self.topics.keep(entry, history);
+        self.follow(replaced.newest, entry.rev);
         for_each(&mut self.views, &self.matched, |view| {
             if let Some(tombstone) = &replaced.tombstone {
                 view.tombstones.remove(tombstone.rev);
@@ -626,7 +635,20 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
                 view.values.remove(value.rev);
             }
             view.values.push(entry.rev, Arc::clone(entry));
+            if replaced.newest > 0 && replaced.tombstone.is_none() {
+                view.replaced = entry.rev;
+            }
         });
+    }
+
+    /// A value or a clear follows on another one of its topic, which may be in the ring.
+    fn follow(&mut self, before: u64, rev: u64) {
+        if before > self.left
+            && let Some(place) = view::find(&self.recent, before)
+            && let Some(followed) = self.followed.get_mut(place)
+        {
+            *followed = rev;
+        }
     }
 
     fn note(&mut self, entry: &SharedEntry<P>) {
@@ -680,6 +702,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             revision: self.revision,
             forgotten: self.forgotten,
             recent: &self.recent,
+            followed: &self.followed,
             left: self.left,
             restored: self.restored,
             vacant: self.vacant,

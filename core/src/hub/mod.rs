@@ -16,8 +16,9 @@
 //!
 //! # What `next` promises
 //! - Revisions strictly increase between two [`Step::Reset`]s.
-//! - [`Step::Synced`] comes once after each start: all kept values that were there at the start went before
-//!   it, and everything after it is newer than the start.
+//! - [`Step::Synced`] comes once after each start. Before it, each topic that had a value at the start has come, in
+//!   that version or a newer one, or as cleared, however slowly the subscription is read. Everything after it is
+//!   newer than its cursor.
 //! - In mode [`Mode::Latest`] state comes from the log, so each topic's values are the newest it keeps; events
 //!   come from the ring.
 //! - In mode [`Mode::Every`] each publish comes, as long as the cursor lies inside the ring. A cursor that has

@@ -37,6 +37,8 @@ pub(super) struct Replaced<P> {
     more: Vec<SharedEntry<P>>,
     /// The clear that came before it.
     pub(super) tombstone: Option<SharedEntry<P>>,
+    /// The revision of its topic's newest value or clear before it; 0: there was none.
+    pub(super) newest: u64,
 }
 
 /// Outdated places in the order of tombstones that are tolerated whatever their number.
@@ -106,6 +108,7 @@ impl<P> Topics<P> {
             value: None,
             more: Vec::new(),
             tombstone: None,
+            newest: 0,
         };
         let entry = Arc::clone(entry);
         match self.topics.get_mut(entry.topic.as_str()) {
@@ -114,9 +117,11 @@ impl<P> Topics<P> {
                 self.topics.insert(text, Kept::One(entry));
             }
             Some(Kept::One(before)) if history == 1 => {
+                replaced.newest = before.rev;
                 replaced.value = Some(mem::replace(before, entry));
             }
             Some(Kept::Several(values)) => {
+                replaced.newest = values.back().map_or(0, |value| value.rev);
                 values.push_back(entry);
                 let leaving = values.len().saturating_sub(history);
                 if leaving > 1 {
@@ -126,10 +131,14 @@ impl<P> Topics<P> {
             }
             Some(kept) => match mem::replace(kept, Kept::One(Arc::clone(&entry))) {
                 Kept::Cleared(tombstone) => {
+                    replaced.newest = tombstone.rev;
                     replaced.tombstone = Some(tombstone);
                     self.tombstones_live -= 1;
                 }
-                Kept::One(before) => *kept = Kept::Several(VecDeque::from([before, entry])),
+                Kept::One(before) => {
+                    replaced.newest = before.rev;
+                    *kept = Kept::Several(VecDeque::from([before, entry]));
+                }
                 // Dealt with above.
                 Kept::Several(_) => {}
             },

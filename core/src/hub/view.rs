@@ -27,6 +27,8 @@ pub(super) struct View<P> {
     pub(super) values: RevLog<SharedEntry<P>>,
     pub(super) tombstones: RevLog<SharedEntry<P>>,
     pub(super) forgotten: u64,
+    /// The newest publish or clear that took the place of a value.
+    pub(super) replaced: u64,
     /// Revisions of the matching publishes in the ring, and of the events among them. Those that have
     /// left the ring are dropped at the next chance.
     recent: VecDeque<u64>,
@@ -47,6 +49,7 @@ impl<P> View<P> {
             values: RevLog::new(),
             tombstones: RevLog::new(),
             forgotten: 0,
+            replaced: 0,
             recent: VecDeque::new(),
             recent_events: VecDeque::new(),
             recent_since: revision + 1,
@@ -105,6 +108,8 @@ pub(super) struct Seen<'a, P> {
     pub(super) revision: u64,
     pub(super) forgotten: u64,
     pub(super) recent: &'a VecDeque<SharedEntry<P>>,
+    /// By place in the ring: the revision that followed on a value or clear in its topic; 0: none so far.
+    pub(super) followed: &'a VecDeque<u64>,
     /// The newest revision that has left the ring.
     pub(super) left: u64,
     /// See [`Source::restored`] and [`Source::vacant`].
@@ -156,6 +161,25 @@ impl<P> Source for Seen<'_, P> {
         }
     }
 
+    fn replaced(&self) -> u64 {
+        self.view.replaced
+    }
+
+    fn standing(&self, rev: u64, to: u64, at: u64) -> Option<Found<SharedEntry<P>>> {
+        let from = self.recent_from().max(rev + 1);
+        let revisions = &self.view.recent;
+        let first = revisions.partition_point(|slot| *slot < from);
+        revisions
+            .range(first..)
+            .take_while(|rev| **rev <= to)
+            .find_map(|rev| {
+                let place = find(self.recent, *rev)?;
+                let (entry, followed) = (self.recent.get(place)?, *self.followed.get(place)?);
+                let stood = entry.kind != Kind::Event && (followed == 0 || followed > at);
+                stood.then(|| found((*rev, entry)))
+            })
+    }
+
     fn value_after(&self, rev: u64) -> Option<Found<SharedEntry<P>>> {
         self.view.values.after(rev).map(found)
     }
@@ -181,7 +205,7 @@ impl<P> Source for Seen<'_, P> {
             true => last,
             false => *revisions.get(revisions.partition_point(|slot| *slot < from))?,
         };
-        let entry = find(self.recent, rev)?;
+        let entry = entry_of(self.recent, rev)?;
         Some(Found {
             rev,
             kind: entry.kind,
@@ -197,7 +221,7 @@ impl<P> Source for Seen<'_, P> {
         if before > rev {
             return Ahead::Unknown;
         }
-        match find(self.recent, newest) {
+        match entry_of(self.recent, newest) {
             // The tombstone of a clear may be forgotten already, which a walk has to see.
             Some(entry) if entry.kind != Kind::Cleared && newest >= self.recent_from() => {
                 Ahead::One(found((newest, entry)))
@@ -207,19 +231,20 @@ impl<P> Source for Seen<'_, P> {
     }
 }
 
-/// The entry with this revision. Revisions have gaps only where a hub was restored or told to go on later, so
+fn entry_of<P>(ring: &VecDeque<SharedEntry<P>>, rev: u64) -> Option<&SharedEntry<P>> {
+    ring.get(find(ring, rev)?)
+}
+
+/// Where the entry with this revision stands. Revisions have gaps only where a hub was restored or told to go on later, so
 /// that it is nearly always where it would stand without any.
-fn find<P>(ring: &VecDeque<SharedEntry<P>>, rev: u64) -> Option<&SharedEntry<P>> {
+pub(super) fn find<P>(ring: &VecDeque<SharedEntry<P>>, rev: u64) -> Option<usize> {
     let (first, last) = (ring.front()?.rev, ring.back()?.rev);
     let from_front = rev.checked_sub(first)? as usize;
     let from_back = (ring.len() - 1).checked_sub(last.checked_sub(rev)? as usize);
-    let is_it = |entry: &&SharedEntry<P>| entry.rev == rev;
-    let guessed = ring.get(from_front).filter(is_it);
-    let guessed = guessed.or_else(|| ring.get(from_back?).filter(is_it));
-    guessed.or_else(|| {
-        let place = ring.binary_search_by_key(&rev, |entry| entry.rev).ok()?;
-        ring.get(place)
-    })
+    let is_it = |place: &usize| ring.get(*place).is_some_and(|entry| entry.rev == rev);
+    let guessed = Some(from_front).filter(is_it);
+    let guessed = guessed.or_else(|| from_back.filter(is_it));
+    guessed.or_else(|| ring.binary_search_by_key(&rev, |entry| entry.rev).ok())
 }
 
 fn found<P>((rev, entry): (u64, &SharedEntry<P>)) -> Found<SharedEntry<P>> {

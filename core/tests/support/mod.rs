@@ -55,11 +55,11 @@ fn owned<E>(step: Step<E>, own: impl Fn(&E) -> Taken) -> Step<Taken> {
     }
 }
 
-fn name(topic: &str) -> TopicName<&str> {
+pub(crate) fn name(topic: &str) -> TopicName<&str> {
     TopicName::parse(topic).expect("a valid topic")
 }
 
-fn filter(filter: &str) -> TopicFilter<&str> {
+pub(crate) fn filter(filter: &str) -> TopicFilter<&str> {
     TopicFilter::parse(filter).expect("a valid filter")
 }
 

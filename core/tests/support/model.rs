@@ -23,6 +23,8 @@ struct Subscription {
     fresh: bool,
     reset: bool,
     synced: bool,
+    sync_to: u64,
+    overtaken: bool,
     began: u64,
     taken: u64,
     given_up: u64,
@@ -76,6 +78,25 @@ impl Model {
             .expect("no skipped revision")
     }
 
+    /// The next value or clear of the same topic.
+    fn follower(&self, rev: u64) -> Option<u64> {
+        let topic = &self.entry(rev).topic;
+        let mut later = self.history.iter().flatten();
+        later
+            .find(|e| e.rev > rev && e.kind != Kind::Event && e.topic == *topic)
+            .map(|e| e.rev)
+    }
+
+    /// Whether its topic had a value before it.
+    fn replaces(&self, entry: &Taken) -> bool {
+        let earlier = self.history.iter().flatten();
+        entry.kind != Kind::Event
+            && earlier
+                .filter(|e| e.rev < entry.rev && e.kind != Kind::Event && e.topic == entry.topic)
+                .next_back()
+                .is_some_and(|e| e.kind == Kind::State)
+    }
+
     fn add(&mut self, topic: &str, payload: &[u8], kind: Kind, at: u64) -> u64 {
         let rev = self.revision() + 1;
         self.history.push(Some(Taken {
@@ -107,6 +128,8 @@ impl Model {
             fresh,
             reset,
             synced: false,
+            sync_to: began,
+            overtaken: taken < began,
             began,
             taken,
             given_up: changes_after,
@@ -132,7 +155,8 @@ impl Model {
     }
 
     fn step(&self, sub: &mut Subscription) -> Option<Step<Taken>> {
-        let topic_filter = filter(&sub.filter);
+        let text = sub.filter.clone();
+        let topic_filter = filter(&text);
         let matches = |topic: &str| topic_filter.matches(&name(topic));
         let ring_end = self.recent_from() - 1;
         let in_ring = |sub: &Subscription| sub.taken.max(sub.given_up) >= ring_end;
@@ -147,6 +171,7 @@ impl Model {
             self.restart(sub);
             return Some(Step::Reset);
         }
+        sub.overtaken |= sub.taken < ring_end;
         if !in_ring(sub) {
             let done = sub.taken.max(sub.given_up);
             let unknown = ring_end.min(sub.events_since).saturating_sub(done);
@@ -191,10 +216,21 @@ impl Model {
                 .map(|e| e.rev)
                 .min()
         };
-        let next = match sub.mode {
+        // What stood in its topic when the place was fixed up to which all is to come before `Synced`.
+        let standing = |taken: u64, at: u64| {
+            let ring = self.history.iter().flatten();
+            ring.filter(|e| e.rev > ring_end && e.rev > taken && e.rev <= at)
+                .filter(|e| e.kind != Kind::Event && matches(&e.topic))
+                .map(|e| e.rev)
+                .filter(|rev| self.follower(*rev).is_none_or(|next| next > at))
+                .min()
+        };
+        let next = |sub: &mut Subscription| match sub.mode {
             Mode::Latest => {
                 let event = ring(sub.taken.max(sub.given_up), true);
-                logged.into_iter().chain(event).min()
+                let syncs = !sub.synced && sub.sync_to > sub.began;
+                let standing = syncs.then(|| standing(sub.taken, sub.sync_to)).flatten();
+                logged.into_iter().chain(event).chain(standing).min()
             }
             Mode::Every => {
                 let snapshot_to = if sub.fresh { sub.began } else { 0 };
@@ -209,15 +245,30 @@ impl Model {
                 behind.or_else(|| ring(sub.taken, false))
             }
         };
-        if !sub.synced && next.is_none_or(|rev| rev > sub.began) {
-            sub.synced = true;
-            sub.taken = sub.taken.max(sub.began);
-            let (epoch, rev) = (self.epoch, sub.began);
-            return Some(Step::Synced {
-                cursor: Cursor { epoch, rev },
-            });
+        let mut found = next(sub);
+        if !sub.synced && found.is_none_or(|rev| rev > sub.sync_to) {
+            sub.taken = sub.taken.max(sub.sync_to);
+            let replaced = self
+                .history
+                .iter()
+                .flatten()
+                .filter(|e| e.rev > sub.sync_to);
+            let mut replaced = replaced.filter(|e| matches(&e.topic) && self.replaces(e));
+            if sub.overtaken && replaced.next().is_some() {
+                sub.overtaken = sub.taken < ring_end;
+                sub.sync_to = self.revision();
+                found = next(sub);
+            }
+            if found.is_none_or(|rev| rev > sub.sync_to) {
+                sub.synced = true;
+                sub.taken = sub.taken.max(sub.sync_to);
+                let (epoch, rev) = (self.epoch, sub.sync_to);
+                return Some(Step::Synced {
+                    cursor: Cursor { epoch, rev },
+                });
+            }
         }
-        let Some(rev) = next else {
+        let Some(rev) = found else {
             sub.taken = self.revision();
             if sub.mode == Mode::Latest {
                 let live = self.history.iter().flatten().filter(|e| e.rev > sub.began);

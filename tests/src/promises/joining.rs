@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::bench::{Bench, message, modes};
-use crate::transport::{Incoming, Peer, Subscribe, Transport};
+use crate::deadline::until;
+use crate::transport::{Connect, Incoming, Peer, Subscribe, Transport};
 
 /// How many topics a late joiner finds.
 const TOPICS: usize = 10_000;
@@ -48,6 +49,56 @@ pub async fn late_joiner_gets_each_retained_topic_once_before_live<T: Transport>
         peer.leave().await;
     }
     bench.close().await;
+}
+
+/// How many large values a reader finds that takes them slowly: together more than what sockets hold.
+const LARGE: usize = 1_600;
+const LARGE_BYTES: usize = 4_000;
+
+/// When a subscriber is told that it has everything, or, where its protocol has no word for that, when an event
+/// comes that was published later, each topic that had a value when it subscribed has come: in that version or a
+/// newer one, or as cleared; however many changed before it read them.
+pub async fn synced_comes_after_every_value_that_was_there<T: Transport>() {
+    for (&mode, changed) in modes::<T>()
+        .iter()
+        .flat_map(|mode| [(mode, 100), (mode, LARGE)])
+    {
+        let bench = Bench::<T>::new().await;
+        for n in 0..LARGE {
+            bench
+                .state(&format!("large/{n}"), vec![b'.'; LARGE_BYTES])
+                .await;
+        }
+        let narrow = Connect {
+            narrow: true,
+            ..Connect::named("takes its time")
+        };
+        let mut peer = bench.connect(narrow).await;
+        let subscribe = Subscribe {
+            mode,
+            ..Subscribe::to(1, "large/#")
+        };
+        peer.subscribe(subscribe).await;
+        let subscribed = || bench.bus.read(|hub| hub.subscriptions() == 1).then_some(());
+        until("the subscription has begun", subscribed).await;
+        // Those first that come last.
+        for n in (LARGE - changed..LARGE).rev() {
+            let topic = format!("large/{n}");
+            match n % 1_000 {
+                999 => bench.clear(&topic).await,
+                _ => bench.state(&topic, "newer").await,
+            };
+        }
+        let snapshot = bench.caught_up(&mut peer, 1, "large/marker").await;
+        let came: BTreeSet<_> = snapshot.messages.iter().map(|m| &m.topic[..]).collect();
+        let missing = (0..LARGE).map(|n| format!("large/{n}"));
+        let missing: Vec<_> = missing.filter(|topic| !came.contains(&topic[..])).collect();
+        assert!(
+            missing.is_empty(),
+            "mode {mode:?}, {changed} changed: {missing:?}"
+        );
+        bench.close().await;
+    }
 }
 
 /// A clear is told to who is subscribed, and to a later subscriber the topic has no value.

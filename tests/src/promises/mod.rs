@@ -19,6 +19,7 @@ pub use counting::{count_sent_again_counts_once, press_with_an_id_counts_once};
 pub use joining::{
     clear_reaches_subscribers_and_later_ones_see_nothing,
     late_joiner_gets_each_retained_topic_once_before_live,
+    synced_comes_after_every_value_that_was_there,
 };
 pub use misbehaving::{
     malformed_input_hurts_only_its_sender, oversized_input_hurts_only_its_sender,
