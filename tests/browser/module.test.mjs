@@ -163,6 +163,111 @@ test('`raw` is what was published, byte for byte, and publishes the same again',
   assert.equal(topic.value.raw, undefined);
 });
 
+test('connect() and publish(): what is published before the first connection goes out with it, in order', async (t) => {
+  const server = await startServer(t);
+  const bus = connect(`${server.url}/ws`, { WebSocket });
+  t.after(() => bus.close());
+  const events = bus.topic('lab/event', { mode: 'every' });
+  const seen = [];
+  events.subscribe(({ value }) => seen.push(value));
+  let isFirst = true;
+  bus.state.subscribe(({ phase }) => {
+    if (phase !== 'live' || !isFirst) return;
+    isFirst = false;
+    void bus.publish('lab/event', 4);
+  });
+  const changing = { n: 1 };
+  const early = [changing, 2, 3].map((value) => bus.publish('lab/event', value));
+  changing.n = 9;
+  const acks = await Promise.all(early);
+  assert.deepEqual((await bus.ready).phase, 'live');
+  assert.ok(acks.every(({ rev }, i) => i === 0 || rev > acks[i - 1].rev));
+  await until(
+    () => seen.length === 4,
+    () => `four events, not ${JSON.stringify(seen)}`,
+  );
+  assert.deepEqual(seen, [{ n: 1 }, 2, 3, 4]);
+  // Afterwards nothing waits: who publishes knows better what is still worth saying.
+  await server.kill();
+  await until(
+    () => bus.state.value.phase !== 'live',
+    () => 'the connection is lost',
+  );
+  await assert.rejects(bus.publish('lab/event', 5), { code: 'disconnected' });
+  bus.close();
+  await assert.rejects(bus.publish('lab/event', 6), { code: 'closed' });
+});
+
+test('a hub that is not there: early publishes end after 10 s, or with the bus', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  class Silent {
+    static sent = [];
+    send = (data) => Silent.sent.push(data);
+    close() {}
+  }
+  const bus = connect('ws://127.0.0.1:9/ws', { WebSocket: Silent, random: () => 1 });
+  const outcomes = [];
+  const note = (promise) => promise.then(() => outcomes.push('acknowledged'), ({ code }) => outcomes.push(code));
+  note(bus.publish('lab/a', 1));
+  t.mock.timers.tick(6_000);
+  note(bus.publish('lab/a', 2));
+  t.mock.timers.tick(3_999);
+  await Promise.resolve();
+  assert.deepEqual(outcomes, []);
+  t.mock.timers.tick(1);
+  await new Promise(setImmediate);
+  assert.deepEqual(outcomes, ['disconnected']);
+  for (let i = 1; i < 1_000; i++) bus.publish('lab/a', i).catch(() => {});
+  await assert.rejects(bus.publish('lab/a', 3), { code: 'full' });
+  bus.close();
+  await assert.rejects(bus.ready, { code: 'closed' });
+  await new Promise(setImmediate);
+  assert.deepEqual(outcomes, ['disconnected', 'closed']);
+  assert.deepEqual(Silent.sent, []);
+});
+
+test('what is above a limit of the hub, or no JSON, is refused here, and the connection goes on', async (t) => {
+  const server = await startServer(t);
+  const bus = connect(`${server.url}/ws`, { WebSocket });
+  t.after(() => bus.close());
+  const early = bus.publish('lab/big', 'x'.repeat(10_000_000)).then(assert.fail, (error) => error);
+  const { limits } = await bus.ready;
+  const most = limits.payload_bytes;
+  assert.equal((await early).code, 'too_large');
+  for (const value of ['x'.repeat(most + 1), 'ü'.repeat(most / 2 + 1), new Uint8Array(most + 1), ['x'.repeat(most)]]) {
+    await assert.rejects(bus.publish('lab/big', value), ({ code, message }) => {
+      return code === 'too_large' && message.includes(String(most)) && /payload of \d+ bytes/.test(message);
+    });
+  }
+  await assert.rejects(bus.publish('t'.repeat(4_000_000), 1), { code: 'invalid_topic' });
+  const loop = {};
+  loop.loop = loop;
+  for (const value of [undefined, () => {}, 1n, loop]) await assert.rejects(bus.publish('lab/no', value), { code: 'bad_message' });
+  const errors = [];
+  bus.topic('f'.repeat(4_000_000)).subscribe({ error: ({ code }) => errors.push(code) });
+  await until(
+    () => errors.length === 1,
+    () => 'an error of the subscription',
+  );
+  assert.deepEqual(errors, ['invalid_filter']);
+  // What just fits does, however long its escapes would be.
+  for (const value of ['x'.repeat(most), '\u0001'.repeat(most), '"'.repeat(most), new Uint8Array(most)]) {
+    await bus.publish('lab/big', value, { retain: true });
+    assert.equal((await (await fetch(`${server.url}/api/v1/topics/lab/big`)).arrayBuffer()).byteLength, most);
+  }
+  assert.equal(bus.state.value.phase, 'live');
+});
+
+test('a filter above the limit, subscribed before the first connection, does not end it', async (t) => {
+  const server = await startServer(t);
+  const bus = connect(`${server.url}/ws`, { WebSocket });
+  t.after(() => bus.close());
+  const errors = [];
+  bus.topic('f'.repeat(4_000_000)).subscribe({ error: ({ code }) => errors.push(code) });
+  await bus.publish('lab/a', 1, { retain: true });
+  assert.deepEqual(errors, ['invalid_filter']);
+});
+
 test('counter(room): shown at once, confirmed by the hub, one store a room', async (t) => {
   const { bus } = await open(t);
   const clicks = counter('lab', bus);

@@ -1,15 +1,9 @@
 // @ts-check
 /**
- * Latchbus for the browser: one module without dependencies.
+ * Latchbus for the browser: one module without dependencies. See `connect`, and README.md for examples.
  *
- *     import { connect } from '/latchbus.js';
- *     const bus = connect();
- *     bus.topic('clicks/main/values').subscribe(({ value }) => console.log(value.red, value.blue));
- *     await bus.publish('lab/temp', { c: 21.5 }, { retain: true });
- *
- * `bus.topic(filter)` listens at once, is shared by all of its subscribers and replays the last value of every
- * topic to whoever comes late. A lost connection is found, opened again and resumed where it was left. Nothing is
- * queued while there is none: `publish` rejects, and the caller, who knows what is still worth saying, decides.
+ * A lost connection is found, opened again and resumed where it was left. After the first one nothing is queued: `publish`
+ * rejects, and the caller, who knows what is still worth saying, decides.
  */
 
 /** @import * as shapes from './shapes.js' */
@@ -20,22 +14,24 @@
 /** @typedef {shapes.Ack} Ack */
 
 const PROTOCOL = 'latchbus.v1.json';
-/** First step and ceiling of the back-off; the wait is drawn evenly between zero and the step (full jitter). */
+/** Back-off with full jitter: first step and longest. */
 const BACKOFF_MS = 500;
 const BACKOFF_MAX_MS = 10_000;
-/** A connection that lived this long was a good one: the next back-off starts over. */
+/** After a connection of this length the back-off starts over. */
 const STABLE_MS = 5_000;
 /** From the start of an attempt to the hub's welcome. */
 const WELCOME_MS = 10_000;
-/** From a ping to any sign of life, and from there to the next ping: a half-open connection hides for at most 14 s. */
+/** How long a publish waits for the first connection. */
+const FIRST_MS = 10_000;
+/** From a ping to any sign of life, and from there to the next ping. */
 const PONG_MS = 3_000;
 const IDLE_MS = 8_000;
-/** Publishes that wait for their answer; one more is refused with `full`. */
+/** Publishes that wait; one more is refused with `full`. */
 const MAX_IN_FLIGHT = 1_000;
-/** Topics whose last message a store keeps; at the bound the one that has not changed for longest is forgotten. */
+/** Topics whose last message a store keeps: the last to change. */
 const MAX_TOPICS = 50_000;
 
-/** A refusal by the hub (its code), or `disconnected`, `full` (too many in flight here), `closed`. */
+/** `code` is the hub's, or `disconnected`, `full` (too many in flight here), `closed`. */
 export class BusError extends Error {
   /** @param {string} code @param {string} [message] */
   constructor(code, message) {
@@ -44,11 +40,7 @@ export class BusError extends Error {
   }
 }
 
-/**
- * A store: keeps its last value and gives it to each new subscriber. Fits Svelte's store contract, `for await`
- * (a slow loop gets the newest value of each topic, never a backlog) and, by `Symbol.observable`, RxJS's `from`.
- * @template T
- */
+/** A store: keeps its last value and gives it to each new subscriber. For Svelte, RxJS and `for await`. @template T */
 export class Latch {
   /** @type {Set<{ observer: Observer<T> }>} */
   #entries = new Set();
@@ -150,11 +142,11 @@ function call(observer, kind, argument) {
 export class Topic extends Latch {
   /** @type {Map<string, Message>} in revision order */
   last = new Map();
-  /** Everything retained has arrived on the present connection; false: `last` may be behind. */
+  /** `last` is up to date. */
   synced = false;
   /** @type {string | undefined} */
   #cursor;
-  /** @type {Set<string> | undefined} after a reset: topics that the new snapshot has not shown again */
+  /** @type {Set<string> | undefined} after a reset: those not shown again yet */
   #doubtful;
   #bus;
   #request;
@@ -166,7 +158,6 @@ export class Topic extends Latch {
     this.#request = { op: 'subscribe', id, filter, mode, max_rate: maxRate };
   }
 
-  /** The subscribe request for a new connection, with the cursor where one is known. */
   request() {
     this.synced = false;
     return { ...this.#request, since: this.#cursor };
@@ -192,10 +183,10 @@ export class Topic extends Latch {
         });
       case 'synced':
         this.#cursor = frame.cursor;
-        // What the hub did not show again after a reset is gone there, so it is cleared here.
+        // It is gone there.
         for (const topic of this.#doubtful ?? []) {
           const at = Date.now() - (this.#bus.state.value?.offset_ms ?? 0);
-          this.#take({ topic, value: undefined, cleared: true, rev: revision(frame.cursor), at, epoch });
+          this.#take({ topic, value: undefined, cleared: true, rev: Number(frame.cursor.split(':')[1]), at, epoch });
         }
         this.#doubtful = undefined;
         this.synced = true;
@@ -240,7 +231,7 @@ export class Topic extends Latch {
   }
 }
 
-/** A connection to the hub that keeps itself alive. Made by `connect`. */
+/** Made by `connect`. */
 export class Bus {
   state = new Latch(/** @type {State} */ ({ phase: 'connecting' }));
   #url;
@@ -249,11 +240,18 @@ export class Bus {
   #topics = new Map();
   /** @type {Map<string, number>} */
   #shared = new Map();
-  /** @type {Map<number, { resolve: (ack: Ack) => void, reject: (error: BusError) => void }>} */
+  /** With `send`, those that wait for the first connection. @type {Map<number, shapes.Publish>} */
   #inFlight = new Map();
+  /** Of the hub. Undefined until the first connection. @type {Record<string, number> | undefined} */
+  #limits;
+  /** Resolves with the first connection, rejects if the bus is closed before. @type {Promise<State>} */
+  ready = new Promise((resolve, reject) => {
+    const next = (/** @type {State} */ state) => void (state.phase === 'live' && resolve(state));
+    this.state.subscribe({ next, complete: () => reject(new BusError('closed')) });
+  });
   /** @type {WebSocket | undefined} */
   #socket;
-  /** Events carry the number of the attempt that they belong to: those of an abandoned socket are ignored. */
+  /** Events of sockets of earlier attempts are ignored. */
   #attempt = 0;
   #failures = 0;
   #liveSince_ms = 0;
@@ -265,15 +263,16 @@ export class Bus {
   #timer;
   #listeners = new AbortController();
 
-  /** @param {string} url @param {{ WebSocket: typeof WebSocket, random: () => number }} environment */
+  /** @param {string} url @param {shapes.Environment} environment */
   constructor(url, environment) {
     this.#url = url;
     this.#environment = environment;
     /** @type {(type: string, target: any, listener: () => void) => void} */
     const on = (type, target, listener) =>
       target?.addEventListener?.(type, listener, { signal: this.#listeners.signal });
+    this.ready.catch(() => {});
     on('online', globalThis, () => this.retry());
-    // "offline" is a guess of the system: the hub may be on this very machine. Ask the hub.
+    // A guess of the system: ask the hub.
     on('offline', globalThis, () => this.#probe());
     on('visibilitychange', globalThis.document, () => {
       if (document.visibilityState === 'visible') {
@@ -285,7 +284,7 @@ export class Bus {
   }
 
   /**
-   * The messages of a topic or filter. Listens at once; the same filter and options give the same store.
+   * Listens at once; the same filter and options give the same store.
    * @param {string} filter
    * @param {TopicOptions} [options]
    */
@@ -297,14 +296,13 @@ export class Bus {
     const topic = new Topic(this, id, filter, options);
     this.#topics.set(id, topic);
     this.#shared.set(key, id);
-    if (this.state.value?.phase === 'live') this.#send(topic.request());
+    if (this.state.value?.phase === 'live') this.#subscribe(topic);
     return topic;
   }
 
   /**
-   * Publishes and resolves with the hub's acknowledgement. A string goes out as text, bytes as bytes, anything else
-   * as JSON. Rejects with a `BusError`: the hub's code, or `disconnected` when the answer can no longer come: it is then
-   * unknown whether the hub took it.
+   * Publishes a string as text, bytes as bytes, anything else as JSON. Resolves when the hub has acknowledged it. Waits for
+   * the first connection, 10 s at most. Rejects with a `BusError`; after `disconnected` it is unknown whether the hub took it.
    * @param {string} topic
    * @param {unknown} value
    * @param {{ retain?: boolean }} [options]
@@ -312,11 +310,24 @@ export class Bus {
    */
   publish(topic, value, { retain = false } = {}) {
     return new Promise((resolve, reject) => {
-      if (this.state.value?.phase !== 'live') return reject(new BusError('disconnected'));
-      if (this.#inFlight.size >= MAX_IN_FLIGHT) return reject(new BusError('full', 'too many publishes in flight'));
+      const phase = this.state.value?.phase;
+      const isEarly = !this.#limits && phase !== 'closed';
+      if (phase !== 'live' && !isEarly) throw new BusError(phase === 'closed' ? phase : 'disconnected');
+      if (this.#inFlight.size >= MAX_IN_FLIGHT) throw new BusError('full', 'too many publishes in flight');
       const id = this.#nextId++;
-      this.#inFlight.set(id, { resolve, reject });
-      this.#send({ op: 'publish', id, topic, ...encode(value), retain });
+      const { json, bytes } = encode(value);
+      const send = () => {
+        clearTimeout(timer);
+        const error =
+          above('invalid_topic', 'topic', size(topic), this.#limits?.topic_bytes) ??
+          above('too_large', 'payload', bytes, this.#limits?.payload_bytes);
+        this.#inFlight.set(id, { resolve, reject });
+        if (error) this.#answered(id, error);
+        else this.#socket?.send(`{"op":"publish","id":${id},"topic":${JSON.stringify(topic)},${json},"retain":${retain}}`);
+      };
+      const timer = isEarly ? setTimeout(() => this.#answered(id, new BusError('disconnected')), FIRST_MS) : undefined;
+      if (isEarly) this.#inFlight.set(id, { resolve, reject, send, timer });
+      else send();
     });
   }
 
@@ -330,16 +341,17 @@ export class Bus {
     if (this.state.value?.phase === 'offline') this.#open();
   }
 
-  /** Ends the connection and every subscription for good. */
+  /** Ends every subscription for good. */
   close() {
     this.#listeners.abort();
     this.#drop();
     this.state.set({ phase: 'closed' });
+    for (const id of [...this.#inFlight.keys()]) this.#answered(id, new BusError('closed'));
     for (const topic of [...this.#topics.values()]) topic.close();
     this.state.close();
   }
 
-  /** Called by `Topic.close`. @param {number} id */
+  /** For `Topic`. @param {number} id */
   forget(id) {
     if (!this.#topics.delete(id)) return;
     for (const [key, value] of this.#shared) if (value === id) this.#shared.delete(key);
@@ -361,7 +373,7 @@ export class Bus {
     this.#timer = setTimeout(() => this.#lost(), WELCOME_MS);
   }
 
-  /** Leaves the present socket: whatever it still says belongs to an old attempt. */
+  /** Leaves the present socket. */
   #drop() {
     this.#attempt++;
     clearTimeout(this.#timer);
@@ -369,9 +381,16 @@ export class Bus {
     this.#socket = undefined;
     this.#ping = undefined;
     for (const topic of this.#topics.values()) topic.synced = false;
-    const unanswered = [...this.#inFlight.values()];
-    this.#inFlight.clear();
-    for (const { reject } of unanswered) reject(new BusError('disconnected'));
+    for (const [id, { send }] of [...this.#inFlight]) if (!send) this.#answered(id, new BusError('disconnected'));
+  }
+
+  /** @param {number} id @param {Ack | BusError} answer */
+  #answered(id, answer) {
+    const publish = this.#inFlight.get(id);
+    clearTimeout(publish?.timer);
+    this.#inFlight.delete(id);
+    if (answer instanceof BusError) publish?.reject(answer);
+    else publish?.resolve(answer);
   }
 
   #lost() {
@@ -399,25 +418,33 @@ export class Bus {
       case 'welcome':
         this.#liveSince_ms = this.#heard_ms;
         const offset_ms = frame.time && Date.now() - frame.time;
+        this.#limits = frame.limits ?? {};
+        for (const topic of this.#topics.values()) this.#subscribe(topic);
+        for (const { send } of [...this.#inFlight.values()]) send?.();
         this.state.set({ phase: 'live', epoch: frame.epoch, limits: frame.limits, offset_ms });
-        for (const topic of this.#topics.values()) this.#send(topic.request());
         return this.#probe();
       case 'pong':
         if (this.#ping?.id !== frame.id) return;
         const rtt_ms = this.#heard_ms - (this.#ping?.at_ms ?? 0);
         return this.state.set({ ...state, rtt_ms, conflated: frame.conflated ?? 0, skipped: frame.skipped ?? 0 });
       case 'ack':
-        this.#inFlight.get(frame.id)?.resolve({ rev: frame.rev, epoch: state.epoch ?? '' });
-        this.#inFlight.delete(frame.id);
-        return;
+        return this.#answered(frame.id, { rev: frame.rev, epoch: state.epoch ?? '' });
       case 'error':
-        this.#inFlight.get(frame.id)?.reject(new BusError(frame.code, frame.message));
-        this.#inFlight.delete(frame.id);
+        this.#answered(frame.id, new BusError(frame.code, frame.message));
     }
     this.#topics.get(frame?.id)?.handle(frame, state.epoch ?? '', String(data));
   }
 
-  /** Asks for a sign of life and, while it comes, asks again after each silence. */
+  /** @param {Topic} topic */
+  #subscribe(topic) {
+    const request = topic.request();
+    const error = above('invalid_filter', 'filter', size(request.filter), this.#limits?.topic_bytes);
+    // Whoever has just asked for the topic has yet to listen to its errors.
+    if (error) queueMicrotask(() => topic.handle({ op: 'error', ...error, message: error.message }, '', ''));
+    else this.#send(request);
+  }
+
+  /** Asks for a sign of life, again and again. */
   #probe() {
     if (this.state.value?.phase !== 'live') return;
     clearTimeout(this.#timer);
@@ -438,7 +465,7 @@ export class Bus {
 /**
  * Opens the bus. Without a URL: `/ws` of the host that the page came from.
  * @param {string | URL} [url]
- * @param {{ WebSocket?: typeof WebSocket, random?: () => number }} [environment] for tests
+ * @param {Partial<shapes.Environment>} [environment] for tests
  */
 export function connect(url = '/ws', environment = {}) {
   const absolute = new URL(url, globalThis.location?.href);
@@ -446,13 +473,31 @@ export function connect(url = '/ws', environment = {}) {
   return new Bus(absolute.href, { WebSocket: globalThis.WebSocket, random: Math.random, ...environment });
 }
 
-/** @param {unknown} value */
+/** @param {string} code @param {string} what @param {number} bytes @param {number} [limit] */
+function above(code, what, bytes, limit = Infinity) {
+  return bytes > limit ? new BusError(code, `${what} of ${bytes} bytes is above the limit of ${limit}`) : undefined;
+}
+
+/** A payload as it stands in a frame, and its size. @param {unknown} value */
 function encode(value) {
-  if (typeof value === 'string') return { text: value };
-  if (!(value instanceof Uint8Array)) return { payload: value };
-  let binary = '';
-  for (const byte of value) binary += String.fromCharCode(byte);
-  return { base64: btoa(binary) };
+  if (typeof value === 'string') {
+    const json = JSON.stringify(value);
+    const bytes = size(value);
+    // With many escapes base64 is shorter, and a hub takes no frame much longer than its payload.
+    if (size(json) < 64 + 1.4 * bytes) return { json: `"text":${json}`, bytes };
+    value = new TextEncoder().encode(value);
+  }
+  if (value instanceof Uint8Array) {
+    let binary = '';
+    for (const byte of value) binary += String.fromCharCode(byte);
+    return { json: `"base64":"${btoa(binary)}"`, bytes: value.length };
+  }
+  let json;
+  try {
+    json = JSON.stringify(value);
+  } catch {}
+  if (json === undefined) throw new BusError('bad_message', 'no value of JSON');
+  return { json: `"payload":${json}`, bytes: size(json) };
 }
 
 /** @param {any} frame */
@@ -462,19 +507,14 @@ function decode(frame) {
   return frame.text;
 }
 
-/** JSON stands in the frame as it was published; no topic can hold a quote that is not escaped. @param {any} frame @param {string} data */
+/** JSON stands in the frame as it was published. @param {any} frame @param {string} data */
 function published({ payload }, data) {
   const start = data.indexOf('","payload":') + 12;
   const end = data.lastIndexOf(',"rev":');
-  return start < 12 || end < start ? JSON.stringify(payload) : data.slice(start, end);
+  return start < 12 ? JSON.stringify(payload) : data.slice(start, end);
 }
 
 /** @param {string | Uint8Array} [raw] */
 function size(raw = '') {
   return (typeof raw === 'string' ? new TextEncoder().encode(raw) : raw).length;
-}
-
-/** The revision in a cursor `<epoch>:<rev>`. @param {string} cursor */
-function revision(cursor) {
-  return Number(cursor.slice(cursor.lastIndexOf(':') + 1));
 }

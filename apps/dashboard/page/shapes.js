@@ -36,5 +36,14 @@
  */
 /** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
 /** @typedef {{ rev: number, epoch: string }} Ack */
+/** @typedef {{ WebSocket: typeof WebSocket, random: () => number }} Environment */
+/**
+ * A publish that waits for its answer; with `send`, for the first connection.
+ * @typedef {object} Publish
+ * @property {(ack: Ack) => void} resolve
+ * @property {(error: Error) => void} reject
+ * @property {() => void} [send]
+ * @property {ReturnType<typeof setTimeout> | undefined} [timer]
+ */
 
 export {};

@@ -1,14 +1,8 @@
 /**
- * Latchbus for the browser: one module without dependencies.
+ * Latchbus for the browser: one module without dependencies. See `connect`, and README.md for examples.
  *
- *     import { connect } from '/latchbus.js';
- *     const bus = connect();
- *     bus.topic('clicks/main/values').subscribe(({ value }) => console.log(value.red, value.blue));
- *     await bus.publish('lab/temp', { c: 21.5 }, { retain: true });
- *
- * `bus.topic(filter)` listens at once, is shared by all of its subscribers and replays the last value of every
- * topic to whoever comes late. A lost connection is found, opened again and resumed where it was left. Nothing is
- * queued while there is none: `publish` rejects, and the caller, who knows what is still worth saying, decides.
+ * A lost connection is found, opened again and resumed where it was left. After the first one nothing is queued: `publish`
+ * rejects, and the caller, who knows what is still worth saying, decides.
  */
 import type * as shapes from './shapes.js';
 export type Message = shapes.Message;
@@ -16,17 +10,13 @@ export type Observer<T> = shapes.Observer<T>;
 export type State = shapes.State;
 export type TopicOptions = shapes.TopicOptions;
 export type Ack = shapes.Ack;
-/** A refusal by the hub (its code), or `disconnected`, `full` (too many in flight here), `closed`. */
+/** `code` is the hub's, or `disconnected`, `full` (too many in flight here), `closed`. */
 export declare class BusError extends Error {
     code: string;
     /** @param {string} code @param {string} [message] */
     constructor(code: string, message?: string);
 }
-/**
- * A store: keeps its last value and gives it to each new subscriber. Fits Svelte's store contract, `for await`
- * (a slow loop gets the newest value of each topic, never a backlog) and, by `Symbol.observable`, RxJS's `from`.
- * @template T
- */
+/** A store: keeps its last value and gives it to each new subscriber. For Svelte, RxJS and `for await`. @template T */
 export declare class Latch<T> {
     #private;
     /** @type {T | undefined} */
@@ -59,11 +49,10 @@ export declare class Topic extends Latch<Message> {
     #private;
     /** @type {Map<string, Message>} in revision order */
     last: Map<string, Message>;
-    /** Everything retained has arrived on the present connection; false: `last` may be behind. */
+    /** `last` is up to date. */
     synced: boolean;
     /** @param {Bus} bus @param {number} id @param {string} filter @param {TopicOptions} options */
     constructor(bus: Bus, id: number, filter: string, { mode, maxRate }: TopicOptions);
-    /** The subscribe request for a new connection, with the cursor where one is known. */
     request(): {
         op: string;
         id: number;
@@ -79,25 +68,23 @@ export declare class Topic extends Latch<Message> {
     /** Ends the subscription at the hub, for all who share it. @override */
     close(): void;
 }
-/** A connection to the hub that keeps itself alive. Made by `connect`. */
+/** Made by `connect`. */
 export declare class Bus {
     #private;
     state: Latch<shapes.State>;
-    /** @param {string} url @param {{ WebSocket: typeof WebSocket, random: () => number }} environment */
-    constructor(url: string, environment: {
-        WebSocket: typeof WebSocket;
-        random: () => number;
-    });
+    /** Resolves with the first connection, rejects if the bus is closed before. @type {Promise<State>} */
+    ready: Promise<State>;
+    /** @param {string} url @param {shapes.Environment} environment */
+    constructor(url: string, environment: shapes.Environment);
     /**
-     * The messages of a topic or filter. Listens at once; the same filter and options give the same store.
+     * Listens at once; the same filter and options give the same store.
      * @param {string} filter
      * @param {TopicOptions} [options]
      */
     topic(filter: string, options?: TopicOptions): Topic;
     /**
-     * Publishes and resolves with the hub's acknowledgement. A string goes out as text, bytes as bytes, anything else
-     * as JSON. Rejects with a `BusError`: the hub's code, or `disconnected` when the answer can no longer come: it is then
-     * unknown whether the hub took it.
+     * Publishes a string as text, bytes as bytes, anything else as JSON. Resolves when the hub has acknowledged it. Waits for
+     * the first connection, 10 s at most. Rejects with a `BusError`; after `disconnected` it is unknown whether the hub took it.
      * @param {string} topic
      * @param {unknown} value
      * @param {{ retain?: boolean }} [options]
@@ -110,17 +97,14 @@ export declare class Bus {
     clear(topic: string): Promise<shapes.Ack>;
     /** Offline: tries now instead of at `retryAt`. */
     retry(): void;
-    /** Ends the connection and every subscription for good. */
+    /** Ends every subscription for good. */
     close(): void;
-    /** Called by `Topic.close`. @param {number} id */
+    /** For `Topic`. @param {number} id */
     forget(id: number): void;
 }
 /**
  * Opens the bus. Without a URL: `/ws` of the host that the page came from.
  * @param {string | URL} [url]
- * @param {{ WebSocket?: typeof WebSocket, random?: () => number }} [environment] for tests
+ * @param {Partial<shapes.Environment>} [environment] for tests
  */
-export declare function connect(url?: string | URL, environment?: {
-    WebSocket?: typeof WebSocket;
-    random?: () => number;
-}): Bus;
+export declare function connect(url?: string | URL, environment?: Partial<shapes.Environment>): Bus;

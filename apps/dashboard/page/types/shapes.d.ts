@@ -87,6 +87,16 @@ export type Ack = {
     rev: number;
     epoch: string;
 };
+export type Environment = {
+    WebSocket: typeof WebSocket;
+    random: () => number;
+};
+export type Publish = {
+    resolve: (ack: Ack) => void;
+    reject: (error: Error) => void;
+    send?: () => void;
+    timer?: ReturnType<typeof setTimeout> | undefined;
+};
 /**
  * @typedef {object} Message
  * @property {string} topic
@@ -122,4 +132,13 @@ export type Ack = {
  */
 /** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
 /** @typedef {{ rev: number, epoch: string }} Ack */
+/** @typedef {{ WebSocket: typeof WebSocket, random: () => number }} Environment */
+/**
+ * A publish that waits for its answer; with `send`, for the first connection.
+ * @typedef {object} Publish
+ * @property {(ack: Ack) => void} resolve
+ * @property {(error: Error) => void} reject
+ * @property {() => void} [send]
+ * @property {ReturnType<typeof setTimeout> | undefined} [timer]
+ */
 export {};
