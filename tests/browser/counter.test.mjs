@@ -183,7 +183,8 @@ class Browser {
     this.random = random;
   }
 
-  open(session = new Map()) {
+  /** @param {Map<string, string>} [session] that of the page before a reload */
+  open(session) {
     const { held, random } = this;
     const hold = (name) => {
       held.add(name);
@@ -198,10 +199,17 @@ class Browser {
     };
     const environment = {
       local: memoryStore(this.local),
-      session: memoryStore(session),
+      session: memoryStore(session ?? new Map()),
       random32: () => Math.floor(random() * 2 ** 32),
       now: () => 0,
-      hold: async (name) => (held.has(name) ? null : hold(name)),
+      isReload: session !== undefined,
+      async hold(name, wait_ms) {
+        for (let waited_ms = 0; held.has(name); waited_ms += 500) {
+          if (waited_ms >= wait_ms) return null;
+          await new Promise((resolve) => setTimeout(resolve, 500));
+        }
+        return hold(name);
+      },
       holdFresh: hold,
     };
     const bus = connect('ws://hub/ws', { WebSocket: Link, random });
@@ -223,6 +231,7 @@ async function run(seed) {
   Link.links.clear();
   const browser = new Browser(random);
   const tabs = [browser.open()];
+  const leaving = [];
   const made = { red: 0, blue: 0 };
   const one = (list) => list[Math.floor(random() * list.length)];
 
@@ -254,6 +263,7 @@ async function run(seed) {
         tabs.push(browser.open());
       }
     }
+    if (random() < 0.1) leaving.shift()?.room.counter.suspend();
     const dice = random();
     const tab = one(tabs);
     if (dice < 0.25) {
@@ -271,14 +281,18 @@ async function run(seed) {
     } else if (dice < 0.96) {
       mock.timers.tick(500); // some wait for their next attempt
     } else if (dice < 0.97) {
-      // A reload: the same session, a new page. What it knew of the hub's value is gone with the old one.
-      browser.close(tab);
+      // A reload: the same session, a new page. What it knew of the hub's value is gone with the old one, which may take
+      // its time to let go of its counters.
+      if (random() < 0.5) browser.close(tab);
+      else leaving.push(tab);
+      tab.bus.close();
       tabs.splice(tabs.indexOf(tab), 1, browser.open(tab.session));
     }
     await settle();
     check(`step ${step}`);
   }
 
+  for (const tab of leaving) tab.room.counter.suspend();
   // Let it become quiet. The last visit delivers what closed tabs left behind.
   tabs.push(browser.open());
   for (let round = 0; round < 60; round++) {

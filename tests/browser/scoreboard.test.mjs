@@ -219,6 +219,33 @@ test('a reload keeps the counter, and goes on with it', async (t) => {
   assert.deepEqual(page.complaints, []);
 });
 
+test('clicks that come before a reloaded tab has its counter back go to that counter', async (t) => {
+  const server = await startServer(t);
+  const profile = await browser.profile(t);
+  const page = await openPage(profile, server.url);
+  await page.locator('#red').click();
+  await showsSoon(page, { red: 1, pending: 0 });
+  const before = await incarnations(page);
+  // Stands in for the page before the reload that is slow to go: it is next to hold the counter's name.
+  const slow = await openPage(profile, `${server.url}/topics`);
+  await slow.evaluate(async (name) => {
+    const released = new Promise((resolve) => (globalThis.letGo = resolve));
+    globalThis.held = new Promise((resolve) => void navigator.locks.request(name, () => (resolve(), released)));
+    const isWaiting = async () => (await navigator.locks.query()).pending.some((lock) => lock.name === name);
+    while (!(await isWaiting()));
+  }, `latchbus/clicks/main/${before[0]}`);
+  await page.reload();
+  await slow.evaluate(() => globalThis.held);
+  await showsSoon(page, { phase: 'live', red: 1 });
+  for (const color of ['red', 'blue']) await page.locator(`#${color}`).click();
+  await showsSoon(page, { red: 2, blue: 1, pending: 2 });
+  await slow.evaluate(() => globalThis.letGo());
+  await showsSoon(page, { red: 2, blue: 1, pending: 0 });
+  assert.deepEqual(await incarnations(page), before);
+  const witness = await openPage(await browser.profile(t), server.url);
+  await showsSoon(witness, { phase: 'live', red: 2, blue: 1 });
+});
+
 test('a duplicated tab, which copies the session, does not write to the same counter', async (t) => {
   const server = await startServer(t);
   const profile = await browser.profile(t);

@@ -45,8 +45,10 @@ import { Environment, hex } from './tab.js';
 const RENEW_AFTER_BOOTS = 4;
 const REPEAT_MS = 60_000;
 const REFUSED_RETRY_MS = 5_000;
-/** A tab that reloads gets its own incarnation back within this, or somebody else has it (a duplicated tab). */
+/** A tab gets its own incarnation back within this, or another tab has it: one of which this one is a duplicate. */
 const RESUME_MS = 1_000;
+/** After a reload nobody else has it, but on a busy machine the page before may take its time to let go of it. */
+const RELOAD_RESUME_MS = 20_000;
 /** Last words of closed tabs that one tab looks after at a time. */
 const MAX_ORPHANS = 32;
 /** A confirmed record that nobody came back for. */
@@ -81,7 +83,10 @@ export class Counter {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry;
   #repeat;
-  #resumed;
+  /** @type {Promise<void> | undefined} until it is known whether the tab has its own incarnation again */
+  #resuming;
+  /** Another one behind each suspension: what was asked for before it is not wanted any more. */
+  #life = {};
 
   /**
    * @param {Bus} bus
@@ -113,7 +118,7 @@ export class Counter {
       for (const incarnation of this.#held.values()) incarnation.sent = undefined;
       this.#report();
     }, REPEAT_MS);
-    this.#resumed = this.#resume();
+    this.#resume(environment.isReload ? RELOAD_RESUME_MS : RESUME_MS);
   }
 
   /** The incarnation that takes this tab's clicks. Undefined until the first one. */
@@ -189,6 +194,8 @@ export class Counter {
 
   /** The tab goes away or into the browser's back/forward cache: others may take over. */
   suspend() {
+    this.#life = {};
+    this.#resuming = undefined;
     for (const incarnation of this.#held.values()) incarnation.hold.release();
     this.#held.clear();
     this.#current = undefined;
@@ -196,7 +203,7 @@ export class Counter {
 
   /** Back from the cache. */
   resume() {
-    this.#resumed = this.#resume();
+    this.#resume(RESUME_MS);
   }
 
   /** For good. */
@@ -220,17 +227,48 @@ export class Counter {
     return incarnation;
   }
 
-  /** The tab's own incarnation, after a reload. */
-  async #resume() {
-    const name = this.#environment.session.getItem(this.#prefix);
-    if (name) await this.#claim(name, RESUME_MS, { asCurrent: true });
-    this.#changed();
-    this.#report();
+  /** Asks for the tab's own incarnation. Until that is decided, clicks are stored and shown, not reported. @param {number} wait_ms */
+  #resume(wait_ms) {
+    const { session } = this.#environment;
+    const life = this.#life;
+    const name = session.getItem(this.#prefix);
+    if (!name) return;
+    this.#resuming = (async () => {
+      await this.#claim(name, wait_ms, { asCurrent: true });
+      if (this.#life !== life) return;
+      // It is another tab's: the next reload need not wait for it.
+      if (!this.#held.has(name) && session.getItem(this.#prefix) === name) session.removeItem(this.#prefix);
+      this.#resuming = undefined;
+      this.#changed();
+      this.#report();
+    })();
+  }
+
+  /**
+   * The tab has its own incarnation again. Clicks that came meanwhile were stored in a new one, of which nothing was
+   * reported: they go where the tab's others are.
+   * @param {Incarnation} incarnation
+   */
+  #goOn(incarnation) {
+    const meanwhile = this.#current;
+    this.#current = incarnation;
+    if (this.#messages.synced) this.#settle(incarnation);
+    if (!meanwhile) return;
+    // A counter that the hub has folded, or soon will, is delivered like that of a closed tab.
+    if (this.#current !== incarnation || this.#isOutdated(incarnation)) this.#current = meanwhile;
+    this.#environment.session.setItem(this.#prefix, this.#current.name);
+    if (this.#current === meanwhile || !meanwhile.hold.held) return;
+    // This order: if the browser dies in between, clicks may be lost, never counted twice.
+    this.#letGo(meanwhile, { forget: true });
+    incarnation.count = plus(incarnation.count, meanwhile.count);
+    this.#save(incarnation);
   }
 
   /** Last words of closed tabs. */
   async #adopt() {
-    await this.#resumed;
+    const life = this.#life;
+    await this.#resuming;
+    if (this.#life !== life) return;
     const { local, now } = this.#environment;
     const names = [];
     for (let i = 0; i < local.length; i++) {
@@ -256,14 +294,16 @@ export class Counter {
   /** @param {string} name @param {number} wait_ms */
   async #claim(name, wait_ms, { asCurrent = false } = {}) {
     if (!parseName(name) || this.#held.has(name) || !this.#load(name)) return;
+    const life = this.#life;
     const hold = await this.#environment.hold(this.#prefix + name, wait_ms);
+    // The page has gone into the cache meanwhile.
+    if (this.#life !== life) return hold?.release();
     // Read again: who held it until now may have written to it.
     const record = hold && this.#load(name);
     if (!record || this.#held.has(name)) return hold?.release();
     const incarnation = this.#keep(name, hold, record);
-    // A click that came meanwhile has taken a new one; then this one is delivered like any closed tab's.
-    if (asCurrent) this.#current ??= incarnation;
-    if (this.#messages.synced) this.#settle(incarnation);
+    if (asCurrent) this.#goOn(incarnation);
+    else if (this.#messages.synced) this.#settle(incarnation);
   }
 
   /**
@@ -425,7 +465,7 @@ export class Counter {
   // ---- reports ----
 
   #report() {
-    if (this.#reporting || this.#bus.state.value?.phase !== 'live' || !this.#messages.synced) return;
+    if (this.#resuming || this.#reporting || this.#bus.state.value?.phase !== 'live' || !this.#messages.synced) return;
     for (const incarnation of this.#held.values()) {
       const { sent, count, topic, isClosed } = incarnation;
       if (isClosed || (sent && covers(sent, count))) continue;

@@ -16,6 +16,8 @@ export class Environment {
   /** @type {Store} */ session = storage('sessionStorage');
   random32 = () => crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
   now = () => Date.now();
+  /** The page was here before, in this tab, a moment ago. */
+  isReload = isReload();
 
   /**
    * Holds a name that one tab at a time can hold. Null: somebody else has it, and still had it `wait_ms` later.
@@ -25,7 +27,7 @@ export class Environment {
   hold(name, wait_ms) {
     const locks = globalThis.navigator?.locks;
     // Web Locks need a secure context; a phone that opens http://192.168.… has none.
-    if (!locks) return this.#lease(name);
+    if (!locks) return this.#lease(name, wait_ms);
     return new Promise((resolve) => {
       const options = wait_ms > 0 ? { signal: AbortSignal.timeout(wait_ms) } : { ifAvailable: true };
       /** @param {Lock | null} lock */
@@ -47,10 +49,13 @@ export class Environment {
     return hold;
   }
 
-  /** @param {string} name */
-  async #lease(name) {
-    const until = Number(this.local.getItem(`${name}/lease`)?.split(' ')[1] ?? 0);
-    if (until > this.now()) return null;
+  /** @param {string} name @param {number} wait_ms */
+  async #lease(name, wait_ms) {
+    const until = () => Number(this.local.getItem(`${name}/lease`)?.split(' ')[1] ?? 0);
+    for (let waited_ms = 0; until() > this.now(); waited_ms += LEASE_SETTLE_MS) {
+      if (waited_ms >= wait_ms) return null;
+      await new Promise((resolve) => setTimeout(resolve, LEASE_SETTLE_MS));
+    }
     const hold = this.#leased(name);
     // The last one to write wins.
     await new Promise((resolve) => setTimeout(resolve, LEASE_SETTLE_MS));
@@ -91,6 +96,11 @@ function makeHold() {
     },
   };
   return { hold, released };
+}
+
+function isReload() {
+  const [navigation] = globalThis.performance?.getEntriesByType?.('navigation') ?? [];
+  return /** @type {PerformanceNavigationTiming | undefined} */ (navigation)?.type === 'reload';
 }
 
 /** @param {number} n */

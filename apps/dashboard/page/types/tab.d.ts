@@ -11,6 +11,8 @@ export declare class Environment {
     /** @type {Store} */ session: Store;
     random32: () => number;
     now: () => number;
+    /** The page was here before, in this tab, a moment ago. */
+    isReload: boolean;
     /**
      * Holds a name that one tab at a time can hold. Null: somebody else has it, and still had it `wait_ms` later.
      * @param {string} name @param {number} wait_ms
