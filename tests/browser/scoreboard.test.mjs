@@ -1,8 +1,8 @@
 /** The scoreboard with a server that is there: clicks, agreement, MQTT, keyboard. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { DEADLINE_MS } from '../deadline.mjs';
 import {
-  DEADLINE_MS,
   mosquittoPub,
   mosquittoSub,
   openPage,

@@ -10,10 +10,9 @@ import { createInterface } from 'node:readline';
 import { after, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
+import { DEADLINE_MS } from '../deadline.mjs';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-/** For anything that takes milliseconds when it works. Generous, since the machine may be busy. */
-export const DEADLINE_MS = 15_000;
 const CHROMIUM_ARGUMENTS = [
   '--no-sandbox',
   '--disable-gpu',
@@ -80,7 +79,7 @@ export function useBrowser() {
   let browser;
   before(async () => {
     const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-    browser = await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS });
+    browser = await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS, timeout: DEADLINE_MS });
   });
   after(() => browser?.close());
   return {
@@ -124,18 +123,18 @@ export function shown(page) {
 }
 
 /** Waits until the page shows what is expected (a part of what `shown` gives). */
-export async function showsSoon(page, expected, deadline_ms = DEADLINE_MS) {
+export async function showsSoon(page, expected) {
   let last;
   const fits = async () => {
     last = await shown(page);
     return Object.entries(expected).every(([key, value]) => last[key] === value);
   };
-  await until(fits, () => `expected ${JSON.stringify(expected)}, the page shows ${JSON.stringify(last)}`, deadline_ms);
+  await until(fits, () => `expected ${JSON.stringify(expected)}, the page shows ${JSON.stringify(last)}`);
 }
 
 /** Asks again every few milliseconds until the answer is yes. */
-export async function until(condition, complaint, deadline_ms = DEADLINE_MS) {
-  const end = Date.now() + deadline_ms;
+export async function until(condition, complaint) {
+  const end = Date.now() + DEADLINE_MS;
   while (!(await condition())) {
     if (Date.now() > end) assert.fail(complaint());
     await new Promise((resolve) => setTimeout(resolve, 10));

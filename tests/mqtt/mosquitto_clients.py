@@ -45,9 +45,9 @@ def publish(server, version, *arguments):
     subprocess.run(command, check=True, timeout=DEADLINE)
 
 
-def take(server, version, *arguments, timeout=DEADLINE):
+def take(server, version, *arguments):
     command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(server.mqtt), "-V", version, *arguments]
-    done = subprocess.run(command, check=True, timeout=timeout, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, timeout=DEADLINE, stdout=subprocess.PIPE, text=True)
     return done.stdout.splitlines()
 
 
@@ -212,7 +212,7 @@ def fill(server):
 def whole_snapshot(server, version, qos):
     expected = sorted(f"many/{number} {number}" for number in range(RETAINED))
     for _ in range(ROUNDS):
-        found = take(server, version, "-t", "many/#", "-v", "-q", qos, "-C", str(RETAINED), timeout=60)
+        found = take(server, version, "-t", "many/#", "-v", "-q", qos, "-C", str(RETAINED))
         same(len(found), RETAINED)
         same(sorted(found), expected)
 

@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { deepStrictEqual as same, ok } from 'node:assert';
 import mqtt from 'mqtt';
+import { DEADLINE_MS } from '../deadline.mjs';
 
-const DEADLINE = 30_000;
 const RETAINED = 10_000;
 const ROUNDS = 50;
 
@@ -18,7 +18,7 @@ async function start() {
 }
 
 async function until(condition, what) {
-  const end = Date.now() + DEADLINE;
+  const end = Date.now() + DEADLINE_MS;
   while (!condition()) {
     if (Date.now() > end) throw new Error(`not in time: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));

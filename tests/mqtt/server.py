@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 
-DEADLINE = 30
+from deadline import DEADLINE
 
 
 class Server:

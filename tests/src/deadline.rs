@@ -4,9 +4,9 @@ use core::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long anything may take that is expected to happen: long enough for a busy machine, and never waited
-/// for in a test that passes.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+#[path = "../deadline.rs"]
+mod constant;
+pub use constant::DEADLINE;
 
 /// Awaits `future`, which must be done before the [`DEADLINE`].
 ///

@@ -5,10 +5,14 @@
     reason = "the lints spare tests, and this is a part of them"
 )]
 
+#[path = "../../../tests/deadline.rs"]
+mod deadline;
+
 use core::future::Future;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use deadline::DEADLINE;
 use latchbus::http::{Config, Http};
 use latchbus_bus::{Bus, Options, Publish};
 use latchbus_core::topic::TopicName;
@@ -19,7 +23,6 @@ use tokio::time::timeout;
 
 const SHORT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(3600);
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// All of whose patience is without end.
 fn patient() -> Config {

@@ -19,7 +19,7 @@ use crate::deadline::within;
 use crate::program::device;
 
 /// How long a device may wait for its last acknowledgement: longer than its longest wait between two attempts.
-const LAST_WORDS: &str = "55s";
+const LAST_WORDS: &str = "170s";
 
 /// Clicks of a simulation in a second.
 const SIMULATED_A_SECOND: u64 = 40;

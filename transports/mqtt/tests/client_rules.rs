@@ -198,6 +198,10 @@ async fn a_server_that_hangs_up_is_not_flooded() {
         ..Options::new("flood", "127.0.0.1", port)
     });
     let mut attempts = 0;
+    // It goes on trying, however busy the machine is.
+    for _ in 0..4 {
+        drop(soon(listener.accept()).await.unwrap());
+    }
     let counting = async {
         loop {
             drop(listener.accept().await.unwrap());
@@ -206,7 +210,7 @@ async fn a_server_that_hangs_up_is_not_flooded() {
     };
     let _over = timeout(Duration::from_secs(2), counting).await;
     // With full jitter a wait is half of its bound on average: 25, 50, 100, 200, 200 … ms.
-    assert!((4..=40).contains(&attempts), "{attempts} attempts in 2 s");
+    assert!(attempts <= 36, "{attempts} attempts in 2 s");
     drop(client);
 }
 

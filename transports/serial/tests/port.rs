@@ -14,7 +14,9 @@ use latchbus_serial::Address;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tokio::time::{sleep, timeout};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+#[path = "../../../tests/deadline.rs"]
+mod deadline;
+use deadline::DEADLINE;
 
 /// How often the device looks for bytes.
 const POLL: Duration = Duration::from_millis(2);

@@ -11,7 +11,6 @@
 pub(crate) mod web_socket;
 
 use core::net::SocketAddr;
-use core::time::Duration;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -23,7 +22,9 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// For whatever takes milliseconds when it works.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+#[path = "../../../../tests/deadline.rs"]
+mod deadline;
+pub(crate) use deadline::DEADLINE;
 
 /// The program, without settings from outside.
 pub(crate) fn latchbus<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {

@@ -22,8 +22,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// Nothing here takes nearly as long, unless it is broken.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+#[path = "../../../../tests/deadline.rs"]
+mod deadline;
+pub use deadline::DEADLINE;
 
 /// Nobody listens there: port 1 is reserved, and below what systems give away.
 pub const NOWHERE: &str = "mqtt://127.0.0.1:1";
@@ -110,6 +111,10 @@ impl Kiosk {
         let mut command = program(&["--id", self.id, "--url", &self.url]);
         if !more.contains(&"--log") {
             command.args(["--log", "warn"]);
+        }
+        // Its own patience is that of a user, who has a machine to himself.
+        if !more.contains(&"--timeout") {
+            command.args(["--timeout", &format!("{}s", DEADLINE.as_secs())]);
         }
         command.arg("--state").arg(self.state()).args(more);
         command

@@ -8,7 +8,9 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use tokio::time::timeout;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+#[path = "../../../deadline.rs"]
+mod deadline;
+use deadline::DEADLINE;
 
 /// A server in memory, on ports of the system's choice; it ends with this.
 struct Server {

@@ -19,7 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
+#[path = "../../../../tests/deadline.rs"]
+mod deadline;
+pub use deadline::DEADLINE;
 
 /// Small enough to be reached.
 pub const LIMITS: Limits = Limits {

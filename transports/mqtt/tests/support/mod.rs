@@ -20,7 +20,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::{Decoder, Encoder};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+#[path = "../../../../tests/deadline.rs"]
+mod deadline;
+pub(crate) use deadline::DEADLINE;
 
 pub(crate) struct Running {
     pub(crate) bus: Bus,

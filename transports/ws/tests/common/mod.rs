@@ -7,7 +7,6 @@
 
 use core::future::Future;
 use core::net::SocketAddr;
-use core::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use latchbus_bus::{Bus, Options};
@@ -24,7 +23,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// No test waits longer for anything.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+#[path = "../../../../tests/deadline.rs"]
+mod deadline;
+pub use deadline::DEADLINE;
 
 pub async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, what)

@@ -1,0 +1,7 @@
+"""How long a test waits for what must come: the one such limit of the tests in Python, in seconds.
+
+On a quiet machine nothing takes a tenth of it; a busy machine may be ten times as slow. A test that passes never waits
+for it. (In Rust it is tests/deadline.rs, in JavaScript tests/deadline.mjs.)
+"""
+
+DEADLINE = 180
