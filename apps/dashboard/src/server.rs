@@ -163,6 +163,7 @@ fn mqtt_server(bus: &Bus, settings: &Settings) -> latchbus_mqtt::server::Server 
     let longest = limits.payload_bytes + limits.topic_bytes + PACKET_HEADROOM_BYTES;
     config.bounds.max_packet_bytes = config.bounds.max_packet_bytes.max(longest);
     config.bounds.keep_alive = settings.mqtt_keep_alive;
+    config.bounds.disconnect_on_denied = settings.mqtt_disconnect_on_denied;
     config.bounds.refused_filters = settings.mqtt_refused_filters.clone().into();
     Server::new(bus.clone(), config)
 }

@@ -41,6 +41,9 @@ pub struct Settings {
     pub mqtt_refused_filters: Vec<TopicFilter<String>>,
     /// The keep-alive that MQTT 5 clients are told to use instead of their own.
     pub mqtt_keep_alive: Option<Duration>,
+    /// Whether a publish that a rule forbids ends the connection of a client of MQTT 3.1.1, instead of being
+    /// acknowledged and dropped.
+    pub mqtt_disconnect_on_denied: bool,
     /// Threads that serve connections. On two cores one was cheaper than two, but for the fan-out of what is
     /// stored. The store writes on a thread of its own in each case.
     pub threads: usize,
@@ -113,6 +116,7 @@ impl Default for Settings {
             sessions_away: 10_000,
             mqtt_refused_filters: Vec::new(),
             mqtt_keep_alive: None,
+            mqtt_disconnect_on_denied: false,
             threads: 1,
             bus: Options {
                 store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
@@ -156,6 +160,7 @@ impl Settings {
             rooms,
             mqtt_refused_filters,
             mqtt_keep_alive_secs,
+            mqtt_disconnect_on_denied,
             pace_ms,
             threads,
             limits,
@@ -185,6 +190,10 @@ impl Settings {
         if let Some(Within(secs)) = mqtt_keep_alive_secs {
             self.mqtt_keep_alive = Some(Duration::from_secs(secs as u64));
         }
+        set(
+            &mut self.mqtt_disconnect_on_denied,
+            mqtt_disconnect_on_denied,
+        );
         set_within(&mut self.threads, threads);
         match (data_dir, ephemeral) {
             (Some(_), Some(true)) => {
@@ -315,6 +324,7 @@ mod tests {
             allow_origins = ["https://a.example"]
             allow_hosts = ["b.example"]
             rooms = ["main", "lab"]
+            mqtt_disconnect_on_denied = true
             pace_ms = 0
             threads = 13
             [limits]
@@ -344,6 +354,7 @@ mod tests {
         assert_eq!(settings.origin.allow_hosts, ["b.example"]);
         assert_eq!((settings.connections, settings.sessions_away), (8, 9));
         assert_eq!(settings.threads, 13);
+        assert!(settings.mqtt_disconnect_on_denied);
         let bus = settings.bus;
         assert_eq!(bus.store, StoreKind::Directory("/data".into()));
         assert_eq!(bus.rooms, ["main", "lab"]);

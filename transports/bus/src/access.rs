@@ -25,6 +25,16 @@ impl Peer {
             address: None,
         }
     }
+
+    /// What tells this peer from others in a [`LogLimit`](crate::LogLimit): its name, or where it has none its
+    /// address without the port, which changes with each connection.
+    pub fn log_key(&self, what: &str) -> String {
+        let (transport, name) = (self.transport, &self.name);
+        match self.address {
+            Some(address) if name.is_empty() => format!("{what} {transport} {}", address.ip()),
+            _ => format!("{what} {transport} {name}"),
+        }
+    }
 }
 
 /// Rules for peers. Every transport asks the same rules, through [`Client`](crate::Client).

@@ -37,7 +37,7 @@ use crate::store::{Disk, Loaded, RedbStore, Store, StoreError, StoredNote};
 use crate::subscription::Subscription;
 use crate::wake::{Wake, WeakWake, lock};
 use crate::writer::Writer;
-use crate::{Delivery, Payload, Publish, Remembered, sys};
+use crate::{Delivery, LogLimit, Payload, Publish, Remembered, sys};
 
 /// How a bus is set up. The default keeps everything in memory.
 #[derive(Clone)]
@@ -206,6 +206,7 @@ pub(crate) struct Inner {
     sessions: Mutex<Vec<Weak<Subscriptions>>>,
     /// What was remembered of clients before, until its owners have asked for it.
     notes: Mutex<Vec<StoredNote>>,
+    log_limit: LogLimit,
 }
 
 struct DynAccess(Arc<dyn Access>);
@@ -316,6 +317,7 @@ impl Bus {
             clients: AtomicU64::new(1),
             sessions: Mutex::new(Vec::new()),
             notes: Mutex::new(notes),
+            log_limit: LogLimit::default(),
         }));
         tokio::spawn(sys::run(Arc::downgrade(&bus.0)));
         Ok((bus, commits))
@@ -430,6 +432,11 @@ impl Bus {
     /// The bounds of one session.
     pub fn session_limits(&self) -> SessionLimits {
         self.0.session
+    }
+
+    /// Bounds the log lines that peers cause.
+    pub fn log_limit(&self) -> &LogLimit {
+        &self.0.log_limit
     }
 
     /// What was counted so far.

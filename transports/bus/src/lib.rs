@@ -52,6 +52,8 @@ mod health;
 mod histogram;
 mod json;
 mod link;
+pub mod log;
+mod log_limit;
 pub mod memory;
 mod message;
 mod metrics;
@@ -83,6 +85,7 @@ pub use bus::{
 pub use clock::Clock;
 pub use histogram::Histogram;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
+pub use log_limit::LogLimit;
 pub use message::{Delivery, Encoding, Payload, Properties, Publish};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use latchbus_core::hub::Counts;
 
-use crate::Histogram;
+use crate::{Histogram, PublishRefused};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -65,6 +65,11 @@ pub struct Metrics {
     pub publishes_refused: Counter,
     /// Of these, publishes to topics that only the hub writes, or that a rule forbids.
     pub publishes_not_allowed: Counter,
+    /// Of these, those that found a table full: values that may be retained, or rooms, devices and their
+    /// incarnations.
+    pub publishes_dropped: Counter,
+    /// Of these, those that were larger than a limit: payload, topic, properties.
+    pub publishes_too_large: Counter,
     /// Click reports and presses that were malformed.
     pub clicks_malformed: Counter,
     /// Click reports of incarnations that were folded already.
@@ -94,6 +99,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    pub(crate) fn refused(&self, refused: &PublishRefused) {
+        self.publishes_refused.add(1);
+        self.publishes_dropped.add(u64::from(refused.is_full()));
+        self.publishes_too_large
+            .add(u64::from(refused.is_too_large()));
+        match refused {
+            PublishRefused::NotAllowed(_) => self.publishes_not_allowed.add(1),
+            PublishRefused::Malformed { .. } => self.clicks_malformed.add(1),
+            _ => {}
+        }
+    }
+
     pub(crate) fn ended(&self, counts: Counts) {
         self.conflated.add(counts.conflated);
         self.skipped.add(counts.skipped);

@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use latchbus_core::clicks::{ClickTopic, MalformedTopic, Shares};
+use latchbus_core::clicks::{ClickTopic, Counter, MalformedTopic, Press, Shares};
 use latchbus_core::hub::{PublishError, Retain};
 use latchbus_core::topic::TopicName;
 use tracing::error;
@@ -26,7 +26,7 @@ use self::plan::Step;
 use crate::bus::{Accepted, HistoryRule};
 use crate::expiring::Expiring;
 use crate::metrics::Metrics;
-use crate::refusal::PublishRefused;
+use crate::refusal::{PublishRefused, Rejected};
 use crate::rooms::Rooms;
 use crate::shared::{Changes, Shared};
 use crate::sparse_log::SparseLog;
@@ -66,17 +66,20 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Takes one message all the way, where nothing is stored.
-    pub(crate) fn accept(
-        &mut self,
-        publish: Publish,
-        origin: u64,
-    ) -> Result<Accepted, PublishRefused> {
+    pub(crate) fn accept(&mut self, publish: Publish, origin: u64) -> Result<Accepted, Rejected> {
         if let Ok(None) = ClickTopic::parse(publish.topic.as_str()) {
             return self.accept_plain(publish, origin);
         }
+        let (topic, bytes) = (publish.topic.clone(), publish.payload.len());
         // Nothing is planned besides, for which places would have to be kept.
-        let plan = self.checked_plan(publish, origin)?;
-        self.accept_plan(plan)
+        let accepted = self
+            .checked_plan(publish, origin)
+            .and_then(|plan| self.accept_plan(plan));
+        accepted.map_err(|refused| Rejected {
+            refused,
+            topic: Some(topic),
+            bytes,
+        })
     }
 
     fn accept_plan(&mut self, plan: Plan) -> Result<Accepted, PublishRefused> {
@@ -90,13 +93,28 @@ impl Pipeline {
     }
 
     /// The same for what is no click: most messages, and nothing is allocated for one.
-    fn accept_plain(&mut self, publish: Publish, origin: u64) -> Result<Accepted, PublishRefused> {
-        let step = check_properties(&publish).and_then(|()| self.plain_step(publish, origin));
-        let step = step.inspect_err(|_| self.metrics.publishes_refused.add(1))?;
+    fn accept_plain(&mut self, publish: Publish, origin: u64) -> Result<Accepted, Rejected> {
+        let bytes = publish.payload.len();
+        let checked = check_properties(&publish).and_then(|()| self.check_plain(&publish));
+        if let Err(refused) = checked {
+            self.metrics.refused(&refused);
+            return Err(Rejected {
+                refused,
+                topic: Some(publish.topic),
+                bytes,
+            });
+        }
+        let step = self.plain_step(publish, origin);
         self.note_expiry(&step);
         let at = self.now();
         let rev = self.shared.change(|changes| step.publish(changes, at));
-        Ok(Accepted { rev: rev? })
+        // What was checked fits.
+        let rev = rev.map_err(|error| Rejected {
+            refused: error.into(),
+            topic: None,
+            bytes,
+        })?;
+        Ok(Accepted { rev })
     }
 
     /// Merges a message into what is known. What it says afterwards must be applied.
@@ -108,13 +126,7 @@ impl Pipeline {
 
     fn checked_plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
         let plan = self.try_plan(publish, origin);
-        if let Err(refused) = &plan {
-            self.metrics.publishes_refused.add(1);
-            if matches!(refused, PublishRefused::Malformed { .. }) {
-                self.metrics.clicks_malformed.add(1);
-            }
-        }
-        plan
+        plan.inspect_err(|refused| self.metrics.refused(refused))
     }
 
     /// Ends the values whose time is over. The plans must be committed and applied before any other is
@@ -306,26 +318,35 @@ impl Pipeline {
     }
 
     fn plan_plain(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
-        let step = self.plain_step(publish, origin)?;
+        self.check_plain(&publish)?;
+        let step = self.plain_step(publish, origin);
         Ok(Plan {
             steps: vec![step],
             ..Plan::default()
         })
     }
 
-    fn plain_step(&self, publish: Publish, origin: u64) -> Result<Step, PublishRefused> {
-        let retain = match publish.retain {
-            true => Retain::Last(self.history_of(&publish.topic)),
-            false => Retain::No,
-        };
+    fn check_plain(&self, publish: &Publish) -> Result<(), PublishRefused> {
         // A clear needs no place; it makes one.
         let needed = match publish.payload.is_empty() {
             true => Retain::No,
-            false => retain,
+            false => self.retain_of(publish),
         };
-        self.check_room(&publish.topic, publish.payload.len(), needed)?;
+        self.check_room(&publish.topic, publish.payload.len(), needed)
+    }
+
+    fn retain_of(&self, publish: &Publish) -> Retain {
+        match publish.retain {
+            true => Retain::Last(self.history_of(&publish.topic)),
+            false => Retain::No,
+        }
+    }
+
+    /// What was checked.
+    fn plain_step(&self, publish: Publish, origin: u64) -> Step {
+        let retain = self.retain_of(&publish);
         let (topic, payload) = Payload::arrive(publish, origin, self.now());
-        Ok(match retain {
+        match retain {
             Retain::Last(_) if payload.bytes().is_empty() => Step::Clear { topic, payload },
             _ => Step::Publish {
                 stored: retain != Retain::No || self.shared.owes(topic.borrowed(), payload.qos()),
@@ -334,7 +355,7 @@ impl Pipeline {
                 retain,
                 at: None,
             },
-        })
+        }
     }
 
     fn apply(
@@ -476,29 +497,55 @@ pub(crate) fn accept_event(
     metrics: &Metrics,
     publish: Publish,
     origin: u64,
-) -> Result<Result<Accepted, PublishRefused>, Publish> {
-    let accepted = match check_properties(&publish) {
-        Err(refused) => Err(refused),
+) -> Result<Result<Accepted, Rejected>, Publish> {
+    let bytes = publish.payload.len();
+    let (topic, outcome) = match check_properties(&publish) {
+        Err(refused) => (publish.topic, Err(refused)),
         Ok(()) => {
             let now = shared.clock.unix_ms();
-            shared
-                .change(|changes| {
-                    if !changes.goes_straight(publish.topic.borrowed(), publish.qos) {
-                        return Err(publish);
-                    }
-                    let (topic, payload) = Payload::arrive(publish, origin, now);
-                    Ok(changes.publish(topic.borrowed(), payload, Retain::No, now))
-                })?
-                .map_err(PublishRefused::from)
+            shared.change(|changes| {
+                if !changes.goes_straight(publish.topic.borrowed(), publish.qos) {
+                    return Err(publish);
+                }
+                let (topic, payload) = Payload::arrive(publish, origin, now);
+                let published = changes.publish(topic.borrowed(), payload, Retain::No, now);
+                Ok((topic, published.map_err(PublishRefused::from)))
+            })?
         }
     };
-    Ok(match accepted {
+    Ok(match outcome {
         Ok(entry) => Ok(Accepted { rev: entry.rev }),
         Err(refused) => {
-            metrics.publishes_refused.add(1);
-            Err(refused)
+            metrics.refused(&refused);
+            Err(Rejected {
+                refused,
+                topic: Some(topic),
+                bytes,
+            })
         }
     })
+}
+
+/// Whether a publish could be accepted at another time, as far as that can be told without doing it: its sizes, and
+/// the form of a click.
+pub(crate) fn check_form(shared: &Shared, publish: &Publish) -> Result<(), PublishRefused> {
+    check_properties(publish)?;
+    let (topic, bytes) = (publish.topic.borrowed(), publish.payload.len());
+    shared.read(|hub| hub.check(topic, bytes, Retain::No))?;
+    let malformed = |kind, reason: &dyn Display| PublishRefused::Malformed {
+        kind,
+        reason: reason.to_string(),
+    };
+    match ClickTopic::parse(publish.topic.as_str()) {
+        Err(error) => Err(malformed("click topic", &error)),
+        Ok(Some(ClickTopic::Count { .. })) if bytes > 0 => Counter::parse(&publish.payload)
+            .map(drop)
+            .map_err(|error| malformed("count", &error)),
+        Ok(Some(ClickTopic::Press { .. })) => Press::parse(&publish.payload)
+            .map(drop)
+            .map_err(|error| malformed("press", &error)),
+        Ok(_) => Ok(()),
+    }
 }
 
 fn check_properties(publish: &Publish) -> Result<(), PublishRefused> {

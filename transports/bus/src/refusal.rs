@@ -1,6 +1,7 @@
 //! Why the bus refuses something.
 
 use latchbus_core::hub::{PublishError, SubscribeError};
+use latchbus_core::topic::TopicName;
 use latchbus_core::wire::ErrorCode;
 
 /// Why a publish was refused. It has changed nothing.
@@ -57,6 +58,65 @@ pub enum PublishRefused {
 }
 
 impl PublishRefused {
+    /// Whether the publish was too large for a limit: the same message will not pass later either.
+    pub const fn is_too_large(&self) -> bool {
+        matches!(
+            self,
+            Self::Hub(PublishError::PayloadTooLarge { .. } | PublishError::TopicTooLong { .. })
+                | Self::PropertiesTooLarge { .. }
+                | Self::NoteTooLarge { .. }
+        )
+    }
+
+    /// Whether a table is full: the same message may pass later.
+    pub const fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::Hub(PublishError::Full { .. }) | Self::ClicksFull { .. } | Self::NotesFull { .. }
+        )
+    }
+
+    /// One word for the cause, by which log lines are limited.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::NotAllowed(_) => "not allowed",
+            Self::Malformed { .. } => "malformed",
+            _ if self.is_too_large() => "too large",
+            _ => "full",
+        }
+    }
+
+    /// The limit that was reached, if it was one.
+    pub const fn limit(&self) -> Option<usize> {
+        Some(match self {
+            Self::Hub(PublishError::Full { places }) => *places,
+            Self::Hub(
+                PublishError::PayloadTooLarge { limit, .. }
+                | PublishError::TopicTooLong { limit, .. },
+            )
+            | Self::PropertiesTooLarge { limit, .. }
+            | Self::NoteTooLarge { limit, .. }
+            | Self::NotesFull { limit }
+            | Self::ClicksFull { limit, .. } => *limit,
+            _ => return None,
+        })
+    }
+
+    /// The setting of the `latchbus` program that changes the limit or the rule; `fixed` where there is none.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Hub(PublishError::Full { .. }) => "limits.kept_values",
+            Self::Hub(PublishError::PayloadTooLarge { .. }) => "limits.payload_bytes",
+            Self::Hub(PublishError::TopicTooLong { .. }) => "limits.topic_bytes",
+            Self::ClicksFull { what, .. } => match *what {
+                "rooms" => "limits.rooms",
+                "devices of the room" => "limits.room_devices",
+                _ => "limits.device_incarnations",
+            },
+            _ => "fixed",
+        }
+    }
+
     /// The code that WebSocket clients see.
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -71,6 +131,14 @@ impl PublishRefused {
             }
         }
     }
+}
+
+/// A publish that was refused, with what the log says of it.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) refused: PublishRefused,
+    pub(crate) topic: Option<TopicName<String>>,
+    pub(crate) bytes: usize,
 }
 
 /// Why a subscription was refused.

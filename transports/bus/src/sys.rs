@@ -55,10 +55,7 @@ fn report(bus: &Bus, started: Instant) {
         show("messages/received", &metrics.messages_received.get());
         show("messages/sent", &metrics.messages_sent.get());
         show("publish/messages/accepted", &hub.accepted);
-        show(
-            "publish/messages/dropped",
-            &(hub.dropped + metrics.publishes_refused.get()),
-        );
+        show("publish/messages/dropped", &metrics.publishes_refused.get());
         show("publish/messages/conflated", &lost.conflated);
         show("publish/messages/skipped", &lost.skipped);
         show("publish/messages/expired", &lost.expired);

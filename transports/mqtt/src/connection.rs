@@ -204,6 +204,9 @@ impl Connection {
         bytes: &mut BytesMut,
         now: Instant,
     ) -> Result<Progress, Violation> {
+        if let Some(ending) = self.ending {
+            return Err(ending);
+        }
         while let Some(packet) = self.note(|this| this.decoder.next(bytes))? {
             self.heard = now;
             match packet {
@@ -269,11 +272,7 @@ impl Connection {
                 self.too_large += u64::from(!fits);
             }
             Event::Published { id, .. } => self.published(id, None),
-            Event::Refused { id, refused } => {
-                if let Some(id) = id {
-                    self.published(id, Some(&refused));
-                }
-            }
+            Event::Refused { id, refused } => self.rejected(id, &refused),
             Event::Subscribed { results, .. } => self.subscribed(results),
             Event::Unsubscribed { existed, .. } => self.unsubscribed(&existed),
             // MQTT has no words for these.
@@ -344,6 +343,11 @@ impl Connection {
                 Ok(())
             }
         })
+    }
+
+    /// Whether it is to end, for what [`poll_request`](Self::poll_request) says.
+    pub const fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// Says goodbye, where the version has words for it. A violation goes before any other `reason`.

@@ -83,6 +83,7 @@ fn connect(version: Version) -> Connect {
     Connect {
         version,
         client_id: "fuzz".into(),
+        user: None,
         clean_start: false,
         keep_alive_secs: 60,
         session_expiry_secs: (version == Version::V5).then_some(60),

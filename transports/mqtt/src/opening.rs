@@ -145,6 +145,7 @@ fn connect_v3(connect: v3::Connect) -> Result<Opening, Violation> {
     Ok(Opening::Connect(Box::new(Connect {
         version: Version::V3,
         client_id: text(&connect.client_id)?,
+        user: connect.username.as_deref().map(text).transpose()?,
         clean_start: connect.clean_session,
         keep_alive_secs: connect.keep_alive,
         session_expiry_secs: None,
@@ -186,6 +187,7 @@ fn connect_v5(connect: v5::Connect) -> Result<Opening, Violation> {
     Ok(Opening::Connect(Box::new(Connect {
         version: Version::V5,
         client_id: text(&connect.client_id)?,
+        user: connect.username.as_deref().map(text).transpose()?,
         clean_start: connect.clean_start,
         keep_alive_secs: connect.keep_alive,
         session_expiry_secs: Some(connect.session_expiry_interval_secs),

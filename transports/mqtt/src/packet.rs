@@ -26,6 +26,8 @@ pub struct Connect {
     pub version: Version,
     /// Who it is; empty: the server is to choose.
     pub client_id: String,
+    /// The user that it names.
+    pub user: Option<String>,
     /// Whether it wants to begin without what an earlier session left.
     pub clean_start: bool,
     /// Seconds; 0 is off.

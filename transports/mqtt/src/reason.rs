@@ -66,6 +66,20 @@ impl Reason {
         self.0 >= 0x80
     }
 
+    /// Why a CONNECT is refused, for the log.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::MALFORMED_PACKET => "malformed packet",
+            Self::PROTOCOL_ERROR => "protocol error",
+            Self::UNSUPPORTED_VERSION => "unsupported version of the protocol",
+            Self::CLIENT_IDENTIFIER_NOT_VALID => "client identifier not valid",
+            Self::BAD_AUTHENTICATION_METHOD => "enhanced authentication is not supported",
+            Self::TOPIC_NAME_INVALID => "the will's topic is not a topic name",
+            Self::PACKET_TOO_LARGE => "packet too large",
+            _ => "see the code",
+        }
+    }
+
     /// The code of a CONNACK in a version: 3.1.1 has five ways to refuse (§3.2.2.3).
     pub(crate) const fn in_connack(self, version: Version) -> u8 {
         match (version, self) {
@@ -139,6 +153,9 @@ pub enum Violation {
     /// More unacknowledged publishes than the server had announced.
     #[error("more publishes in flight than the receive maximum of {0}")]
     ReceiveMaximum(u16),
+    /// A publish of a client of 3.1.1 that the bus has rejected, for which that version has no answer.
+    #[error("publish rejected: {0}")]
+    PublishRejected(&'static str),
     /// No packet for one and a half times the keep-alive interval (MQTT 3.1.1 §3.1.2.10).
     #[error("keep-alive timeout")]
     KeepAlive,
@@ -154,6 +171,7 @@ impl Violation {
             Self::TopicAlias => Reason::TOPIC_ALIAS_INVALID,
             Self::TooLarge { .. } => Reason::PACKET_TOO_LARGE,
             Self::ReceiveMaximum(_) => Reason::RECEIVE_MAXIMUM_EXCEEDED,
+            Self::PublishRejected(_) => Reason::IMPLEMENTATION_SPECIFIC,
             Self::KeepAlive => Reason::KEEP_ALIVE_TIMEOUT,
         }
     }

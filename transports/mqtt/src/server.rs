@@ -4,6 +4,7 @@ mod disk;
 mod entering;
 mod leaving;
 mod link;
+mod logging;
 mod refusing;
 mod registry;
 mod restoring;
@@ -83,6 +84,8 @@ pub struct Metrics {
     pub connect_timeouts: Counter,
     /// Connections that ended because the client broke the protocol or was silent too long.
     pub violations: Counter,
+    /// Connections of 3.1.1 that ended because a publish was rejected, which that version cannot be told.
+    pub rejected_publish_disconnects: Counter,
     /// Messages that were not sent because they are larger than the client accepts.
     pub messages_too_large: Counter,
 }

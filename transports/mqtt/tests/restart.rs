@@ -13,7 +13,7 @@ mod support;
 use core::time::Duration;
 use std::path::Path;
 
-use latchbus_bus::{Options, StoreKind};
+use latchbus_bus::{Options, Publish, StoreKind};
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
@@ -266,13 +266,23 @@ async fn wills_outlive_a_kill() {
 #[tokio::test]
 async fn a_refused_will_is_forgotten() {
     let directory = tempfile::tempdir().unwrap();
-    let running = start(directory.path()).await;
-    let mut connect = with_will("refused", 0, None);
-    if let Some(will) = &mut connect.last_will {
-        will.topic = "clicks/main/k/press".into();
-        will.message = "green".into();
+    let mut options = stored(directory.path());
+    options.limits.places = 64;
+    let running = Running::with(options, Config::default()).await;
+    let fill = |n: usize| {
+        let topic = TopicName::parse(format!("fill/{n}")).unwrap();
+        running.bus.publish(Publish::state(topic, "x"))
+    };
+    for n in 0.. {
+        if fill(n).await.is_err() {
+            break;
+        }
     }
+    let before = running.bus.metrics().publishes_dropped.get();
+    let connect = with_will("refused", 0, None);
     drop(V5::connect(running.address, connect).await);
+    eventually(|| running.bus.metrics().publishes_dropped.get() > before).await;
+    running.publish("fill/0", "", true, 1).await;
     eventually(|| running.bus.metrics().connections.get() == 0).await;
     let image = running.image().await;
     running.stop().await;

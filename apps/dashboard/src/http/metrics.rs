@@ -93,8 +93,8 @@ fn text(app: &App) -> String {
     );
     out.counter(
         "publishes_dropped_total",
-        "Publishes that a bound of the hub refused.",
-        hub.dropped,
+        "Of the refused publishes, those that found a table full: retained values, rooms, devices.",
+        metrics.publishes_dropped.get(),
     );
     out.counter(
         "publishes_refused_total",
@@ -105,6 +105,11 @@ fn text(app: &App) -> String {
         "publishes_not_allowed_total",
         "Of the refused publishes, those that a rule refused.",
         metrics.publishes_not_allowed.get(),
+    );
+    out.counter(
+        "publishes_too_large_total",
+        "Of the refused publishes, those above a limit for payload, topic or properties.",
+        metrics.publishes_too_large.get(),
     );
     out.gauge(
         "kept_values",
@@ -210,6 +215,11 @@ fn text(app: &App) -> String {
         "mqtt_violations_total",
         "MQTT connections that ended because the client broke the protocol or was silent too long.",
         mqtt.violations.get(),
+    );
+    out.counter(
+        "mqtt_rejected_publish_disconnects_total",
+        "Connections of MQTT 3.1.1 that ended because a publish was rejected, which that version cannot be told.",
+        mqtt.rejected_publish_disconnects.get(),
     );
     out.counter(
         "mqtt_messages_too_large_total",

@@ -34,6 +34,8 @@ pub struct Layer {
     pub mqtt_refused_filters: Option<Vec<Filter>>,
     /// The keep-alive that MQTT 5 clients are told to use, in seconds; in the file alone.
     pub mqtt_keep_alive_secs: Option<Within<1, 65_535>>,
+    /// Whether a publish that a rule forbids ends the connection of a client of MQTT 3.1.1; in the file alone.
+    pub mqtt_disconnect_on_denied: Option<bool>,
     /// The pace of subscriptions that name none, in milliseconds; in the file alone.
     pub pace_ms: Option<Within<0, 60_000>>,
     /// Threads that serve connections; in the file alone.

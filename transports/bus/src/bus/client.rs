@@ -1,21 +1,24 @@
 //! One peer of the bus, and what becomes of its publishes.
 
 use core::{
+    net::SocketAddr,
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll, ready},
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::oneshot;
 use tokio::task::coop;
+use tracing::field;
 
 use super::Bus;
 use crate::access::Peer;
 use crate::backup::{Export, Record};
-use crate::refusal::{PublishRefused, SubscribeRefused};
+use crate::log::{self, shown};
+use crate::refusal::{PublishRefused, Rejected, SubscribeRefused};
 use crate::wake::lock;
 use crate::{Note, Publish, pipeline};
 
@@ -28,6 +31,8 @@ struct ClientInner {
     bus: Bus,
     id: u64,
     peer: Peer,
+    /// Where it has connected from last: that of the peer is where it began.
+    address: Mutex<Option<SocketAddr>>,
     /// Messages of this client that wait for the store. While there are any, its events queue behind
     /// them, so that a client's messages keep their order.
     queued: Arc<AtomicUsize>,
@@ -45,6 +50,7 @@ impl Client {
         Self(Arc::new(ClientInner {
             bus,
             id,
+            address: Mutex::new(peer.address),
             peer,
             queued: Arc::default(),
         }))
@@ -58,6 +64,16 @@ impl Client {
     /// Who this is.
     pub fn peer(&self) -> &Peer {
         &self.0.peer
+    }
+
+    /// Where it has connected from last.
+    pub fn address(&self) -> Option<SocketAddr> {
+        *lock(&self.0.address)
+    }
+
+    /// Says that it has come back, from this address.
+    pub fn set_address(&self, address: Option<SocketAddr>) {
+        *lock(&self.0.address) = address;
     }
 
     /// The bus.
@@ -87,31 +103,95 @@ impl Client {
     ) -> Result<Receipt, BoxFuture<'_, Receipt>> {
         let bus = &self.0.bus.0;
         bus.metrics.messages_received.add(1);
-        if !bus
-            .access
-            .0
-            .may_publish(&self.0.peer, publish.topic.borrowed())
-        {
-            bus.metrics.publishes_refused.add(1);
-            bus.metrics.publishes_not_allowed.add(1);
-            let topic = publish.topic.into_inner();
-            return Ok(Receipt::known(Err(PublishRefused::NotAllowed(topic))));
+        if let Err(refused) = self.check_access(&publish) {
+            bus.metrics.refused(&refused);
+            let bytes = publish.payload.len();
+            self.log_rejected(&refused, Some(&publish.topic), bytes);
+            return Ok(Receipt::known(Err(refused)));
         }
         let Some(writer) = &bus.writer else {
             let accepted = lock(&bus.pipeline).accept(publish, self.0.id);
-            return Ok(Receipt::known(accepted));
+            return Ok(self.known(accepted));
         };
         let publish = match self.may_go_straight(&publish) {
             false => publish,
             true => {
                 let (shared, metrics) = (&bus.shared, &bus.metrics);
                 match pipeline::accept_event(shared, metrics, publish, self.0.id) {
-                    Ok(accepted) => return Ok(Receipt::known(accepted)),
+                    Ok(accepted) => return Ok(self.known(accepted)),
                     Err(publish) => publish,
                 }
             }
         };
-        writer.accept(publish, self.0.id, self.queued())
+        let about = About {
+            client: self.clone(),
+            topic: publish.topic.clone(),
+            bytes: publish.payload.len(),
+        };
+        match writer.accept(publish, self.0.id, self.queued()) {
+            Ok(receipt) => Ok(receipt.about(about)),
+            Err(room) => Err(room.map(|receipt| receipt.about(about)).boxed()),
+        }
+    }
+
+    /// Whether a publish could be accepted: the rules, its sizes and the form of a click. What only its time can
+    /// tell, whether the hub is full, is left open. For what is to be published later, a will say.
+    ///
+    /// # Errors
+    /// As the publish would.
+    pub fn check_publish(&self, publish: &Publish) -> Result<(), PublishRefused> {
+        self.check_access(publish)?;
+        pipeline::check_form(&self.0.bus.0.shared, publish)
+    }
+
+    fn check_access(&self, publish: &Publish) -> Result<(), PublishRefused> {
+        let access = &self.0.bus.0.access.0;
+        match access.may_publish(&self.0.peer, publish.topic.borrowed()) {
+            true => Ok(()),
+            false => Err(PublishRefused::NotAllowed(publish.topic.as_str().into())),
+        }
+    }
+
+    fn known(&self, accepted: Result<Accepted, Rejected>) -> Receipt {
+        Receipt::known(accepted.map_err(|rejected| {
+            let Rejected {
+                refused,
+                topic,
+                bytes,
+            } = rejected;
+            self.log_rejected(&refused, topic.as_ref(), bytes);
+            refused
+        }))
+    }
+
+    /// One line for a publish that was refused, and few of a kind for one client.
+    fn log_rejected(
+        &self,
+        refused: &PublishRefused,
+        topic: Option<&TopicName<String>>,
+        bytes: usize,
+    ) {
+        if *refused == PublishRefused::Closed {
+            return;
+        }
+        let peer = &self.0.peer;
+        let Some(left_out) = self.0.bus.log_limit().allow(&peer.log_key(refused.kind())) else {
+            return;
+        };
+        let (client, address) = (shown(&peer.name), self.address().map(field::display));
+        let topic = topic.map(|topic| shown(topic.as_str()));
+        let (limit, setting) = (refused.limit(), refused.setting());
+        log::warn_of!(
+            peer.transport,
+            client,
+            address,
+            topic,
+            bytes,
+            limit,
+            setting,
+            left_out,
+            "publish rejected: {refused}"
+        );
     }
 
     /// Remembers and forgets what a transport wants to know of its clients after a restart. The wait is for
@@ -151,9 +231,9 @@ impl Client {
         let allowed = TopicName::parse(topic.as_str())
             .is_ok_and(|topic| bus.access.0.may_publish(&self.0.peer, topic));
         if !allowed {
-            bus.metrics.publishes_refused.add(1);
-            bus.metrics.publishes_not_allowed.add(1);
-            return Receipt::known(Err(PublishRefused::NotAllowed(topic)));
+            let refused = PublishRefused::NotAllowed(topic);
+            bus.metrics.refused(&refused);
+            return Receipt::known(Err(refused));
         }
         match &bus.writer {
             None => Receipt::known(lock(&bus.pipeline).accept_import(record)),
@@ -194,7 +274,18 @@ pub struct Receipt(State);
 enum State {
     Known(Option<Result<Accepted, PublishRefused>>),
     /// Until the store has written.
-    Queued(oneshot::Receiver<Result<Accepted, PublishRefused>>),
+    Queued(
+        oneshot::Receiver<Result<Accepted, PublishRefused>>,
+        Option<About>,
+    ),
+}
+
+/// What the log says of a publish that the store's thread refuses.
+#[derive(Debug)]
+struct About {
+    client: Client,
+    topic: TopicName<String>,
+    bytes: usize,
 }
 
 impl Receipt {
@@ -203,7 +294,14 @@ impl Receipt {
     }
 
     pub(crate) fn queued(answer: oneshot::Receiver<Result<Accepted, PublishRefused>>) -> Self {
-        Self(State::Queued(answer))
+        Self(State::Queued(answer, None))
+    }
+
+    fn about(mut self, publish: About) -> Self {
+        if let State::Queued(_, about) = &mut self.0 {
+            *about = Some(publish);
+        }
+        self
     }
 }
 
@@ -213,8 +311,13 @@ impl Future for Receipt {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match &mut self.0 {
             State::Known(result) => result.take().unwrap_or(Err(PublishRefused::Closed)),
-            State::Queued(answer) => {
-                ready!(Pin::new(answer).poll(cx)).unwrap_or(Err(PublishRefused::Closed))
+            State::Queued(answer, about) => {
+                let answer = ready!(Pin::new(answer).poll(cx));
+                let result = answer.unwrap_or(Err(PublishRefused::Closed));
+                if let (Err(refused), Some(about)) = (&result, about.take()) {
+                    (about.client).log_rejected(refused, Some(&about.topic), about.bytes);
+                }
+                result
             }
         })
     }

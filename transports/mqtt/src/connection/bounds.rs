@@ -29,6 +29,9 @@ pub struct Bounds {
     /// Filters of subscriptions that are refused with 0x80: these, and those without wildcards that one
     /// of these matches. Default none.
     pub refused_filters: Arc<[TopicFilter<String>]>,
+    /// Whether a publish that a rule forbids ends the connection of a client of 3.1.1, which cannot be told. If
+    /// not, it is acknowledged and dropped (MQTT 3.1.1 §3.3.5). Default no.
+    pub disconnect_on_denied: bool,
     /// Bytes that wait to be written, from which on no more messages are taken, and, at four times as
     /// many, no more packets read. Default 64 KiB.
     pub write_bytes: usize,
@@ -45,6 +48,7 @@ impl Default for Bounds {
             keep_alive: None,
             client_id_bytes: 1_024,
             refused_filters: Arc::default(),
+            disconnect_on_denied: false,
             write_bytes: 64 << 10,
         }
     }

@@ -85,8 +85,34 @@ impl Connection {
         Ok(topic)
     }
 
-    /// The bus has answered a publish. A client of 3.1.1 cannot be told of a refusal: the message is
-    /// acknowledged and dropped (MQTT 3.1.1 §3.3.5).
+    /// The bus has rejected a publish. MQTT 5 is told so. For 3.1.1, which has no words for it, what a rule forbids
+    /// is acknowledged and dropped (MQTT 3.1.1 §3.3.5), where the bounds have it so; what cannot be taken otherwise
+    /// ends the connection: the client keeps the message, and its user finds out.
+    pub(super) fn rejected(&mut self, id: Option<u64>, rejected: &PublishRefused) {
+        let denied = matches!(rejected, PublishRefused::NotAllowed(_));
+        let tolerated = denied && !self.bounds.disconnect_on_denied;
+        if self.version == Version::V5 || tolerated {
+            if let Some(id) = id {
+                self.published(id, Some(rejected));
+            }
+            return;
+        }
+        match id.and_then(service) {
+            Some(Service::One(_)) => self.unanswered = self.unanswered.saturating_sub(1),
+            // It is new when it comes again.
+            Some(Service::Two(id)) => self.session.incoming.refused(id),
+            _ => {}
+        }
+        let cause = match rejected {
+            PublishRefused::NotAllowed(_) => "not allowed",
+            PublishRefused::Malformed { .. } => "malformed",
+            rejected if rejected.is_too_large() => "too large",
+            _ => "full",
+        };
+        (self.ending).get_or_insert(Violation::PublishRejected(cause));
+    }
+
+    /// The bus has answered a publish.
     pub(super) fn published(&mut self, id: u64, refused: Option<&PublishRefused>) {
         let reason = match (self.version, refused) {
             (Version::V5, Some(refused)) => Reason::from(refused),

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use std::io;
 use std::sync::Arc;
 
-use latchbus_bus::{Alarm, Client, Ended, Peer};
+use latchbus_bus::{Alarm, Client, Ended, Peer, PublishRefused};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -12,11 +12,12 @@ use tokio::time::{Instant, timeout_at};
 use super::Server;
 use super::disk::Disk;
 use super::link::{Input, LinkError, Receiver, Sender, Shared};
+use super::logging::{self, Arrived};
 use super::registry::{Away, Claim};
 use crate::connection::Connection;
 use crate::opening::{Opening, opening};
 use crate::record::Note;
-use crate::{Connect, Reason};
+use crate::{Connect, Reason, Version, Violation};
 
 /// A connection whose client was accepted.
 #[derive(Debug)]
@@ -65,11 +66,15 @@ impl Open {
     }
 
     /// Takes note of how the connection has ended.
-    pub(super) fn ended(&self, address: Option<SocketAddr>, error: &LinkError) {
-        if matches!(error, LinkError::Violation(_)) {
-            self.server.0.metrics.violations.add(1);
+    pub(super) fn ended(&self, error: &LinkError) {
+        let metrics = &self.server.0.metrics;
+        match error {
+            LinkError::Violation(Violation::PublishRejected(_)) => {
+                metrics.rejected_publish_disconnects.add(1);
+            }
+            LinkError::Violation(_) => metrics.violations.add(1),
+            LinkError::Io(_) | LinkError::Eof => {}
         }
-        tracing::debug!(?address, %error, "MQTT connection ended");
     }
 }
 
@@ -93,6 +98,7 @@ impl Server {
     {
         let Ok(permit) = Arc::clone(&self.0.connections).try_acquire_owned() else {
             self.0.bus.metrics().connections_refused.add(1);
+            logging::no_room(&self, address);
             self.turn_away(reader, writer).await;
             return None;
         };
@@ -101,7 +107,8 @@ impl Server {
             Ok(Some(begun)) => Some(self.accept(open, begun).await),
             Ok(None) => None,
             Err(error) => {
-                open.ended(address, &error);
+                open.ended(&error);
+                logging::not_begun(&self, address, &error);
                 None
             }
         }
@@ -134,13 +141,19 @@ impl Server {
         };
         let refused = match opening {
             Opening::Connect(connect) => {
-                let version = connect.version;
+                let (version, client) = (connect.version, connect.client_id.clone());
                 match self.admit_client(*connect, address, deadline).await {
                     Ok(admitted) => return Ok(Some((input, writer, admitted))),
-                    Err(reason) => (version, reason),
+                    Err((reason, cause)) => {
+                        logging::refused(self, (&client, address), version, reason, &cause);
+                        (version, reason)
+                    }
                 }
             }
-            Opening::Refuse { version, reason } => (version, reason),
+            Opening::Refuse { version, reason } => {
+                logging::refused(self, ("", address), version, reason, reason.words());
+                (version, reason)
+            }
         };
         self.refuse(input, writer, refused).await?;
         Ok(None)
@@ -165,9 +178,11 @@ impl Server {
         mut connect: Connect,
         address: Option<SocketAddr>,
         deadline: Instant,
-    ) -> Result<Admitted, Reason> {
-        if connect.client_id.len() > self.0.bounds.client_id_bytes {
-            return Err(Reason::CLIENT_IDENTIFIER_NOT_VALID);
+    ) -> Result<Admitted, (Reason, String)> {
+        let (bytes, limit) = (connect.client_id.len(), self.0.bounds.client_id_bytes);
+        if bytes > limit {
+            let cause = format!("client identifier of {bytes} bytes is longer than {limit}");
+            return Err((Reason::CLIENT_IDENTIFIER_NOT_VALID, cause));
         }
         let assigned = connect.client_id.is_empty();
         if assigned {
@@ -182,9 +197,20 @@ impl Server {
             .0
             .bus
             .client(peer)
-            .map_err(|_| Reason::NOT_AUTHORIZED)?;
-        let claim = timeout_at(deadline, self.0.registry.claim(&connect.client_id)).await;
-        let (claim, away) = claim.map_err(|_| Reason::SERVER_UNAVAILABLE)?;
+            .map_err(|refused| (Reason::NOT_AUTHORIZED, refused.to_string()))?;
+        if let Some(will) = &connect.will
+            && let Err(refused) = client.check_publish(&will.publish)
+            && !self.tolerates(connect.version, &refused)
+        {
+            let setting = refused.setting();
+            let cause = format!("will rejected: {refused} (setting: {setting})");
+            return Err((Reason::from(&refused), cause));
+        }
+        let claim = self.0.registry.claim(&connect.client_id, address);
+        let (claim, away) = timeout_at(deadline, claim).await.map_err(|_| {
+            let cause = "the connection that has its client identifier does not end";
+            (Reason::SERVER_UNAVAILABLE, cause.to_owned())
+        })?;
         Ok(Admitted {
             connect,
             assigned,
@@ -192,6 +218,13 @@ impl Server {
             claim,
             away,
         })
+    }
+
+    /// Whether a client may have a will that is going to be rejected: as it is with its publishes.
+    fn tolerates(&self, version: Version, refused: &PublishRefused) -> bool {
+        version == Version::V3
+            && matches!(refused, PublishRefused::NotAllowed(_))
+            && !self.0.bounds.disconnect_on_denied
     }
 
     /// Begins a session, or goes on with the one that was kept.
@@ -208,6 +241,7 @@ impl Server {
             claim,
             away,
         } = admitted;
+        let (address, arrived) = (client.address(), Arrived::from(&connect));
         let disk = Disk::of(&client);
         let is_new = away.is_none();
         let (kept, subscriptions) = match away {
@@ -226,6 +260,8 @@ impl Server {
             }
             None => (None, latchbus_bus::Session::new(client)),
         };
+        subscriptions.client().set_address(address);
+        arrived.log(subscriptions.client(), kept.is_some());
         let has_will = connect.will.is_some();
         let bounds = Arc::clone(&self.0.bounds);
         let now = Instant::now().into_std();

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::disk::Disk;
 use super::entering::Entered;
 use super::link::LinkError;
+use super::logging;
 use super::registry::{Away, Claim, LastWords, Will, give_back};
 use crate::connection::Remains;
 use crate::record::{Note, Part, SessionRecord, WillRecord};
@@ -29,7 +30,6 @@ where
             claim,
         } = self;
         let server = &open.server.0;
-        let address = subscriptions.client().peer().address;
         let mut input = receiver.input;
         drop(receiver.shared);
         // The writer is not dropped before the client has read why it ends.
@@ -55,6 +55,12 @@ where
         if matches!(ended, Ended::Stopped) {
             server.metrics.takeovers.add(1);
         }
+        logging::left(
+            &open.server,
+            subscriptions.client(),
+            claim.taken_by(),
+            &ended,
+        );
         let closing = matches!(ended, Ended::Closing);
         let left = Left {
             remains,
@@ -70,7 +76,7 @@ where
             input.linger().await;
         }
         if let Ended::Receiver(error) | Ended::Sender(error) = &ended {
-            open.ended(address, error);
+            open.ended(error);
         }
     }
 }

@@ -3,6 +3,7 @@
 use core::future::poll_fn;
 use core::mem::MaybeUninit;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
 use core::time::Duration;
 use std::io;
@@ -55,6 +56,9 @@ pub(crate) struct Shared {
     connection: Mutex<Connection>,
     /// Who holds back reading until output has been written.
     drained: AtomicWaker,
+    /// Whether an answer of the bus ends the connection, and who reads meanwhile.
+    ending: AtomicBool,
+    ends: AtomicWaker,
 }
 
 impl Shared {
@@ -62,6 +66,8 @@ impl Shared {
         Arc::new(Self {
             connection: Mutex::new(connection),
             drained: AtomicWaker::new(),
+            ending: AtomicBool::new(false),
+            ends: AtomicWaker::new(),
         })
     }
 
@@ -78,6 +84,15 @@ impl Shared {
         match self.lock().is_clogged() {
             true => Poll::Pending,
             false => Poll::Ready(()),
+        }
+    }
+
+    /// Ready when an answer of the bus ends the connection.
+    fn poll_ending(&self, cx: &Context<'_>) -> Poll<()> {
+        self.ends.register(cx.waker());
+        match self.ending.load(Ordering::Acquire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
     }
 
@@ -195,7 +210,7 @@ impl<R: AsyncRead + Unpin + Send> Receiver<R> {
             }
         }
         let deadline = connection.deadline().map(Instant::from_std);
-        if connection.is_clogged() {
+        if connection.is_clogged() && !connection.is_ending() {
             return Ok((Next::WaitForDrain, deadline));
         }
         let credit = connection.credit();
@@ -235,7 +250,7 @@ impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
                     true => self.input.poll_read(cx)?,
                     false => self.shared.poll_drained(cx),
                 };
-                if ready.is_ready() {
+                if ready.is_ready() || self.shared.poll_ending(cx).is_ready() {
                     return Poll::Ready(Ok::<_, LinkError>(false));
                 }
                 self.alarm.poll_ring(deadline, cx).map(|()| Ok(true))
@@ -328,7 +343,12 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
     }
 
     fn push(&mut self, event: Event) -> Result<(), LinkError> {
-        self.shared.lock().handle_event(event);
+        let mut connection = self.shared.lock();
+        connection.handle_event(event);
+        if connection.is_ending() {
+            self.shared.ending.store(true, Ordering::Release);
+            self.shared.ends.wake();
+        }
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! Which client is here, and what is kept of those who are away.
 
 use core::future::poll_fn;
+use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::task::AtomicWaker;
 use latchbus_bus::{Client, Publish};
@@ -54,11 +55,17 @@ enum Slot {
 #[derive(Debug, Default)]
 struct Stop {
     asked: AtomicBool,
+    /// Who has asked.
+    by: OnceLock<SocketAddr>,
     task: AtomicWaker,
 }
 
 impl Stop {
-    fn ask(&self) {
+    fn ask(&self, by: Option<SocketAddr>) {
+        if let Some(by) = by {
+            // The first of several.
+            let _asked_before = self.by.set(by);
+        }
         self.asked.store(true, Ordering::Release);
         self.task.wake();
     }
@@ -184,9 +191,13 @@ impl Registry {
     /// Takes the client identifier, from another connection if one has it (MQTT 3.1.1 §3.1.4), with the
     /// session that is kept for it. That other connection ends first: its will is published, its
     /// session handed over.
-    pub(crate) async fn claim(self: &Arc<Self>, id: &str) -> (Claim, Option<Away>) {
+    pub(crate) async fn claim(
+        self: &Arc<Self>,
+        id: &str,
+        address: Option<SocketAddr>,
+    ) -> (Claim, Option<Away>) {
         loop {
-            let gone = match self.try_claim(id) {
+            let gone = match self.try_claim(id, address) {
                 Ok(claimed) => return claimed,
                 Err(gone) => gone,
             };
@@ -194,10 +205,14 @@ impl Registry {
         }
     }
 
-    fn try_claim(self: &Arc<Self>, id: &str) -> Result<(Claim, Option<Away>), CancellationToken> {
+    fn try_claim(
+        self: &Arc<Self>,
+        id: &str,
+        address: Option<SocketAddr>,
+    ) -> Result<(Claim, Option<Away>), CancellationToken> {
         let mut clients = self.lock();
         if let Some(Slot::Here { stop, gone, .. }) = clients.slots.get_mut(id) {
-            stop.ask();
+            stop.ask(address);
             return Err(gone.get_or_insert_default().clone());
         }
         let away = clients.take_away(id).map(|(_, away)| away);
@@ -359,6 +374,11 @@ impl Claim {
         poll_fn(|cx| self.stop.poll_asked(cx))
     }
 
+    /// Where the connection comes from that has asked for the identifier.
+    pub(crate) fn taken_by(&self) -> Option<SocketAddr> {
+        self.stop.by.get().copied()
+    }
+
     /// Leaves the session behind. At the bound, the one that was away longest is dropped; what it still
     /// wanted to say is given back.
     pub(crate) fn release(self, away: Away) -> Option<LastWords> {
@@ -416,7 +436,7 @@ mod tests {
         let now = Instant::now();
         for goes_on in [false, true] {
             let registry = Arc::new(Registry::new(1, 1, Arc::default()));
-            let (claim, _) = registry.claim("a").await;
+            let (claim, _) = registry.claim("a", None).await;
             let topic = TopicName::parse("will".to_owned()).unwrap();
             let away = Away {
                 session: Some(Session::default()),
@@ -432,9 +452,9 @@ mod tests {
             assert!(claim.release(away).is_none());
             let words = registry.expire(now);
             assert_eq!(words.len(), 1);
-            assert!(registry.try_claim("a").is_err());
+            assert!(registry.try_claim("a", None).is_err());
             say_all(words).await;
-            let (_claim, away) = registry.try_claim("a").unwrap();
+            let (_claim, away) = registry.try_claim("a", None).unwrap();
             assert_eq!(away.is_some(), goes_on);
             assert!(away.is_none_or(|away| away.will.is_none()));
         }

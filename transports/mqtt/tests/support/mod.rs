@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod five;
+pub(crate) mod log;
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -229,6 +230,7 @@ pub(crate) fn persistent() -> latchbus_mqtt::Connect {
     latchbus_mqtt::Connect {
         version: latchbus_mqtt::Version::V3,
         client_id: "c".into(),
+        user: None,
         clean_start: false,
         keep_alive_secs: 0,
         session_expiry_secs: None,

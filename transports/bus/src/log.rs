@@ -1,0 +1,35 @@
+//! Log lines: the targets by which a filter names them, and what peers may put into them.
+//!
+//! | target | what |
+//! |---|---|
+//! | `mqtt` | MQTT connections, over TCP and WebSocket |
+//! | `websocket` | connections of `/ws` |
+//! | `http` | HTTP: listeners, connections, requests that were refused |
+//! | `serial` | byte links to microcontrollers |
+//! | `store` | the disk |
+//! | `clicks` | click topics that are malformed |
+//! | `server` | start, stop, settings |
+//! | `bus` | everything else |
+
+/// Characters of a name or a topic that a line shows.
+const SHOWN_CHARS: usize = 128;
+
+/// A line of a transport, under its target.
+macro_rules! warn_of {
+    ($transport:expr, $($line:tt)+) => {
+        match $transport {
+            "mqtt" => tracing::warn!(target: "mqtt", $($line)+),
+            "ws" => tracing::warn!(target: "websocket", $($line)+),
+            "http" => tracing::warn!(target: "http", $($line)+),
+            "serial" => tracing::warn!(target: "serial", $($line)+),
+            _ => tracing::warn!(target: "bus", $($line)+),
+        }
+    };
+}
+pub(crate) use warn_of;
+
+/// The beginning of a name or topic that a peer has chosen.
+pub fn shown(text: &str) -> &str {
+    let end = text.char_indices().nth(SHOWN_CHARS);
+    end.and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}

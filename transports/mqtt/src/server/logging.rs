@@ -1,0 +1,196 @@
+//! What the log says of connections, under the target `mqtt`: who has connected, who has left and why, and who was
+//! refused.
+
+use core::net::SocketAddr;
+
+use latchbus_bus::log::shown;
+use latchbus_bus::{Client, Ended};
+use tracing::{field, info, warn};
+
+use super::Server;
+use super::link::LinkError;
+use crate::{Connect, Reason, Version, Violation};
+
+/// What a line says of a client when it has connected.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    user: Option<String>,
+    protocol: &'static str,
+    keep_alive: u16,
+    clean: bool,
+    will: bool,
+}
+
+impl From<&Connect> for Arrived {
+    fn from(connect: &Connect) -> Self {
+        Self {
+            user: connect.user.clone(),
+            protocol: name(connect.version),
+            keep_alive: connect.keep_alive_secs,
+            clean: connect.clean_start,
+            will: connect.will.is_some(),
+        }
+    }
+}
+
+impl Arrived {
+    pub(super) fn log(self, client: &Client, session_present: bool) {
+        let address = client.address().map(field::display);
+        let (name, user) = (shown(&client.peer().name), self.user.as_deref().map(shown));
+        let Self {
+            protocol,
+            keep_alive,
+            clean,
+            will,
+            ..
+        } = self;
+        info!(
+            target: "mqtt",
+            client = name,
+            address,
+            user,
+            protocol,
+            keep_alive,
+            clean,
+            session_present,
+            will,
+            "client connected"
+        );
+    }
+}
+
+const fn name(version: Version) -> &'static str {
+    match version {
+        Version::V3 => "MQTT 3.1.1",
+        Version::V5 => "MQTT 5",
+    }
+}
+
+/// Says why a connection has ended. What a setting can change, and who took it over, is a warning.
+pub(super) fn left(
+    server: &Server,
+    client: &Client,
+    by: Option<SocketAddr>,
+    ended: &Ended<LinkError, LinkError>,
+) {
+    let peer = client.peer();
+    let (name, address) = (shown(&peer.name), client.address().map(field::display));
+    let limit = server.0.bus.log_limit();
+    match ended {
+        Ended::Stopped => {
+            let by = by.map(field::display);
+            if let Some(left_out) = limit.allow(&peer.log_key("taken over")) {
+                warn!(
+                    target: "mqtt",
+                    client = name,
+                    address,
+                    by,
+                    left_out,
+                    "client disconnected: another connection with the same client identifier has taken over"
+                );
+            }
+        }
+        Ended::Receiver(LinkError::Violation(Violation::TooLarge { bytes, limit: most })) => {
+            if let Some(left_out) = limit.allow(&peer.log_key("packet too large")) {
+                warn!(
+                    target: "mqtt",
+                    client = name,
+                    address,
+                    bytes,
+                    limit = most,
+                    setting = "limits.packet_bytes",
+                    left_out,
+                    "client disconnected: packet too large"
+                );
+            }
+        }
+        Ended::Left => {
+            info!(target: "mqtt", client = name, address, "client disconnected: DISCONNECT")
+        }
+        Ended::Closing => {
+            info!(target: "mqtt", client = name, address, "client disconnected: the server stops");
+        }
+        Ended::Receiver(error) | Ended::Sender(error) => {
+            info!(target: "mqtt", client = name, address, "client disconnected: {error}");
+        }
+    }
+}
+
+/// A CONNECT that is refused.
+pub(super) fn refused(
+    server: &Server,
+    (client, address): (&str, Option<SocketAddr>),
+    version: Version,
+    reason: Reason,
+    cause: &str,
+) {
+    let key = match (client, address) {
+        ("", Some(address)) => format!("refused mqtt {}", address.ip()),
+        _ => format!("refused mqtt {client}"),
+    };
+    if let Some(left_out) = server.0.bus.log_limit().allow(&key) {
+        let (client, address) = (shown(client), address.map(field::display));
+        let protocol = name(version);
+        let code = field::debug(reason);
+        warn!(target: "mqtt", client, address, protocol, code, left_out, "CONNECT refused: {cause}");
+    }
+}
+
+/// A connection that ends before its CONNECT is answered. One that was only opened and closed again, as health checks
+/// do, is no news.
+pub(super) fn not_begun(server: &Server, address: Option<SocketAddr>, error: &LinkError) {
+    let quiet = match error {
+        LinkError::Eof => true,
+        LinkError::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
+        LinkError::Violation(_) => false,
+    };
+    let shown = address.map(field::display);
+    if quiet {
+        tracing::debug!(target: "mqtt", address = shown, "connection ended before CONNECT: {error}");
+        return;
+    }
+    let key = format!("no connect {:?}", address.map(|address| address.ip()));
+    if let Some(left_out) = server.0.bus.log_limit().allow(&key) {
+        match error {
+            LinkError::Violation(Violation::TooLarge { bytes, limit }) => warn!(
+                target: "mqtt",
+                address = shown,
+                bytes,
+                limit,
+                setting = "limits.packet_bytes",
+                left_out,
+                "connection closed: CONNECT too large"
+            ),
+            LinkError::Violation(violation) => warn!(
+                target: "mqtt",
+                address = shown,
+                left_out,
+                "connection closed: no valid CONNECT: {violation}"
+            ),
+            _ => {
+                let after = server.0.config.connect_timeout.as_secs();
+                warn!(
+                    target: "mqtt",
+                    address = shown,
+                    left_out,
+                    "connection closed: no CONNECT within {after} s"
+                );
+            }
+        }
+    }
+}
+
+/// A connection for which there is no room.
+pub(super) fn no_room(server: &Server, address: Option<SocketAddr>) {
+    if let Some(left_out) = server.0.bus.log_limit().allow("connections mqtt") {
+        let (address, limit) = (address.map(field::display), server.0.config.max_connections);
+        warn!(
+            target: "mqtt",
+            address,
+            limit,
+            setting = "limits.connections",
+            left_out,
+            "connection refused: too many connections"
+        );
+    }
+}
