@@ -63,7 +63,7 @@ pub struct Words {
     pub modes: bool,
     /// Messages name their subscription.
     pub subscriptions: bool,
-    /// The publisher is told of a refusal.
+    /// The publisher is told of a refusal. Without: its connection ends, and nothing is acknowledged.
     pub refusals: bool,
 }
 
