@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::{HostName, Layer, Listen, LogFilter, Origin, Room, Serial};
+use crate::settings::{
+    BasePath, Frame, HostName, Layer, Listen, LogFilter, Origin, Proxy, Room, Serial,
+};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -140,12 +142,23 @@ struct Serve {
     /// What to log: off, error, warn, info, debug, trace, or as in info,latchbus_ws=debug [default: info] [env: LATCHBUS_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<LogFilter>,
-    /// Origins of other servers whose pages may use this one, divided by commas [env: LATCHBUS_ALLOW_ORIGINS]
+    /// Origins of other servers whose pages may use this one, divided by commas; `https://*.example.com` are all below
+    /// it, `null` the pages without an origin [env: LATCHBUS_ALLOW_ORIGINS]
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     allow_origins: Option<Vec<Origin>>,
-    /// Names by which this server may be called, besides IP addresses and localhost [env: LATCHBUS_ALLOW_HOSTS]
+    /// Host names to accept, besides IP addresses and localhost; `*.local` are all below it [env: LATCHBUS_ALLOW_HOSTS]
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     allow_hosts: Option<Vec<HostName>>,
+    /// Origins whose pages may show the dashboard in a frame; `self`, or `*` for all [env: LATCHBUS_ALLOW_FRAMES]
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    allow_frames: Option<Vec<Frame>>,
+    /// Proxies that may name the client, by X-Forwarded headers or the PROXY protocol; see docs/deploy.md
+    /// [env: LATCHBUS_TRUSTED_PROXIES]
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_delimiter = ',')]
+    trusted_proxies: Option<Vec<Proxy>>,
+    /// The path below which a proxy serves this server, as in /lb [env: LATCHBUS_BASE_PATH]
+    #[arg(long, value_name = "PATH")]
+    base_path: Option<BasePath>,
     /// Rooms that are shown before their first click [default: main] [env: LATCHBUS_ROOMS]
     #[arg(long, value_name = "ROOM", value_delimiter = ',')]
     rooms: Option<Vec<Room>>,
@@ -197,6 +210,9 @@ impl From<Serve> for Command {
             log,
             allow_origins,
             allow_hosts,
+            allow_frames,
+            trusted_proxies,
+            base_path,
             rooms,
             repair,
         } = serve;
@@ -209,6 +225,9 @@ impl From<Serve> for Command {
             log,
             allow_origins,
             allow_hosts,
+            allow_frames,
+            trusted_proxies,
+            base_path,
             rooms,
             ..Layer::default()
         };

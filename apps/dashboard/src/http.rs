@@ -9,9 +9,11 @@
 //! | `GET`, `PUT`, `POST /api/v1/topics/<topic>` | the last value; publish state; publish an event |
 //! | `GET /api/v1/export` | a snapshot of all that is kept, as JSON lines |
 //! | `POST /api/v1/import` | merges such lines |
+//! | `POST /api/v1/ticket` | what a page shows whose origin a proxy hides: `latchbus_ws::origin` |
 //! | `GET /ws`, `GET /mqtt` | WebSockets, of `latchbus_ws` and of `latchbus_mqtt` |
 
 mod backup;
+mod base;
 mod connection;
 mod counts;
 mod error;
@@ -21,6 +23,7 @@ mod metrics;
 mod mqtt;
 mod page;
 mod policy;
+mod refused;
 mod topics;
 mod tunnel;
 
@@ -28,12 +31,13 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use latchbus_bus::Bus;
-use latchbus_ws::OriginPolicy;
+use latchbus_ws::{Guard, OriginPolicy};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,6 +51,12 @@ use self::error::ApiError;
 pub struct Config {
     /// Which web pages may use it.
     pub origin: OriginPolicy,
+    /// Which pages may show this server's pages in a frame: what stands in `frame-ancestors` of a
+    /// `Content-Security-Policy`. None: nobody.
+    pub allow_frames: Vec<String>,
+    /// The path below which proxies serve this server, where they pass it on: it begins with a slash and does not end
+    /// with one. Requests without it are served as well. Empty: none.
+    pub base_path: String,
     /// HTTP connections at a time, and as many WebSockets beside them. One more connection is closed at
     /// once, one more WebSocket is answered with 503.
     pub max_connections: usize,
@@ -66,6 +76,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             origin: OriginPolicy::default(),
+            allow_frames: Vec::new(),
+            base_path: String::new(),
             max_connections: 20_000,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
@@ -91,6 +103,8 @@ struct AppInner {
     bus: Bus,
     mqtt: latchbus_mqtt::server::Server,
     config: Config,
+    guard: Guard,
+    page_policy: HeaderValue,
     counts: Counts,
     places: backup::Places,
     /// Cancelled when the bus begins to close.
@@ -107,17 +121,20 @@ impl Http {
             max_connections: config.max_connections,
             ..latchbus_ws::server::Config::default()
         };
+        let ws = latchbus_ws::Server::new(bus.clone(), ws);
         Self {
-            ws: latchbus_ws::Server::new(bus.clone(), ws),
             app: App(Arc::new(AppInner {
                 closing: bus.closing(),
                 bus,
                 mqtt,
+                guard: ws.guard().clone(),
+                page_policy: policy::page_policy(&config.allow_frames),
                 config,
                 counts: Counts::default(),
                 places: backup::Places::default(),
                 tunnels: TaskTracker::new(),
             })),
+            ws,
         }
     }
 
@@ -137,6 +154,7 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
     let guarded = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics::metrics))
+        .route(policy::TICKET, post(ticket))
         .merge(topics::router())
         .merge(backup::router())
         .fallback(page::page)
@@ -150,6 +168,18 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
         .route("/mqtt", any(mqtt::upgrade))
         .with_state(app.clone())
         .merge(ws.router())
+}
+
+/// For a page of this server. One of another origin cannot read the answer.
+async fn ticket(State(app): State<App>, request: Request) -> Response {
+    match app.0.guard.ticket(&request) {
+        Ok(ticket) => {
+            let json = HeaderValue::from_static("application/json");
+            let ticket = serde_json::json!({ "ticket": ticket });
+            ([(CONTENT_TYPE, json)], format!("{ticket}\n")).into_response()
+        }
+        Err(refusal) => ApiError::from(refusal).into_response(),
+    }
 }
 
 async fn health(State(app): State<App>) -> Response {

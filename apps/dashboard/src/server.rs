@@ -114,6 +114,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Some((listener, _)) = http_listener {
         let config = http::Config {
             origin: settings.origin,
+            allow_frames: settings.allow_frames,
+            base_path: settings.base_path,
             max_connections: settings.connections,
             ..http::Config::default()
         };
@@ -157,6 +159,7 @@ fn mqtt_server(bus: &Bus, settings: &Settings) -> latchbus_mqtt::server::Server 
     let mut config = Config {
         max_connections: settings.connections,
         max_sessions_away: settings.sessions_away,
+        trusted_proxies: settings.origin.trusted_proxies.clone(),
         ..Config::default()
     };
     let limits = bus.limits();

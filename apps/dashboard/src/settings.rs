@@ -4,7 +4,9 @@ mod layer;
 mod values;
 
 pub use layer::{HistoryLayer, Layer, LimitsLayer};
-pub use values::{Filter, HostName, Listen, LogFilter, Origin, Room, Serial, Within};
+pub use values::{
+    BasePath, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
+};
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -33,6 +35,10 @@ pub struct Settings {
     pub log: LogFilter,
     /// Which web pages may use this server.
     pub origin: OriginPolicy,
+    /// Who may show the pages in a frame, as in a `Content-Security-Policy`.
+    pub allow_frames: Vec<String>,
+    /// The path below which proxies serve this server: see [`BasePath`].
+    pub base_path: String,
     /// Connections at a time: so many over HTTP, over WebSocket, and over MQTT.
     pub connections: usize,
     /// MQTT sessions that are kept while their clients are away.
@@ -112,6 +118,8 @@ impl Default for Settings {
             serial: Vec::new(),
             log: LogFilter::default(),
             origin: OriginPolicy::default(),
+            allow_frames: Vec::new(),
+            base_path: String::new(),
             connections: 20_000,
             sessions_away: 10_000,
             mqtt_refused_filters: Vec::new(),
@@ -157,6 +165,9 @@ impl Settings {
             log,
             allow_origins,
             allow_hosts,
+            allow_frames,
+            trusted_proxies,
+            base_path,
             rooms,
             mqtt_refused_filters,
             mqtt_keep_alive_secs,
@@ -178,6 +189,15 @@ impl Settings {
         if let Some(hosts) = allow_hosts {
             self.origin.allow_hosts = hosts.into_iter().map(|host| host.0).collect();
         }
+        if let Some(frames) = allow_frames {
+            let sources = frames.iter().map(|frame| frame.source().to_owned());
+            self.allow_frames = sources.collect();
+        }
+        if let Some(proxies) = trusted_proxies {
+            let networks = proxies.into_iter().map(|proxy| proxy.0);
+            self.origin.trusted_proxies = networks.collect();
+        }
+        set(&mut self.base_path, base_path.map(|path| path.0));
         if let Some(rooms) = rooms {
             self.bus.rooms = rooms.into_iter().map(|room| room.0).collect();
         }
@@ -323,6 +343,9 @@ mod tests {
             log = "warn"
             allow_origins = ["https://a.example"]
             allow_hosts = ["b.example"]
+            allow_frames = ["self", "https://c.example"]
+            trusted_proxies = ["10.0.0.0/8"]
+            base_path = "/lb/"
             rooms = ["main", "lab"]
             mqtt_disconnect_on_denied = true
             pace_ms = 0
@@ -352,6 +375,10 @@ mod tests {
         assert_eq!(settings.log, "warn".parse().unwrap());
         assert_eq!(settings.origin.allow_origins, ["https://a.example"]);
         assert_eq!(settings.origin.allow_hosts, ["b.example"]);
+        let proxies = settings.origin.trusted_proxies;
+        assert!(proxies.contains("10.1.1.1".parse().unwrap()));
+        assert_eq!(settings.allow_frames, ["'self'", "https://c.example"]);
+        assert_eq!(settings.base_path, "/lb");
         assert_eq!((settings.connections, settings.sessions_away), (8, 9));
         assert_eq!(settings.threads, 13);
         assert!(settings.mqtt_disconnect_on_denied);

@@ -60,6 +60,7 @@ mod metrics;
 mod note;
 mod outbox;
 mod pipeline;
+pub mod proxy;
 mod refusal;
 mod rooms;
 mod session;

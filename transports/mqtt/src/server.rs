@@ -15,9 +15,11 @@ use core::time::Duration;
 use std::sync::{Arc, Weak};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use latchbus_bus::proxy::{self, Networks};
 use latchbus_bus::{Bus, Counter, Gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -52,6 +54,8 @@ pub struct Config {
     /// How long a client whose connection ended because the server was killed may take to return, before its
     /// will is published; longer where the will has a longer delay. Default 30 s.
     pub will_grace: Duration,
+    /// Proxies that may say in a header of the PROXY protocol who has connected. Default: none.
+    pub trusted_proxies: Networks,
 }
 
 impl Default for Config {
@@ -62,6 +66,7 @@ impl Default for Config {
             max_sessions_away: 10_000,
             connect_timeout: Duration::from_secs(10),
             will_grace: Duration::from_secs(30),
+            trusted_proxies: Networks::default(),
         }
     }
 }
@@ -153,8 +158,7 @@ impl Server {
                         if let Err(error) = stream.set_nodelay(true) {
                             tracing::debug!(%error, "TCP_NODELAY");
                         }
-                        let (reader, writer) = stream.into_split();
-                        let begins = self.clone().enter(reader, writer, Some(address)).boxed();
+                        let begins = self.clone().accepted(stream, address).boxed();
                         connections.spawn(Self::whole(begins));
                     }
                     Err(error) => {
@@ -170,6 +174,24 @@ impl Server {
         if !self.0.bus.is_stored() {
             // Sessions end with the server, so their last words are due (MQTT 5 §3.1.2.5).
             say_all(self.0.registry.drain()).await;
+        }
+    }
+
+    /// Begins a connection of the listener, once it is known who has connected.
+    async fn accepted(
+        self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Entered<OwnedReadHalf, OwnedWriteHalf>> {
+        match proxy::client(&mut stream, peer, &self.0.config.trusted_proxies).await {
+            Ok(address) => {
+                let (reader, writer) = stream.into_split();
+                self.enter(reader, writer, Some(address)).await
+            }
+            Err(error) => {
+                tracing::warn!(target: "mqtt", proxy = %peer, %error, "closed the connection of a proxy");
+                None
+            }
         }
     }
 

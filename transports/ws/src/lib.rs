@@ -55,6 +55,6 @@ mod protocol;
 pub mod server;
 
 pub use latchbus_bus::frames::Bad;
-pub use origin::{OriginPolicy, Refusal};
+pub use origin::{Guard, OriginPolicy, Refusal};
 pub use protocol::Protocol;
 pub use server::{Config, Server};

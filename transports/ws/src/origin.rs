@@ -1,289 +1,381 @@
 //! Which web pages may talk to this server.
 //!
 //! A browser lets any page open a WebSocket to, and send simple requests to, any address that its user can
-//! reach, this machine's loopback included. Two headers that a page cannot forge tell them apart: `Origin`
-//! names the page's own server, and `Host` the name by which the page reaches this one. The second stands
-//! against DNS rebinding, where a hostile name is made to point here, so that origin and host agree.
+//! reach, this machine's loopback included. Three headers that a page cannot forge tell them apart:
+//!
+//! - `Host` is the name by which the page reaches this server. It stands against DNS rebinding, where a hostile
+//!   name is made to point here, so that everything else says "same origin".
+//! - `Origin` names the page's own server. Browsers send it with every WebSocket and every write, programs do not.
+//! - `Sec-Fetch-Site` is the browser's own verdict. Browsers send it over TLS and to the loopback interface, Chromium
+//!   not with WebSockets.
+//!
+//! # Behind a proxy
+//! A proxy may replace `Host` by a name of its own. Then there is no name to compare the origin with, and:
+//!
+//! - `Host` is taken from `Forwarded` or `X-Forwarded-Host` where the proxy is in
+//!   [`trusted_proxies`](OriginPolicy::trusted_proxies), which may also pass `Host` itself on. It then vouches for the
+//!   name, unless `allow_hosts` lists those that are meant.
+//! - Without that, a name without a dot (`backend`) passes when it does not go with the port of this listener: whoever
+//!   connects here by himself names that port, so a proxy has put it there. No public name server answers for such a
+//!   name. The name that the user has typed is not known then, so what could be a rebound name (neither an IP address nor
+//!   `localhost` nor listed, without TLS) may not write or subscribe, and a read needs `Sec-Fetch-Site`, which browsers
+//!   do not send for such names.
+//! - A `Host` without a port, where this listener's port is not the scheme's own, is one whose port a proxy has left out:
+//!   the origin's is not compared.
+//! - A page that can show a [ticket](Guard::ticket) is of the same origin: no other can read one.
 //!
 //! Programs that are no browsers send no `Origin` and are not restricted by it.
 
-use core::net::{IpAddr, Ipv6Addr};
+mod forwarded;
+mod guard;
+mod pattern;
+mod ticket;
+mod warned;
+
+use core::net::IpAddr;
+
+use latchbus_bus::proxy::Networks;
+
+pub use self::guard::{Guard, LocalPort};
+
+use self::forwarded::Forwarded;
+use self::pattern::{Authority, HostPattern, Name, Origin, OriginPattern, scheme_port};
 
 /// The rules. The default allows pages that this server itself has delivered, by an IP address or as
 /// `localhost`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OriginPolicy {
     /// Origins of other servers whose pages are welcome, as browsers write them:
-    /// `https://dash.example.com`, with `:port` where it is not the scheme's own.
+    /// `https://dash.example.com`, with `:port` where it is not the scheme's own. `https://*.example.com` are all that
+    /// are below it, `:*` is every port, `null` the pages that have no origin.
     pub allow_origins: Vec<String>,
     /// Names by which this server may be called, as in `bus.example.com`; with `:port`, by that port
-    /// alone.
+    /// alone. `*.local` are all that are below it.
     pub allow_hosts: Vec<String>,
+    /// Proxies whose word is taken for the client's address, the host and the scheme. Nobody else may connect from
+    /// these addresses.
+    pub trusted_proxies: Networks,
 }
 
 /// Why a request is refused. The answer is HTTP 403.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No `Host`, or none that can be read.
     #[error("the Host header is missing or malformed")]
     NoHost,
     /// The `Host` is a name that is not in [`OriginPolicy::allow_hosts`].
-    #[error("the Host is neither an IP address nor localhost nor in allow_hosts")]
-    Host,
+    #[error(
+        "the Host is neither an IP address nor localhost nor in allow_hosts; to allow it: --allow-hosts {host}"
+    )]
+    Host {
+        /// As it was sent.
+        host: String,
+    },
+    /// A proxy has replaced the `Host`, so that it is not known by which name a browser came.
+    #[error(
+        "a proxy has replaced the Host by its own name for this server; let it pass Host on, or, where only programs \
+         come this way, --allow-hosts {host}"
+    )]
+    Replaced {
+        /// As it was sent.
+        host: String,
+    },
     /// The page is of another origin that is not in [`OriginPolicy::allow_origins`].
-    #[error("the Origin is neither this server nor in allow_origins")]
-    Origin,
+    #[error(
+        "the Origin is neither this server ({host}) nor in allow_origins; to allow it: --allow-origins {origin}; \
+         behind a proxy, let it pass Host on or name it in --trusted-proxies"
+    )]
+    Origin {
+        /// As it was sent.
+        origin: String,
+        /// What it was compared with.
+        host: String,
+    },
+    /// The browser says that the page is of another site (`Sec-Fetch-Site`) and does not say of which.
+    #[error(
+        "the request comes from a page of another site (Sec-Fetch-Site); its origin can be allowed by --allow-origins"
+    )]
+    CrossSite,
+}
+
+impl Refusal {
+    /// The name that is refused: what a log line shows.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::NoHost | Self::CrossSite => "",
+            Self::Host { host } | Self::Replaced { host } => host,
+            Self::Origin { origin, .. } => origin,
+        }
+    }
+
+    /// The setting that allows it, and the value to add to it.
+    pub fn setting(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::NoHost | Self::CrossSite => None,
+            Self::Host { host } | Self::Replaced { host } => Some(("allow_hosts", host)),
+            Self::Origin { origin, .. } => Some(("allow_origins", origin)),
+        }
+    }
 }
 
 impl OriginPolicy {
-    /// Checks the headers `Host` and `Origin` of a request. A page is of the same origin when the host
-    /// and the port of its origin are those of `Host`, over `http` or `https`: behind a proxy that ends
+    /// Checks `Host` and `Origin` of a request of which nothing else is known. A page is of the same origin when the
+    /// host and the port of its origin are those of `Host`, over `http` or `https`: behind a proxy that ends
     /// TLS this server does not see the scheme.
     ///
     /// # Errors
     /// See [`Refusal`].
     pub fn check(&self, host: Option<&str>, origin: Option<&str>) -> Result<(), Refusal> {
-        let host = host.and_then(Authority::parse).ok_or(Refusal::NoHost)?;
-        if !self.is_own_name(&host) {
-            return Err(Refusal::Host);
-        }
-        let Some(origin) = origin else {
-            return Ok(());
+        let asked = Asked {
+            host: host.ok_or(()).map(Some),
+            origin: Ok(origin),
+            ..Asked::default()
         };
-        let origin = Origin::parse(origin).ok_or(Refusal::Origin)?;
-        let mut allowed = self.allow_origins.iter();
-        if origin.is_of(&host) || allowed.any(|o| Origin::parse(o).as_ref() == Some(&origin)) {
-            Ok(())
-        } else {
-            Err(Refusal::Origin)
+        Rules::new(self).judge(&asked)
+    }
+
+    /// Whether this can stand in [`allow_origins`](Self::allow_origins).
+    pub fn is_origin(text: &str) -> bool {
+        OriginPattern::parse(text).is_some()
+    }
+
+    /// Whether this can stand in [`allow_hosts`](Self::allow_hosts).
+    pub fn is_host(text: &str) -> bool {
+        HostPattern::parse(text).is_some()
+    }
+}
+
+/// A header that may stand once; an error where it stands twice or is no text.
+type Field<'r> = Result<Option<&'r str>, ()>;
+
+/// What is known of a request.
+#[derive(Debug, Clone)]
+struct Asked<'r> {
+    /// The port of the listener.
+    local_port: Option<u16>,
+    host: Field<'r>,
+    origin: Field<'r>,
+    site: Field<'r>,
+    /// The browser shows the answer as a page: `Sec-Fetch-Mode`.
+    navigates: bool,
+    /// GET and HEAD, but not for a WebSocket: browsers send no `Origin` with those of the same origin.
+    reads: bool,
+    /// It has shown a ticket.
+    ticket: bool,
+    /// Of a trusted proxy; see [`Rules::is_proxied`].
+    forwarded: Option<Forwarded>,
+}
+
+impl Default for Asked<'_> {
+    fn default() -> Self {
+        Self {
+            local_port: None,
+            host: Ok(None),
+            origin: Ok(None),
+            site: Ok(None),
+            navigates: false,
+            reads: false,
+            ticket: false,
+            forwarded: None,
         }
+    }
+}
+
+/// By which name a request came.
+#[derive(Debug)]
+enum Called {
+    /// It named none, as no browser does.
+    Not,
+    /// By a name of this server, or one that a trusted proxy vouches for.
+    By(Authority),
+    /// By a name that a proxy has put there.
+    Replaced(Authority),
+}
+
+impl Called {
+    fn host(&self) -> String {
+        match self {
+            Self::Not => String::new(),
+            Self::By(host) | Self::Replaced(host) => host.to_string(),
+        }
+    }
+}
+
+/// A policy in the form in which it is asked.
+#[derive(Debug)]
+struct Rules {
+    origins: Vec<OriginPattern>,
+    hosts: Vec<HostPattern>,
+    trusted: Networks,
+}
+
+impl Rules {
+    fn new(policy: &OriginPolicy) -> Self {
+        let origins = policy.allow_origins.iter();
+        let hosts = policy.allow_hosts.iter();
+        Self {
+            origins: origins
+                .filter_map(|text| OriginPattern::parse(text))
+                .collect(),
+            hosts: hosts.filter_map(|text| HostPattern::parse(text)).collect(),
+            trusted: policy.trusted_proxies.clone(),
+        }
+    }
+
+    fn judge(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        let called = self.called(asked)?;
+        self.judge_page(asked, &called)
     }
 
     fn is_own_name(&self, host: &Authority) -> bool {
         match &host.name {
             Name::Address(_) => true,
             Name::Text(name) if name == "localhost" => true,
-            Name::Text(_) => self.allow_hosts.iter().any(|allowed| {
-                Authority::parse(allowed).is_some_and(|allowed| {
-                    allowed.name == host.name
-                        && (allowed.port.is_none() || allowed.port == host.port)
-                })
-            }),
+            Name::Text(_) => self.hosts.iter().any(|allowed| allowed.matches(host)),
         }
     }
-}
 
-/// A host and a port, as far as one is named.
-#[derive(Debug, PartialEq, Eq)]
-struct Authority {
-    name: Name,
-    port: Option<u16>,
-}
+    /// Whether the request has come through a trusted proxy. A browser on the proxy's own machine connects from the same
+    /// address, and a page that it has by a rebound name may add any header but `Host`: that names this listener's port.
+    fn is_proxied(&self, peer: Option<IpAddr>, local_port: Option<u16>, host: Field<'_>) -> bool {
+        let Some(peer) = peer.filter(|peer| self.trusted.contains(*peer)) else {
+            return false;
+        };
+        let Ok(Some(host)) = host.map(|host| host.and_then(Authority::parse)) else {
+            return true;
+        };
+        let is_near = peer.to_canonical().is_loopback();
+        self.is_own_name(&host)
+            || (host.name.is_single_label() && !is_near)
+            || !names_port(&host, local_port)
+    }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Name {
-    Address(IpAddr),
-    /// In lower case.
-    Text(String),
-}
-
-impl Authority {
-    fn parse(text: &str) -> Option<Self> {
-        if let Some(rest) = text.strip_prefix('[') {
-            let (address, rest) = rest.split_once(']')?;
-            let address: Ipv6Addr = address.parse().ok()?;
-            let port = match rest {
-                "" => None,
-                rest => Some(port(rest.strip_prefix(':')?)?),
+    fn called(&self, asked: &Asked<'_>) -> Result<Called, Refusal> {
+        let Some(text) = asked.host.map_err(|()| Refusal::NoHost)? else {
+            return Ok(Called::Not);
+        };
+        let host = Authority::parse(text).ok_or(Refusal::NoHost)?;
+        if let Some(forwarded) = &asked.forwarded {
+            let (text, host) = match &forwarded.host {
+                Some((text, named)) => (text.as_str(), named.clone().ok_or(Refusal::NoHost)?),
+                None => (text, host),
             };
-            return Some(Self {
-                name: Name::Address(address.into()),
-                port,
+            if self.is_own_name(&host) || self.hosts.is_empty() {
+                return Ok(Called::By(host));
+            }
+            return Err(Refusal::Host {
+                host: text.to_owned(),
             });
         }
-        let (name, port) = match text.split_once(':') {
-            Some((name, digits)) => (name, Some(port(digits)?)),
-            None => (text, None),
-        };
-        // Whatever else may stand in an authority (a user, percent signs) has no place in these headers.
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-        if name.is_empty() || !name.bytes().all(allowed) {
-            return None;
-        }
-        let name = match name.parse() {
-            Ok(address) => Name::Address(IpAddr::V4(address)),
-            Err(_) => Name::Text(name.to_ascii_lowercase()),
-        };
-        Some(Self { name, port })
-    }
-}
-
-/// The origin of a page (RFC 6454), of the schemes that pages come by.
-#[derive(Debug, PartialEq, Eq)]
-struct Origin {
-    https: bool,
-    name: Name,
-    port: u16,
-}
-
-impl Origin {
-    fn parse(text: &str) -> Option<Self> {
-        let (scheme, authority) = text.split_once("://")?;
-        let https = if scheme.eq_ignore_ascii_case("https") {
-            true
-        } else if scheme.eq_ignore_ascii_case("http") {
-            false
+        if self.is_own_name(&host) {
+            Ok(Called::By(host))
+        } else if host.name.is_single_label()
+            && asked.local_port.is_some()
+            && !names_port(&host, asked.local_port)
+        {
+            Ok(Called::Replaced(host))
         } else {
-            return None;
+            Err(Refusal::Host {
+                host: text.to_owned(),
+            })
+        }
+    }
+
+    fn judge_page(&self, asked: &Asked<'_>, called: &Called) -> Result<(), Refusal> {
+        let refused = |origin: &str| Refusal::Origin {
+            origin: origin.to_owned(),
+            host: called.host(),
         };
-        let Authority { name, port } = Authority::parse(authority)?;
-        let port = port.unwrap_or(scheme_port(https));
-        Some(Self { https, name, port })
+        let text = asked.origin.map_err(|()| refused("?"))?;
+        let origin = match text {
+            Some(text) => Some((text, Origin::parse(text).ok_or_else(|| refused(text))?)),
+            None => None,
+        };
+        if let Some((_, origin)) = &origin
+            && self.origins.iter().any(|allowed| allowed.matches(origin))
+        {
+            return Ok(());
+        }
+        // Twice is as good as a hostile one.
+        match asked.site.unwrap_or(Some("cross-site")) {
+            Some("same-origin") => match origin {
+                Some((text, origin)) if !self.cannot_be_rebound(called, &origin) => {
+                    Err(refused(text))
+                }
+                _ => Ok(()),
+            },
+            None | Some("none") => match (origin, called) {
+                (Some((text, origin)), _) => {
+                    let same = self.is_same(asked, called, &origin);
+                    same.then_some(()).ok_or_else(|| refused(text))
+                }
+                // A read that names no page may be one of a browser.
+                (None, Called::Replaced(host)) if asked.reads && asked.site != Ok(Some("none")) => {
+                    Err(Refusal::Replaced {
+                        host: host.to_string(),
+                    })
+                }
+                (None, _) => Ok(()),
+            },
+            Some(_) => match origin {
+                Some((text, _)) => Err(refused(text)),
+                // The user has followed a link.
+                None if asked.navigates && asked.reads => Ok(()),
+                None => Err(Refusal::CrossSite),
+            },
+        }
     }
 
-    fn is_of(&self, host: &Authority) -> bool {
-        self.name == host.name && self.port == host.port.unwrap_or(scheme_port(self.https))
+    /// Whether a page of this origin, which the browser takes for this server, can be what it seems: not where nothing
+    /// else shows the name by which it came and that may be anyone's. A name that was rebound has no certificate.
+    fn cannot_be_rebound(&self, called: &Called, origin: &Origin) -> bool {
+        match called {
+            Called::By(_) => true,
+            Called::Not | Called::Replaced(_) => {
+                origin.is_https()
+                    || origin
+                        .web_host()
+                        .is_some_and(|host| self.is_own_name(&host))
+            }
+        }
+    }
+
+    fn is_same(&self, asked: &Asked<'_>, called: &Called, origin: &Origin) -> bool {
+        let Some(page) = origin.web_host() else {
+            return false;
+        };
+        if asked.ticket && (origin.is_https() || self.is_own_name(&page)) {
+            return true;
+        }
+        let (Called::By(host) | Called::Replaced(host)) = called else {
+            return false;
+        };
+        let forwarded = asked.forwarded.as_ref();
+        let https = forwarded.and_then(|forwarded| forwarded.https);
+        if page.name != host.name || https.is_some_and(|https| https != origin.is_https()) {
+            return false;
+        }
+        let own = scheme_port(if origin.is_https() { "https" } else { "http" });
+        if let Some(port) = host.port {
+            return page.port == Some(port);
+        }
+        let seen = forwarded.and_then(|forwarded| forwarded.port);
+        let is_left_out = match asked.local_port {
+            _ if seen.is_some() => page.port == seen,
+            Some(local) => !matches!(local, 80 | 443),
+            None => false,
+        };
+        page.port == own || is_left_out
     }
 }
 
-const fn scheme_port(https: bool) -> u16 {
-    if https { 443 } else { 80 }
-}
-
-/// Digits alone: `u16::from_str` takes a sign.
-fn port(digits: &str) -> Option<u16> {
-    let only_digits = digits.bytes().all(|b| b.is_ascii_digit());
-    only_digits.then(|| digits.parse().ok())?
+/// Whether a host goes with the port of the listener: so a browser writes it that connects by itself.
+fn names_port(host: &Authority, local_port: Option<u16>) -> bool {
+    match host.port {
+        Some(port) => local_port.is_none_or(|local| local == port),
+        None => local_port.is_none_or(|local| matches!(local, 80 | 443)),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn check(host: &str, origin: &str) -> Result<(), Refusal> {
-        OriginPolicy::default().check(Some(host), Some(origin))
-    }
-
-    #[test]
-    fn own_pages_pass() {
-        for (host, origin) in [
-            ("127.0.0.1:3000", "http://127.0.0.1:3000"),
-            ("localhost:3000", "http://localhost:3000"),
-            ("LOCALHOST:3000", "http://localhost:3000"),
-            ("[::1]:3000", "http://[::1]:3000"),
-            ("[0:0:0:0:0:0:0:1]:3000", "http://[::1]:3000"),
-            ("192.168.1.7", "http://192.168.1.7"),
-            ("192.168.1.7", "http://192.168.1.7:80"),
-            ("192.168.1.7:80", "http://192.168.1.7"),
-            ("192.168.1.7", "https://192.168.1.7"),
-            ("192.168.1.7:443", "https://192.168.1.7"),
-        ] {
-            assert_eq!(check(host, origin), Ok(()), "{host} {origin}");
-        }
-    }
-
-    #[test]
-    fn other_pages_do_not() {
-        for (host, origin) in [
-            ("127.0.0.1:3000", "http://evil.example"),
-            ("127.0.0.1:3000", "http://127.0.0.1:3001"),
-            ("127.0.0.1:3000", "http://127.0.0.1"),
-            ("127.0.0.1:3000", "http://localhost:3000"),
-            ("127.0.0.1:3000", "http://127.0.0.1:3000.evil.example"),
-            ("127.0.0.1:3000", "http://127.0.0.1:3000@evil.example"),
-            ("127.0.0.1:3000", "http://127.0.0.1:3000/"),
-            ("127.0.0.1:3000", "http://127.0.0.1:+3000"),
-            ("127.0.0.1:443", "http://127.0.0.1"),
-            ("127.0.0.1:3000", "ftp://127.0.0.1:3000"),
-            ("127.0.0.1:3000", "null"),
-            ("127.0.0.1:3000", "file://"),
-            ("127.0.0.1:3000", ""),
-        ] {
-            assert_eq!(check(host, origin), Err(Refusal::Origin), "{host} {origin}");
-        }
-    }
-
-    #[test]
-    fn programs_send_no_origin() {
-        let policy = OriginPolicy::default();
-        assert_eq!(policy.check(Some("127.0.0.1:3000"), None), Ok(()));
-        assert_eq!(policy.check(Some("bus.local"), None), Err(Refusal::Host));
-    }
-
-    #[test]
-    fn names_of_the_server_are_listed() {
-        // What a rebinding attack looks like: origin and host agree.
-        assert_eq!(
-            check("evil.example:3000", "http://evil.example:3000"),
-            Err(Refusal::Host)
-        );
-        assert_eq!(
-            check("localhost.evil.example", "http://localhost.evil.example"),
-            Err(Refusal::Host)
-        );
-        let policy = OriginPolicy {
-            allow_hosts: vec!["Bus.Example.com".to_owned(), "lab.local:8080".to_owned()],
-            ..OriginPolicy::default()
-        };
-        let check = |host, origin| policy.check(Some(host), Some(origin));
-        assert_eq!(check("bus.example.com", "https://bus.example.com"), Ok(()));
-        assert_eq!(
-            check("bus.example.com:81", "http://bus.example.com:81"),
-            Ok(())
-        );
-        assert_eq!(check("lab.local:8080", "http://lab.local:8080"), Ok(()));
-        assert_eq!(check("lab.local", "http://lab.local"), Err(Refusal::Host));
-    }
-
-    #[test]
-    fn other_origins_are_listed() {
-        let policy = OriginPolicy {
-            allow_origins: vec!["https://Dash.example.com:443".to_owned()],
-            ..OriginPolicy::default()
-        };
-        let check = |origin| policy.check(Some("10.0.0.1:3000"), Some(origin));
-        assert_eq!(check("https://dash.example.com"), Ok(()));
-        assert_eq!(check("http://dash.example.com"), Err(Refusal::Origin));
-        assert_eq!(check("https://dash.example.com:8443"), Err(Refusal::Origin));
-        // A listed page still has to call this server by its name.
-        assert_eq!(
-            policy.check(Some("evil.example"), Some("https://dash.example.com")),
-            Err(Refusal::Host)
-        );
-    }
-
-    #[test]
-    fn hosts_that_cannot_be_read() {
-        let policy = OriginPolicy::default();
-        assert_eq!(policy.check(None, None), Err(Refusal::NoHost));
-        for host in [
-            "",
-            ":80",
-            "[::1",
-            "[::1]80",
-            "a b",
-            "127.0.0.1:",
-            "::1",
-            "a@b",
-        ] {
-            let refused = policy.check(Some(host), None);
-            // A port without digits names none: the empty string of digits does not parse.
-            assert_eq!(refused, Err(Refusal::NoHost), "{host}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_header_panics(host in any::<String>(), origin in any::<String>()) {
-            let _ = OriginPolicy::default().check(Some(&host), Some(&origin));
-        }
-
-        #[test]
-        fn only_the_same_host_and_port_pass(a in 0_u8..3, b in 0_u8..3, p in 1_u16..4, q in 1_u16..4) {
-            let passed = check(&format!("10.0.0.{a}:{p}"), &format!("http://10.0.0.{b}:{q}")).is_ok();
-            prop_assert_eq!(passed, a == b && p == q);
-        }
-    }
-}
+mod tests;

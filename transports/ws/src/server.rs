@@ -1,11 +1,11 @@
 //! The server: takes HTTP requests for `/ws` and gives each connection to a session of the bus.
 
 use core::future::{Future, pending};
-use core::{net::SocketAddr, time::Duration};
+use core::time::Duration;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::handshake::{self, Handshake};
 use crate::link::{Bounds, link};
-use crate::{OriginPolicy, Protocol};
+use crate::{Guard, OriginPolicy, Protocol};
 
 /// How a [`Server`] is set up.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ pub struct Server(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     bus: Bus,
-    origin: OriginPolicy,
+    guard: Guard,
     bounds: Bounds,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -106,7 +106,7 @@ impl Server {
         let limits = bus.limits();
         let longest = || 2 * limits.payload_bytes + limits.topic_bytes + HEADROOM_BYTES;
         Self(Arc::new(Inner {
-            origin,
+            guard: Guard::new(&origin),
             bounds: Bounds {
                 max_message_bytes: max_message_bytes.unwrap_or_else(longest),
                 ping_every,
@@ -117,6 +117,11 @@ impl Server {
             tasks: TaskTracker::new(),
             bus,
         }))
+    }
+
+    /// What judges its requests, for an application's own.
+    pub fn guard(&self) -> &Guard {
+        &self.0.guard
     }
 
     /// A router that answers `GET /ws`, to be merged into an application's own.
@@ -132,7 +137,7 @@ impl Server {
     pub fn upgrade(&self, mut request: Request) -> Response {
         let metrics = self.0.bus.metrics();
         let names = Protocol::ALL.map(Protocol::name);
-        let accepted = handshake::accept(&mut request, &self.0.origin, &names);
+        let accepted = handshake::accept(&mut request, &self.0.guard, &names);
         let (Handshake { response, upgrade }, name) = match accepted {
             Ok(accepted) => accepted,
             Err(refused) => {
@@ -145,11 +150,10 @@ impl Server {
             let reason = "as many connections as this server takes\n";
             return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
         };
-        let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let Ok(client) = self.0.bus.client(Peer {
             transport: "ws",
             name: String::new(),
-            address: address.map(|info| info.0),
+            address: self.0.guard.client(&request),
         }) else {
             metrics.connections_refused.add(1);
             return (StatusCode::FORBIDDEN, "connecting is not allowed\n").into_response();

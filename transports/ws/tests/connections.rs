@@ -51,6 +51,7 @@ async fn the_handshake() {
         origin: OriginPolicy {
             allow_origins: vec!["https://dash.example.com".to_owned()],
             allow_hosts: vec!["bus.example.com".to_owned()],
+            ..OriginPolicy::default()
         },
         ..Config::default()
     };

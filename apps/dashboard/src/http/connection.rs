@@ -15,13 +15,15 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use latchbus_bus::proxy;
+use latchbus_ws::origin::LocalPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
-use super::App;
+use super::{App, base};
 
 /// After a failed accept: most often too many open files, which passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -78,11 +80,23 @@ impl Connections {
     /// Serves one connection until it ends, stalls, or becomes a WebSocket.
     async fn serve(
         self: Arc<Self>,
-        stream: TcpStream,
-        address: SocketAddr,
+        mut stream: TcpStream,
+        peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
         let _open = Open::new(&self.app, permit);
+        let trusted = &self.app.0.config.origin.trusted_proxies;
+        let address = match proxy::client(&mut stream, peer, trusted).await {
+            Ok(address) => address,
+            Err(error) => {
+                tracing::warn!(target: "http", proxy = %peer, %error, "closed the connection of a proxy");
+                return;
+            }
+        };
+        let local_port = stream
+            .local_addr()
+            .ok()
+            .map(|local| LocalPort(local.port()));
         // Every answer, and every frame of a WebSocket, is written at once and meant to leave at once.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
@@ -93,8 +107,13 @@ impl Connections {
             moved: Arc::clone(&moved),
         };
         let router = TowerToHyperService::new(self.router.clone());
+        let app = self.app.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(address));
+            if let Some(local_port) = local_port {
+                request.extensions_mut().insert(local_port);
+            }
+            base::take(&mut request, &app.0.config.base_path, &app.0.guard);
             router.call(request)
         });
         let config = &self.app.0.config;

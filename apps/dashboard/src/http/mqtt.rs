@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -23,7 +23,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Response {
-    let accepted = handshake::accept(&mut request, &app.0.config.origin, &[SUBPROTOCOL]);
+    let accepted = handshake::accept(&mut request, &app.0.guard, &[SUBPROTOCOL]);
     let accepted = accepted.and_then(|(handshake, protocol)| match protocol {
         Some(_) => Ok(handshake),
         // MQTT 5 §6.0: the client names the subprotocol.
@@ -31,8 +31,7 @@ pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Res
     });
     match accepted {
         Ok(Handshake { response, upgrade }) => {
-            let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-            let address = address.map(|info| info.0);
+            let address = app.0.guard.client(&request);
             let serve = serve(app.clone(), upgrade, address);
             app.0.tunnels.spawn(serve);
             response

@@ -1,9 +1,17 @@
 //! The dashboard: files that are part of the program.
 
+use core::hash::{Hash as _, Hasher as _};
+use core::str;
+use std::hash::DefaultHasher;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::App;
+use super::base::Base;
 use super::error::ApiError;
 use super::topics::is_known;
 
@@ -19,24 +27,75 @@ struct Asset {
 /// Everything below `page/`; the build script writes the list.
 const ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/page.rs"));
 
-/// Answers whatever no other route does.
-pub(super) async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let path = match uri.path() {
+fn asset(path: &str) -> Option<&'static Asset> {
+    let path = match path {
         "/" => "/index.html",
         "/topics" => "/topics.html",
         path => path,
     };
-    let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
+    ASSETS.iter().find(|asset| asset.path == path)
+}
+
+/// Whether this is one of the files.
+pub(super) fn is_there(path: &str) -> bool {
+    asset(path).is_some()
+}
+
+/// Answers whatever no other route does.
+pub(super) async fn page(State(app): State<App>, request: Request) -> Response {
+    let Some(asset) = asset(request.uri().path()) else {
         return ApiError::not_found().into_response();
     };
-    if !matches!(method, Method::GET | Method::HEAD) {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let allowed = [(ALLOW, HeaderValue::from_static("GET, HEAD"))];
         return (allowed, ApiError::method()).into_response();
     }
-    let etag = (ETAG, HeaderValue::from_static(asset.etag));
-    if is_known(&headers, asset.etag) {
-        return (StatusCode::NOT_MODIFIED, [etag]).into_response();
+    let Some((bytes, etag)) = written(asset, &request, &app) else {
+        return answer(
+            asset,
+            Body::from(asset.bytes),
+            asset.etag,
+            request.headers(),
+        );
+    };
+    answer(asset, Body::from(bytes), &etag, request.headers())
+}
+
+fn answer(asset: &Asset, body: Body, etag: &str, headers: &HeaderMap) -> Response {
+    let mut response = if is_known(headers, etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let content_type = HeaderValue::from_static(asset.content_type);
+        ([(CONTENT_TYPE, content_type)], body).into_response()
+    };
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        response.headers_mut().insert(ETAG, etag);
     }
-    let content_type = HeaderValue::from_static(asset.content_type);
-    ([etag, (CONTENT_TYPE, content_type)], asset.bytes).into_response()
+    response
+}
+
+/// A page with what its request shows: the host as it came here, with which the page compares its own, and the path
+/// below which it is served, where that is known.
+fn written(asset: &Asset, request: &Request, app: &App) -> Option<(String, String)> {
+    if !asset.content_type.starts_with("text/html") {
+        return None;
+    }
+    let page = str::from_utf8(asset.bytes).ok()?;
+    // Both hold letters, digits and a few signs, none of which means anything in HTML.
+    let host = app.0.guard.host(request).unwrap_or_default();
+    let (before, rest) = page.split_once("<html lang=\"en\">")?;
+    let (head, rest) = rest.split_once("<head>")?;
+    let base = match request.extensions().get::<Base>() {
+        Some(Base(path)) => format!("\n    <base href=\"{path}\">"),
+        None => String::new(),
+    };
+    let page = format!("{before}<html lang=\"en\" data-host=\"{host}\">{head}<head>{base}{rest}");
+    let mut hasher = DefaultHasher::new();
+    (&host, &base).hash(&mut hasher);
+    let etag = format!(
+        "{}-{:x}\"",
+        asset.etag.trim_end_matches('"'),
+        hasher.finish()
+    );
+    Some((page, etag))
 }

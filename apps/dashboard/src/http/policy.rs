@@ -3,59 +3,100 @@
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, ORIGIN, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use latchbus_ws::handshake::check_origin;
+use latchbus_ws::Refusal;
 
-use super::App;
-use super::error::ApiError;
+use super::refused::refused;
+use super::{App, page};
 
-/// Scripts, styles and connections of this server alone, and nobody frames it. The WebSocket counts as its
-/// own: `'self'` covers `ws:` of the same host and port.
+/// Where a page gets its ticket; it judges requests itself.
+pub(super) const TICKET: &str = "/api/v1/ticket";
+
+/// What a load balancer and a monitor ask, by an address or without a name. It says nothing that is anybody's.
+const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Scripts, styles and connections of this server alone. The WebSocket counts as its own: `'self'` covers `ws:` of the
+/// same host and port.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                           connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors";
 
 /// Headers of every answer. Nothing is taken from a cache without asking: the page and the program are
 /// replaced together.
-const ALWAYS: [(HeaderName, HeaderValue); 5] = [
-    (
-        CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(PAGE_POLICY),
-    ),
+const ALWAYS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-    (VARY, HeaderValue::from_static("Origin")),
+    (VARY, HeaderValue::from_static("Origin, Accept")),
 ];
 
-/// Refuses requests of foreign pages, answers the questions that browsers ask before those of listed
-/// pages, and adds the headers that each answer has.
-pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    let origin = request.headers().get(ORIGIN).cloned();
-    let mut response = match check_origin(&app.0.config.origin, &request) {
-        Err(refusal) => ApiError::from(refusal).into_response(),
-        Ok(()) => {
-            let mut response = if is_preflight(&request) {
-                preflight()
-            } else {
-                next.run(request).await
-            };
-            if let Some(origin) = origin {
-                allow(response.headers_mut(), origin);
-            }
-            response
-        }
+/// The `Content-Security-Policy` with which these may frame the pages.
+pub(super) fn page_policy(allow_frames: &[String]) -> HeaderValue {
+    let ancestors = match allow_frames {
+        [] => "'none'".to_owned(),
+        some => some.join(" "),
     };
+    // Settings hold nothing that cannot stand in a header; if an embedding program does, nobody frames it.
+    HeaderValue::from_str(&format!("{PAGE_POLICY} {ancestors}")).unwrap_or(
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    )
+}
+
+/// Refuses requests of foreign pages and by foreign names, answers the questions that browsers ask before those of
+/// listed pages, and adds the headers that each answer has.
+pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    let guard = &app.0.guard;
+    // A page that may ask may read the answer.
+    let reader = request.headers().get(ORIGIN).cloned();
+    let reader = reader.filter(|_| guard.would_pass(&request));
+    let mut response = match judge(&app, &request) {
+        Err(refusal) => {
+            let hint = guard.untrusted_proxy(&request).map(|proxy| {
+                format!(
+                    "A proxy at {proxy} says more about the request than Latchbus believes: name it by \
+                     --trusted-proxies {proxy} if it is yours."
+                )
+            });
+            refused(&refusal, request.headers(), hint.as_deref())
+        }
+        Ok(()) if is_preflight(&request) => preflight(),
+        Ok(()) if request.method() == Method::OPTIONS => options(),
+        Ok(()) => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    if let Some(origin) = reader {
+        allow(headers, origin);
+    }
+    headers.insert(CONTENT_SECURITY_POLICY, app.0.page_policy.clone());
+    if app.0.config.allow_frames.is_empty() {
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    }
     for (name, value) in ALWAYS {
-        response.headers_mut().insert(name, value);
+        headers.insert(name, value);
     }
     app.0.counts.answered(response.status());
     response
+}
+
+fn judge(app: &App, request: &Request) -> Result<(), Refusal> {
+    let (guard, path) = (&app.0.guard, request.uri().path());
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    // A load balancer's check; it is answered with what is known anyway.
+    let asks = request.method() == Method::OPTIONS && !request.headers().contains_key(ORIGIN);
+    if asks || (reads && PUBLIC.contains(&path)) || path == TICKET {
+        Ok(())
+    } else if reads && page::is_there(path) {
+        // The files are the same for everyone, and no foreign page can read them. Browsers name an origin for modules, and
+        // behind a proxy it cannot always be compared.
+        guard.check_host(request)
+    } else {
+        guard.check(request)
+    }
 }
 
 /// A browser asks whether a page of another origin may send what it is about to (Fetch §4.8).
@@ -76,7 +117,11 @@ fn preflight() -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// A page that may ask may read the answer.
+fn options() -> Response {
+    let allow = (ALLOW, "GET, HEAD, OPTIONS, PUT, POST");
+    (StatusCode::NO_CONTENT, [allow]).into_response()
+}
+
 fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(

@@ -6,7 +6,9 @@ use std::{ffi::OsString, path::PathBuf};
 use serde::Deserialize;
 
 use super::SettingsError;
-use super::values::{Filter, HostName, Listen, LogFilter, Origin, Room, Serial, Within};
+use super::values::{
+    BasePath, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
+};
 
 /// The settings of one source. What it does not say is left to the sources below it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -28,6 +30,12 @@ pub struct Layer {
     pub allow_origins: Option<Vec<Origin>>,
     /// Names by which this server may be called.
     pub allow_hosts: Option<Vec<HostName>>,
+    /// Who may show the pages in a frame.
+    pub allow_frames: Option<Vec<Frame>>,
+    /// Proxies whose word is taken for the client's address, the host and the scheme.
+    pub trusted_proxies: Option<Vec<Proxy>>,
+    /// The path below which proxies serve this server.
+    pub base_path: Option<BasePath>,
     /// Rooms that are shown before their first click.
     pub rooms: Option<Vec<Room>>,
     /// Filters that MQTT clients may not subscribe to; in the file alone.
@@ -120,6 +128,9 @@ impl Layer {
             log: variables.value("LATCHBUS_LOG")?,
             allow_origins: variables.list("LATCHBUS_ALLOW_ORIGINS")?,
             allow_hosts: variables.list("LATCHBUS_ALLOW_HOSTS")?,
+            allow_frames: variables.list("LATCHBUS_ALLOW_FRAMES")?,
+            trusted_proxies: variables.list("LATCHBUS_TRUSTED_PROXIES")?,
+            base_path: variables.value("LATCHBUS_BASE_PATH")?,
             rooms: variables.list("LATCHBUS_ROOMS")?,
             ..Self::default()
         })

@@ -2,6 +2,7 @@
 
 use core::{fmt, net::SocketAddr, str::FromStr};
 
+use latchbus_bus::proxy::Network;
 use latchbus_core::clicks;
 use latchbus_core::topic::TopicFilter;
 use latchbus_ws::OriginPolicy;
@@ -128,15 +129,11 @@ impl FromStr for Origin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let policy = OriginPolicy {
-            allow_origins: vec![text.to_owned()],
-            ..OriginPolicy::default()
-        };
-        // The policy alone knows how an origin is written: one that it cannot read never matches itself.
-        match policy.check(Some("127.0.0.1:1"), Some(text)) {
-            Ok(()) => Ok(Self(text.to_owned())),
-            Err(_) => Err(format!(
-                "`{text}` is not an origin: expected one as in `https://dash.example.com`"
+        match OriginPolicy::is_origin(text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "`{text}` is not an origin: expected one as in `https://dash.example.com`, `https://*.example.com`, \
+                 `http://localhost:*`, `capacitor://localhost` or `null`"
             )),
         }
     }
@@ -150,15 +147,75 @@ impl FromStr for HostName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let policy = OriginPolicy {
-            allow_hosts: vec![text.to_owned()],
-            ..OriginPolicy::default()
-        };
-        match policy.check(Some(text), None) {
-            Ok(()) => Ok(Self(text.to_owned())),
-            Err(_) => Err(format!(
-                "`{text}` is not a host: expected a name as in `bus.example.com`, with `:port` or without"
+        match OriginPolicy::is_host(text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "`{text}` is not a host: expected a name as in `bus.example.com` or `*.local`, with `:port` or without"
             )),
+        }
+    }
+}
+
+/// Who may show the pages in a frame: an origin, `self`, or `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame(String);
+
+impl Frame {
+    /// As it stands in a `Content-Security-Policy`.
+    pub fn source(&self) -> &str {
+        match self.0.as_str() {
+            "self" => "'self'",
+            origin => origin,
+        }
+    }
+}
+
+impl FromStr for Frame {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // `null` is no source there: a page without an origin cannot be named.
+        let is_source = OriginPolicy::is_origin(text) && text != "null";
+        match is_source || matches!(text, "self" | "*") {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "`{text}` can't frame a page: expected an origin as in `https://grafana.example.com`, `self` or `*`"
+            )),
+        }
+    }
+}
+
+/// The address of a proxy, or a network of proxies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy(pub Network);
+
+impl FromStr for Proxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// A path that begins with a slash and does not end with one; or empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BasePath(pub String);
+
+impl FromStr for BasePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = text.trim_matches('/');
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~');
+        let is_step = |step: &str| !matches!(step, "" | "." | "..") && step.bytes().all(allowed);
+        if path.is_empty() {
+            Ok(Self::default())
+        } else if path.split('/').all(is_step) {
+            Ok(Self(format!("/{path}")))
+        } else {
+            Err(format!(
+                "`{text}` is not a base path: expected one as in `/lb`"
+            ))
         }
     }
 }
@@ -204,7 +261,9 @@ macro_rules! deserialize_from_str {
     )*};
 }
 
-deserialize_from_str!(Listen, LogFilter, Serial, Filter, Room, Origin, HostName);
+deserialize_from_str!(
+    Listen, LogFilter, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath
+);
 
 #[cfg(test)]
 mod tests {
@@ -234,16 +293,56 @@ mod tests {
 
     #[test]
     fn origins_and_hosts() {
-        for right in ["https://dash.example.com", "http://10.0.0.1:8080"] {
+        for right in [
+            "https://dash.example.com",
+            "http://10.0.0.1:8080",
+            "https://*.example.com",
+            "http://localhost:*",
+            "capacitor://localhost",
+        ] {
             assert!(right.parse::<Origin>().is_ok(), "{right}");
+            assert_eq!(right.parse::<Frame>().unwrap().source(), right);
         }
-        for wrong in ["", "dash.example.com", "https://dash.example.com/", "*"] {
+        for wrong in [
+            "",
+            "dash.example.com",
+            "https://dash.example.com/",
+            "https://a; x",
+        ] {
             assert!(wrong.parse::<Origin>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Frame>().is_err(), "{wrong}");
         }
+        assert!("null".parse::<Origin>().is_ok() && "null".parse::<Frame>().is_err());
+        assert!("*".parse::<Origin>().is_err() && "*".parse::<Frame>().is_ok());
+        assert_eq!("self".parse::<Frame>().unwrap().source(), "'self'");
+        assert!("*.local".parse::<HostName>().is_ok());
         assert!("bus.example.com".parse::<HostName>().is_ok());
         assert!("bus.example.com:8080".parse::<HostName>().is_ok());
         for wrong in ["", "https://bus.example.com", "a b", "*"] {
             assert!(wrong.parse::<HostName>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn base_paths() {
+        for (text, expected) in [
+            ("", ""),
+            ("/", ""),
+            ("/lb", "/lb"),
+            ("lb/", "/lb"),
+            ("/a/b.c/", "/a/b.c"),
+        ] {
+            assert_eq!(text.parse::<BasePath>().unwrap().0, expected, "{text}");
+        }
+        for wrong in [
+            "/a//b",
+            "/../a",
+            "/a b",
+            "/a?b",
+            "/\"><script>",
+            "https://a",
+        ] {
+            assert!(wrong.parse::<BasePath>().is_err(), "{wrong}");
         }
     }
 }
