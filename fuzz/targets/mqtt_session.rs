@@ -164,12 +164,18 @@ fn connect(world: &mut World, stream: &[u8], piece: usize, killed: bool) -> Seen
         match opening(&mut bytes, bounds.max_packet_bytes) {
             Ok(None) => {}
             Ok(Some(Opening::Connect(connect))) => break connect,
-            Ok(Some(Opening::Refuse { version, reason })) => {
+            Ok(Some(Opening::Refuse {
+                version,
+                reason,
+                limit,
+                ..
+            })) => {
                 let mut out = BytesMut::new();
-                refusal(version, reason, &mut out);
+                refusal(version, reason, limit, &mut out);
+                assert!(limit.is_none_or(|limit| out.len() <= limit));
                 let packets = packets(&out);
-                assert_eq!(packets.len(), 1);
-                assert_eq!(packets[0][0] >> 4, CONNACK);
+                assert!(packets.len() <= 1);
+                assert!(packets.iter().all(|packet| packet[0] >> 4 == CONNACK));
                 return Seen {
                     packets,
                     ..Seen::default()
@@ -183,6 +189,9 @@ fn connect(world: &mut World, stream: &[u8], piece: usize, killed: bool) -> Seen
             }
         }
     };
+    if !Connection::can_accept(&connect, false, &bounds) {
+        return Seen::default();
+    }
     if connect.clean_start {
         world.kept = None;
         world.live.clear();
@@ -409,6 +418,8 @@ impl Peer<'_> {
                 packet[0] >> 4 != PUBLISH || is_whole_publish(packet, limit),
                 "{packet:x?}"
             );
+            // MQTT 5, MQTT-3.1.2-24
+            assert!(limit.is_none_or(|limit| packet.len() <= limit), "{packet:x?}");
         }
         let acks = packets
             .iter()

@@ -87,7 +87,7 @@ pub use clock::Clock;
 pub use histogram::Histogram;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 pub use log_limit::LogLimit;
-pub use message::{Delivery, Encoding, Payload, Properties, Publish};
+pub use message::{Delivery, Encoding, Payload, PayloadFormat, Properties, Publish};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};

@@ -36,8 +36,8 @@ pub struct Publish {
 /// passes it on; it understands none of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
-    /// Whether the publisher says that the payload is UTF-8.
-    pub payload_is_text: bool,
+    /// What the publisher says of the form of the payload.
+    pub payload_format: PayloadFormat,
     /// Of what kind the payload is.
     pub content_type: Option<String>,
     /// Where an answer is expected.
@@ -48,6 +48,19 @@ pub struct Properties {
     pub user: Vec<(String, String)>,
 }
 
+/// The Payload Format Indicator of MQTT 5 (§3.3.2.3.2). As it is stored, the first two are what a `bool` was that said
+/// whether the payload is UTF-8.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PayloadFormat {
+    /// The publisher does not say.
+    #[default]
+    Unstated,
+    /// 1: UTF-8. The bus does not check it.
+    Text,
+    /// 0: bytes of any kind.
+    Bytes,
+}
+
 impl Properties {
     /// The most bytes of all of them together; the publish of more is refused.
     pub const MAX_BYTES: usize = 8 << 10;
@@ -56,7 +69,7 @@ impl Properties {
     pub fn bytes(&self) -> usize {
         let length = |text: &Option<String>| text.as_ref().map_or(0, |text| 3 + text.len());
         let user = (self.user.iter()).map(|(name, value)| 5 + name.len() + value.len());
-        2 * usize::from(self.payload_is_text)
+        2 * usize::from(self.payload_format != PayloadFormat::Unstated)
             + length(&self.content_type)
             + length(&self.response_topic)
             + (self.correlation_data.as_ref()).map_or(0, |data| 3 + data.len())
@@ -238,5 +251,23 @@ impl Default for Payload {
 impl AsRef<[u8]> for Payload {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stores and session records of versions that knew a `bool` are read as they were meant.
+    #[test]
+    fn a_payload_format_is_stored_as_the_bool_that_it_was() {
+        for (was, is) in [
+            (false, PayloadFormat::Unstated),
+            (true, PayloadFormat::Text),
+        ] {
+            let stored = postcard::to_allocvec(&was).unwrap();
+            assert_eq!(postcard::from_bytes::<PayloadFormat>(&stored), Ok(is));
+            assert_eq!(postcard::to_allocvec(&is), Ok(stored));
+        }
     }
 }

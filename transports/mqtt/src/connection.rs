@@ -102,7 +102,17 @@ const MARK_INTERVAL: Duration = Duration::from_secs(1);
 const DONE_WINDOWS: usize = 16;
 
 impl Connection {
-    /// Accepts a client: the first output is its CONNACK, followed by what an earlier connection of the
+    /// Whether the CONNACK that accepts a client is no larger than what the client takes (MQTT-3.1.2-24).
+    pub fn can_accept(connect: &Connect, assigned: bool, bounds: &Bounds) -> bool {
+        connect.maximum_packet_bytes.is_none_or(|limit| {
+            let mut out = BytesMut::new();
+            let (welcome, _) = welcome(connect, false, assigned, bounds);
+            encode::welcome(connect, &welcome, &mut out);
+            out.len() <= limit
+        })
+    }
+
+    /// Accepts a client that [can be accepted](Self::can_accept): the first output is its CONNACK, followed by what an earlier connection of the
     /// session has left unacknowledged. `kept` is the session to go on with; `assigned` says that the
     /// client's identifier was chosen by the server.
     pub fn accept(
@@ -113,38 +123,13 @@ impl Connection {
         now: Instant,
     ) -> Self {
         let bounds = bounds.into();
-        let bound_secs = u32::try_from(bounds.session_expiry.as_secs()).unwrap_or(u32::MAX);
-        let session_expiry_secs = match connect.session_expiry_secs {
-            Some(asked) => asked.min(bound_secs),
-            None if connect.clean_start => 0,
-            None => bound_secs,
-        };
-        let announced = (connect.session_expiry_secs)
-            .and_then(|asked| (asked != session_expiry_secs).then_some(session_expiry_secs));
+        let (welcome, agreed) = welcome(&connect, kept.is_some(), assigned, &bounds);
         let mut out = BytesMut::new();
-        let keep_alive_secs = match (connect.version, bounds.keep_alive) {
-            (Version::V5, Some(most)) => {
-                let most = u16::try_from(most.as_secs()).unwrap_or(u16::MAX).max(1);
-                let asked = connect.keep_alive_secs;
-                if asked == 0 { most } else { asked.min(most) }
-            }
-            _ => connect.keep_alive_secs,
-        };
-        let welcome = Welcome {
-            keep_alive_secs: (keep_alive_secs != connect.keep_alive_secs)
-                .then_some(keep_alive_secs),
-            topic_alias_maximum: bounds.topic_aliases,
-            session_present: kept.is_some(),
-            assigned_client_id: assigned,
-            session_expiry_secs: announced,
-            receive_maximum: NonZeroU16::new(bounds.receive_maximum).unwrap_or(NonZeroU16::MAX),
-            max_packet_bytes: u32::try_from(bounds.max_packet_bytes).unwrap_or(u32::MAX),
-        };
         encode::welcome(&connect, &welcome, &mut out);
         let mut session = kept.unwrap_or_default();
         session.outgoing.rewind();
         // MQTT 3.1.1 §3.1.2.10: one and a half times the interval.
-        let keep_alive = Duration::from_secs(keep_alive_secs.into()) * 3 / 2;
+        let keep_alive = Duration::from_secs(agreed.keep_alive_secs.into()) * 3 / 2;
         Self {
             version: connect.version,
             wire: Wire {
@@ -155,10 +140,14 @@ impl Connection {
                 aliases: Aliases::new(connect.topic_alias_maximum.min(bounds.topic_aliases)),
             },
             window: usize::from(bounds.in_flight.min(connect.receive_maximum).max(1)),
-            decoder: Decoder::new(connect.version, bounds.max_packet_bytes),
+            decoder: Decoder {
+                version: connect.version,
+                bridge: connect.bridge,
+                max_packet_bytes: bounds.max_packet_bytes,
+            },
             bounds,
             session,
-            session_expiry: Duration::from_secs(session_expiry_secs.into()),
+            session_expiry: Duration::from_secs(agreed.session_expiry_secs.into()),
             keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
             heard: now,
             will: connect.will.map(Box::new),
@@ -399,7 +388,7 @@ impl Connection {
         match packet {
             Packet::Publish(publish) => return self.publish(publish),
             Packet::Subscribe { id, filters } => return self.subscribe(id, filters),
-            Packet::Unsubscribe { id, filters } => return Ok(self.unsubscribe(id, filters)),
+            Packet::Unsubscribe { id, filters } => return self.unsubscribe(id, filters),
             Packet::Acknowledged(id) => outgoing.acknowledged(id, ledger),
             Packet::Received { id, refused } => {
                 outgoing.received(id, refused, self.version, &mut self.out, ledger);
@@ -442,4 +431,48 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// What a client gets of what it asks for.
+struct Agreed {
+    session_expiry_secs: u32,
+    keep_alive_secs: u16,
+}
+
+fn welcome(
+    connect: &Connect,
+    session_present: bool,
+    assigned: bool,
+    bounds: &Bounds,
+) -> (Welcome, Agreed) {
+    let bound_secs = u32::try_from(bounds.session_expiry.as_secs()).unwrap_or(u32::MAX);
+    let session_expiry_secs = match connect.session_expiry_secs {
+        Some(asked) => asked.min(bound_secs),
+        None if connect.clean_start => 0,
+        None => bound_secs,
+    };
+    let announced = (connect.session_expiry_secs)
+        .and_then(|asked| (asked != session_expiry_secs).then_some(session_expiry_secs));
+    let keep_alive_secs = match (connect.version, bounds.keep_alive) {
+        (Version::V5, Some(most)) => {
+            let most = u16::try_from(most.as_secs()).unwrap_or(u16::MAX).max(1);
+            let asked = connect.keep_alive_secs;
+            if asked == 0 { most } else { asked.min(most) }
+        }
+        _ => connect.keep_alive_secs,
+    };
+    let welcome = Welcome {
+        keep_alive_secs: (keep_alive_secs != connect.keep_alive_secs).then_some(keep_alive_secs),
+        topic_alias_maximum: bounds.topic_aliases,
+        session_present,
+        assigned_client_id: assigned,
+        session_expiry_secs: announced,
+        receive_maximum: bounds.receive_maximum.max(1),
+        max_packet_bytes: u32::try_from(bounds.max_packet_bytes).unwrap_or(u32::MAX),
+    };
+    let agreed = Agreed {
+        session_expiry_secs,
+        keep_alive_secs,
+    };
+    (welcome, agreed)
 }

@@ -1,79 +1,238 @@
-//! Bytes to packets: what the codec leaves open is checked here, so that a packet comes out whole and
-//! valid, or not at all.
+//! Bytes to packets: a packet comes out whole and valid, or not at all.
 
-use bytes::{Buf, Bytes, BytesMut};
-use latchbus_core::topic::TopicName;
-use rmqtt_codec::error::DecodeError;
-use rmqtt_codec::types::{Publish as CodecPublish, QoS};
-use rmqtt_codec::{v3, v5};
-use tokio_util::codec::Decoder as _;
+use core::num::NonZeroU32;
 
-use crate::packet::{Options, Packet, Publish, Retained, Service, Version};
+use bytes::{Buf, BytesMut};
+use latchbus_core::topic::{TopicFilter, TopicName};
+
+use crate::connection::subscribing::shared;
+use crate::packet::{Options, Packet, Retained, Version};
 use crate::properties::{AT, REV, read_publish};
+use crate::property::{self, Place, SESSION_EXPIRY, SUBSCRIPTION_IDENTIFIER, USER, Value};
+use crate::reader::Reader;
 use crate::{Reason, Violation};
 
 pub(crate) const CONNECT: u8 = 0x10;
-const PUBLISH: u8 = 0x30;
+const PUBACK: u8 = 0x40;
+const PUBREC: u8 = 0x50;
+const PUBREL: u8 = 0x62;
+const PUBCOMP: u8 = 0x70;
 const SUBSCRIBE: u8 = 0x82;
+const UNSUBSCRIBE: u8 = 0xA2;
 const PINGREQ: u8 = 0xC0;
 const DISCONNECT: u8 = 0xE0;
+const AUTH: u8 = 0xF0;
 
 /// Takes packets from the front of a buffer, after the CONNECT.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    codec: Codec,
-    max_packet_bytes: usize,
-}
-
-#[derive(Debug)]
-enum Codec {
-    V3(v3::Codec),
-    V5(v5::Codec),
+    pub(crate) version: Version,
+    /// Whether the client is a bridge of 3.1.1, whose subscriptions have options that 3.1.1 has no bits for.
+    pub(crate) bridge: bool,
+    pub(crate) max_packet_bytes: usize,
 }
 
 impl Decoder {
-    pub(crate) fn new(version: Version, max_packet_bytes: usize) -> Self {
-        let codec = match version {
-            Version::V3 => Codec::V3(v3::Codec::default()),
-            Version::V5 => Codec::V5(v5::Codec::default()),
-        };
-        Self {
-            codec,
-            max_packet_bytes,
-        }
-    }
-
-    /// The next packet; `None` while it is not complete. The codec sees whole packets only: given a
-    /// part, it would set aside the size that a header claims.
-    pub(crate) fn next(&mut self, bytes: &mut BytesMut) -> Result<Option<Packet>, Violation> {
+    /// The next packet; `None` while it is not complete.
+    pub(crate) fn next(&self, bytes: &mut BytesMut) -> Result<Option<Packet>, Violation> {
         let Some(frame) = Frame::peek(bytes, self.max_packet_bytes)? else {
             return Ok(None);
         };
-        match &mut self.codec {
-            Codec::V3(codec) => {
-                frame.check_v3()?;
-                let decoded = codec.decode(bytes).map_err(|error| violation(&error))?;
-                decoded.map(|(packet, _)| from_v3(packet)).transpose()
+        frame.check_length(self.version)?;
+        let packet = self.packet(&frame)?;
+        let size = frame.bytes.len();
+        bytes.advance(size);
+        Ok(Some(packet))
+    }
+
+    fn packet(&self, frame: &Frame<'_>) -> Result<Packet, Violation> {
+        let mut rest = Reader(frame.body);
+        let rest = &mut rest;
+        let packet = match frame.kind {
+            // Its payload is all that is left.
+            0x30..=0x3F => {
+                let publish = read_publish(self.version, frame.kind & 0x0F, frame.body)?;
+                return Ok(Packet::Publish(publish));
             }
-            Codec::V5(codec) => {
-                if frame.kind & 0xF0 == PUBLISH {
-                    let publish = read_publish(frame.kind & 0x0F, frame.body)?;
-                    let size = frame.bytes.len();
-                    bytes.advance(size);
-                    return Ok(Some(Packet::Publish(publish)));
+            PUBACK => {
+                let id = rest.packet_id()?;
+                self.reason(Place::Puback, rest)?;
+                Packet::Acknowledged(id)
+            }
+            PUBREC => Packet::Received {
+                id: rest.packet_id()?,
+                refused: self.reason(Place::Pubrec, rest)?.is_error(),
+            },
+            PUBREL => {
+                let id = rest.packet_id()?;
+                self.reason(Place::Pubrel, rest)?;
+                Packet::Release(id)
+            }
+            PUBCOMP => {
+                let id = rest.packet_id()?;
+                self.reason(Place::Pubcomp, rest)?;
+                Packet::Complete(id)
+            }
+            SUBSCRIBE => self.subscribe(rest)?,
+            UNSUBSCRIBE => self.unsubscribe(rest)?,
+            PINGREQ => Packet::Ping,
+            DISCONNECT => {
+                let mut session_expiry_secs = None;
+                let reason = self.reason_and(Place::Disconnect, rest, |id, value| {
+                    if let (SESSION_EXPIRY, Value::Number(secs)) = (id, value) {
+                        session_expiry_secs = Some(secs);
+                    }
+                })?;
+                Packet::Disconnect {
+                    reason,
+                    session_expiry_secs,
                 }
-                let decoded = codec.decode(bytes).map_err(|error| violation(&error))?;
-                decoded.map(|(packet, _)| from_v5(packet)).transpose()
             }
+            AUTH => {
+                self.reason(Place::Auth, rest)?;
+                rest.end()?;
+                // MQTT-4.12.0-6
+                return Err(Violation::Protocol("AUTH without a method agreed on"));
+            }
+            CONNECT => return Err(Violation::Protocol("a second CONNECT")),
+            _ => return Err(Violation::Malformed("fixed header")),
+        };
+        rest.end()?;
+        Ok(packet)
+    }
+
+    fn reason(&self, place: Place, rest: &mut Reader<'_>) -> Result<Reason, Violation> {
+        self.reason_and(place, rest, |_, _| {})
+    }
+
+    /// A reason code and properties, each of which may be left out in MQTT 5 (§3.4.2.1, §3.14.2.1); 3.1.1 has
+    /// neither.
+    fn reason_and<'a>(
+        &self,
+        place: Place,
+        rest: &mut Reader<'a>,
+        each: impl FnMut(u8, Value<'a>),
+    ) -> Result<Reason, Violation> {
+        if self.version == Version::V3 || rest.is_empty() {
+            return Ok(Reason::SUCCESS);
         }
+        let reason = Reason::from_client(place, rest.u8()?)?;
+        // §3.15.2.2.1: AUTH has both or neither.
+        if !rest.is_empty() || place == Place::Auth {
+            property::read(place, rest, each)?;
+        }
+        Ok(reason)
+    }
+
+    fn subscribe(&self, rest: &mut Reader<'_>) -> Result<Packet, Violation> {
+        let id = rest.packet_id()?;
+        let (mut identifier, mut rev, mut at) = (None, false, false);
+        if self.version == Version::V5 {
+            property::read(Place::Subscribe, rest, |id, value| match (id, value) {
+                (SUBSCRIPTION_IDENTIFIER, Value::Number(number)) => {
+                    identifier = NonZeroU32::new(number);
+                }
+                (USER, Value::Pair(name, _)) => {
+                    rev |= name == REV;
+                    at |= name == AT;
+                }
+                _ => {}
+            })?;
+        }
+        let mut filters = Vec::new();
+        while !rest.is_empty() {
+            let filter = self.filter(rest)?;
+            let options = self.options(rest.u8()?)?;
+            let options = Options {
+                identifier,
+                rev,
+                at,
+                ..options
+            };
+            filters.push((filter, options));
+        }
+        if filters.is_empty() {
+            // MQTT-3.8.3-3, MQTT 5 MQTT-3.8.3-2
+            return Err(Violation::Protocol("SUBSCRIBE without a filter"));
+        }
+        Ok(Packet::Subscribe { id, filters })
+    }
+
+    fn unsubscribe(&self, rest: &mut Reader<'_>) -> Result<Packet, Violation> {
+        let id = rest.packet_id()?;
+        if self.version == Version::V5 {
+            property::read(Place::Unsubscribe, rest, |_, _| {})?;
+        }
+        let mut filters = Vec::new();
+        while !rest.is_empty() {
+            filters.push(self.filter(rest)?);
+        }
+        if filters.is_empty() {
+            // MQTT-3.10.3-2
+            return Err(Violation::Protocol("UNSUBSCRIBE without a filter"));
+        }
+        Ok(Packet::Unsubscribe { id, filters })
+    }
+
+    /// A well-formed filter (MQTT 5 §4.7.1, §4.7.3, §4.8.2). What is a filter in 3.1.1 and is none as a shared one
+    /// passes: it is refused with its SUBACK, for 3.1.1 knows nothing of those.
+    fn filter(&self, rest: &mut Reader<'_>) -> Result<String, Violation> {
+        let text = rest.text()?;
+        let is_filter = |text| TopicFilter::parse(text).is_ok();
+        let well_formed = match (shared(text), self.version) {
+            (None, _) | (Some(_), Version::V3) => is_filter(text),
+            (Some((group, plain)), Version::V5) => is_group(group) && is_filter(plain),
+        };
+        match well_formed {
+            true => Ok(text.to_owned()),
+            false => Err(Violation::Malformed("not a topic filter")),
+        }
+    }
+
+    /// MQTT 3.1.1 §3.8.3, MQTT 5 §3.8.3.1.
+    fn options(&self, bits: u8) -> Result<Options, Violation> {
+        let reserved = match self.version {
+            Version::V3 => 0xFC,
+            Version::V5 => 0xC0,
+        };
+        if bits & reserved != 0 {
+            return Err(Violation::Malformed(
+                "reserved bits of subscription options",
+            ));
+        }
+        let qos = bits & 0x03;
+        if qos == 3 {
+            return Err(Violation::Protocol("a subscription at QoS 3"));
+        }
+        let retained = match bits >> 4 {
+            0 => Retained::Always,
+            1 => Retained::WhenNew,
+            2 => Retained::Never,
+            _ => return Err(Violation::Protocol("retain handling 3")),
+        };
+        Ok(Options {
+            qos,
+            no_local: self.bridge || bits & 0x04 != 0,
+            retain_as_published: self.bridge || bits & 0x08 != 0,
+            retained,
+            ..Options::NONE
+        })
     }
 }
 
+/// The name of a group of a shared subscription (MQTT-4.8.2-1, MQTT-4.8.2-2).
+pub(crate) fn is_group(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['+', '#'])
+}
+
 /// One packet, still in its bytes.
+#[derive(Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) bytes: &'a [u8],
     kind: u8,
     pub(crate) body: &'a [u8],
+    /// Whether the remaining length has more bytes than it needs.
+    padded: bool,
 }
 
 impl<'a> Frame<'a> {
@@ -104,6 +263,7 @@ impl<'a> Frame<'a> {
                     bytes,
                     kind,
                     body: bytes.get(header..).unwrap_or_default(),
+                    padded: byte == 0 && place > 0,
                 }));
             }
         }
@@ -113,28 +273,10 @@ impl<'a> Frame<'a> {
         Ok(None)
     }
 
-    /// What the codec accepts in 3.1.1 and the specification does not.
-    fn check_v3(&self) -> Result<(), Violation> {
-        match self.kind {
-            PINGREQ | DISCONNECT if !self.body.is_empty() => {
-                Err(Violation::Malformed("a body where none may be"))
-            }
-            SUBSCRIBE => {
-                let mut rest = self.body.get(2..).unwrap_or_default();
-                while let Some((length, tail)) = rest.split_first_chunk::<2>() {
-                    let length = usize::from(u16::from_be_bytes(*length));
-                    let Some((&options, tail)) = tail.get(length..).and_then(<[u8]>::split_first)
-                    else {
-                        return Err(Violation::Malformed("cut short"));
-                    };
-                    if options > 2 {
-                        // MQTT 3.1.1 §3.8.3: the upper six bits are reserved, QoS 3 does not exist.
-                        return Err(Violation::Malformed("subscription options"));
-                    }
-                    rest = tail;
-                }
-                Ok(())
-            }
+    /// MQTT-1.5.5-1: in MQTT 5 a length has no more bytes than it needs; 3.1.1 does not say so.
+    pub(crate) const fn check_length(&self, version: Version) -> Result<(), Violation> {
+        match (version, self.padded) {
+            (Version::V5, true) => Err(Violation::Malformed("remaining length")),
             _ => Ok(()),
         }
     }
@@ -143,171 +285,19 @@ impl<'a> Frame<'a> {
 /// The first byte: a packet that a client may send, with the flags that it must have (MQTT 3.1.1 §2.2).
 fn check_kind(kind: u8) -> Result<(), Violation> {
     match kind {
-        CONNECT | 0x40 | 0x50 | 0x62 | 0x70 | SUBSCRIBE | 0xA2 | PINGREQ | DISCONNECT => Ok(()),
+        CONNECT | PUBACK | PUBREC | PUBREL | PUBCOMP | SUBSCRIBE | UNSUBSCRIBE | PINGREQ
+        | DISCONNECT | AUTH => Ok(()),
         0x30..=0x3F => match (kind & 0x06, kind & 0x08) {
             (0x06, _) => Err(Violation::Malformed("QoS 3")),
             // MQTT 3.1.1 §3.3.1.1
             (0, 0x08) => Err(Violation::Malformed("DUP with QoS 0")),
             _ => Ok(()),
         },
-        0xF0 => Err(Violation::Protocol("AUTH without a method agreed on")),
         0x20 | 0x90 | 0xB0 | 0xD0 => Err(Violation::Protocol("a packet that only a server sends")),
         _ => Err(Violation::Malformed("fixed header")),
     }
 }
 
-fn from_v3(packet: v3::Packet) -> Result<Packet, Violation> {
-    Ok(match packet {
-        v3::Packet::Publish(publish) => Packet::Publish(self::publish(*publish)?),
-        v3::Packet::PublishAck { packet_id } => Packet::Acknowledged(packet_id),
-        v3::Packet::PublishReceived { packet_id } => Packet::Received {
-            id: packet_id,
-            refused: false,
-        },
-        v3::Packet::PublishRelease { packet_id } => Packet::Release(packet_id),
-        v3::Packet::PublishComplete { packet_id } => Packet::Complete(packet_id),
-        v3::Packet::Subscribe {
-            packet_id,
-            topic_filters,
-        } => Packet::Subscribe {
-            id: packet_id,
-            filters: topic_filters
-                .iter()
-                .map(|(filter, qos)| {
-                    let options = Options {
-                        qos: qos.value(),
-                        no_local: false,
-                        retain_as_published: false,
-                        retained: Retained::Always,
-                        identifier: None,
-                        rev: false,
-                        at: false,
-                    };
-                    (filter.to_string(), options)
-                })
-                .collect(),
-        },
-        v3::Packet::Unsubscribe {
-            packet_id,
-            topic_filters,
-        } => Packet::Unsubscribe {
-            id: packet_id,
-            filters: topic_filters.iter().map(ToString::to_string).collect(),
-        },
-        v3::Packet::PingRequest => Packet::Ping,
-        v3::Packet::Disconnect => Packet::Disconnect {
-            reason: Reason::SUCCESS,
-            session_expiry_secs: None,
-        },
-        other => return Err(misplaced(matches!(other, v3::Packet::Connect(_)))),
-    })
-}
-
-fn from_v5(packet: v5::Packet) -> Result<Packet, Violation> {
-    Ok(match packet {
-        v5::Packet::PublishAck(ack) => Packet::Acknowledged(ack.packet_id),
-        v5::Packet::PublishReceived(ack) => Packet::Received {
-            id: ack.packet_id,
-            refused: Reason(ack.reason_code.into()).is_error(),
-        },
-        v5::Packet::PublishRelease(ack) => Packet::Release(ack.packet_id),
-        v5::Packet::PublishComplete(ack) => Packet::Complete(ack.packet_id),
-        v5::Packet::Subscribe(subscribe) => Packet::Subscribe {
-            id: subscribe.packet_id,
-            filters: subscribe
-                .topic_filters
-                .iter()
-                .map(|(filter, options)| {
-                    let asks_for =
-                        |name| (subscribe.user_properties.iter()).any(|(n, _)| n == name);
-                    let options = Options {
-                        qos: options.qos.value(),
-                        no_local: options.no_local,
-                        retain_as_published: options.retain_as_published,
-                        retained: match options.retain_handling {
-                            v5::RetainHandling::AtSubscribe => Retained::Always,
-                            v5::RetainHandling::AtSubscribeNew => Retained::WhenNew,
-                            v5::RetainHandling::NoAtSubscribe => Retained::Never,
-                        },
-                        identifier: subscribe.id,
-                        rev: asks_for(REV),
-                        at: asks_for(AT),
-                    };
-                    (filter.to_string(), options)
-                })
-                .collect(),
-        },
-        v5::Packet::Unsubscribe(unsubscribe) => Packet::Unsubscribe {
-            id: unsubscribe.packet_id,
-            filters: (unsubscribe.topic_filters.iter())
-                .map(ToString::to_string)
-                .collect(),
-        },
-        v5::Packet::PingRequest => Packet::Ping,
-        v5::Packet::Disconnect(disconnect) => Packet::Disconnect {
-            reason: Reason(disconnect.reason_code.into()),
-            session_expiry_secs: disconnect.session_expiry_interval_secs,
-        },
-        other => return Err(misplaced(matches!(other, v5::Packet::Connect(_)))),
-    })
-}
-
-fn publish(publish: CodecPublish) -> Result<Publish, Violation> {
-    let id = publish.packet_id;
-    let service = match (publish.qos, id) {
-        (QoS::AtMostOnce, _) => Service::Zero,
-        (QoS::AtLeastOnce, Some(id)) => Service::One(id),
-        (QoS::ExactlyOnce, Some(id)) => Service::Two(id),
-        (_, None) => return Err(Violation::Malformed("no packet identifier")),
-    };
-    Ok(Publish {
-        topic: publish.topic.to_string(),
-        payload: own(&publish.payload),
-        retain: publish.retain,
-        service,
-        alias: None,
-        properties: None,
-        expires_in: None,
-    })
-}
-
-/// A copy: a slice would keep the whole read buffer alive for as long as the hub keeps the message.
-pub(crate) fn own(bytes: &Bytes) -> Bytes {
-    Bytes::copy_from_slice(bytes)
-}
-
 pub(crate) fn topic(name: &str) -> Result<TopicName<String>, Violation> {
     TopicName::parse(name.to_owned()).map_err(|_| Violation::TopicName)
-}
-
-pub(crate) fn text(text: &str) -> Result<String, Violation> {
-    check_text(text)?;
-    Ok(text.to_owned())
-}
-
-/// MQTT 3.1.1 §1.5.3: no string holds U+0000.
-pub(crate) fn check_text(text: &str) -> Result<(), Violation> {
-    if text.contains('\0') {
-        return Err(Violation::Malformed("U+0000 in a string"));
-    }
-    Ok(())
-}
-
-fn misplaced(connect: bool) -> Violation {
-    Violation::Protocol(if connect {
-        "a second CONNECT"
-    } else {
-        "a packet that only a server sends"
-    })
-}
-
-pub(crate) fn violation(error: &DecodeError) -> Violation {
-    match error {
-        DecodeError::Utf8Error => Violation::Malformed("invalid UTF-8"),
-        DecodeError::InvalidTopicName => Violation::TopicName,
-        DecodeError::InvalidTopicFilter => Violation::Protocol("no topic filter"),
-        DecodeError::InvalidLength => Violation::Malformed("length"),
-        DecodeError::PacketIdRequired => Violation::Malformed("packet identifier 0"),
-        _ => Violation::Malformed("contents"),
-    }
 }

@@ -6,11 +6,13 @@
 use core::num::NonZeroU16;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rmqtt_codec::v5;
-use tokio_util::codec::Encoder as _;
 
 use crate::packet::Version;
-use crate::properties::Added;
+use crate::properties::{Added, put_bytes};
+use crate::property::{
+    ASSIGNED_CLIENT_ID, MAXIMUM_PACKET_SIZE, REASON_STRING, RECEIVE_MAXIMUM, SERVER_KEEP_ALIVE,
+    SESSION_EXPIRY, TOPIC_ALIAS_MAXIMUM,
+};
 use crate::{Connect, Reason};
 
 /// The acknowledgements that name a packet identifier alone.
@@ -125,7 +127,11 @@ pub(crate) fn refusing_ack(
     out.put_slice(words.as_bytes());
 }
 
-const REASON_STRING: u8 = 0x1F;
+/// The size of a SUBACK or UNSUBACK of MQTT 5 with so many codes.
+pub(crate) fn answers_bytes(codes: usize) -> usize {
+    let length = 3 + codes;
+    1 + varint_bytes(u32::try_from(length).unwrap_or(u32::MAX)) + length
+}
 
 /// SUBACK and UNSUBACK: a code for each filter, which an UNSUBACK of 3.1.1 does not carry.
 pub(crate) fn answers(
@@ -170,7 +176,7 @@ pub(crate) fn disconnect(
     limit: Option<usize>,
     out: &mut BytesMut,
 ) {
-    if version != Version::V5 {
+    if version != Version::V5 || limit.is_some_and(|limit| limit < 3) {
         return;
     }
     let bytes = words.len().min(100) as u8;
@@ -190,11 +196,12 @@ pub(crate) fn disconnect(
     out.put_slice(words.as_bytes());
 }
 
-/// A CONNACK that refuses.
-pub fn refusal(version: Version, reason: Reason, out: &mut BytesMut) {
+/// A CONNACK that refuses; nothing where the client takes no packet of that size.
+pub fn refusal(version: Version, reason: Reason, limit: Option<usize>, out: &mut BytesMut) {
     let code = reason.in_connack(version);
     match version {
         Version::V3 => out.put_slice(&[0x20, 2, 0, code]),
+        Version::V5 if limit.is_some_and(|limit| limit < 5) => {}
         Version::V5 => out.put_slice(&[0x20, 3, 0, code, 0]),
     }
 }
@@ -207,30 +214,45 @@ pub(crate) struct Welcome {
     pub(crate) session_expiry_secs: Option<u32>,
     pub(crate) keep_alive_secs: Option<u16>,
     pub(crate) topic_alias_maximum: u16,
-    pub(crate) receive_maximum: NonZeroU16,
+    pub(crate) receive_maximum: u16,
     pub(crate) max_packet_bytes: u32,
 }
 
+/// A CONNACK that accepts.
 pub(crate) fn welcome(connect: &Connect, welcome: &Welcome, out: &mut BytesMut) {
     if connect.version == Version::V3 {
         out.put_slice(&[0x20, 2, u8::from(welcome.session_present), 0]);
         return;
     }
-    let ack = v5::ConnectAck {
-        session_present: welcome.session_present,
-        session_expiry_interval_secs: welcome.session_expiry_secs,
-        receive_max: welcome.receive_maximum,
-        max_packet_size: Some(welcome.max_packet_bytes),
-        assigned_client_id: (welcome.assigned_client_id).then(|| connect.client_id.as_str().into()),
-        topic_alias_max: welcome.topic_alias_maximum,
-        server_keepalive_sec: welcome.keep_alive_secs,
-        ..v5::ConnectAck::default()
-    };
-    let encoded = v5::Codec::default().encode(v5::Packet::ConnectAck(Box::new(ack)), out);
-    debug_assert!(
-        encoded.is_ok(),
-        "an identifier that a packet brought fits a packet"
-    );
+    let mut said = BytesMut::new();
+    if let Some(secs) = welcome.session_expiry_secs {
+        said.put_u8(SESSION_EXPIRY);
+        said.put_u32(secs);
+    }
+    said.put_u8(RECEIVE_MAXIMUM);
+    said.put_u16(welcome.receive_maximum);
+    said.put_u8(MAXIMUM_PACKET_SIZE);
+    said.put_u32(welcome.max_packet_bytes);
+    if welcome.assigned_client_id {
+        said.put_u8(ASSIGNED_CLIENT_ID);
+        put_bytes(connect.client_id.as_bytes(), &mut said);
+    }
+    if welcome.topic_alias_maximum > 0 {
+        said.put_u8(TOPIC_ALIAS_MAXIMUM);
+        said.put_u16(welcome.topic_alias_maximum);
+    }
+    if let Some(secs) = welcome.keep_alive_secs {
+        said.put_u8(SERVER_KEEP_ALIVE);
+        said.put_u16(secs);
+    }
+    // A few properties, and an identifier that the server has chosen.
+    let bytes = u32::try_from(said.len()).unwrap_or(u32::MAX);
+    let length = 2 + bytes + varint_bytes(bytes) as u32;
+    out.put_u8(0x20);
+    put_varint(length, out);
+    out.put_slice(&[u8::from(welcome.session_present), Reason::SUCCESS.0]);
+    put_varint(bytes, out);
+    out.put_slice(&said);
 }
 
 pub(crate) const fn varint_bytes(value: u32) -> usize {

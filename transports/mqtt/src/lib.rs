@@ -57,6 +57,8 @@ mod opening;
 mod outgoing;
 mod packet;
 mod properties;
+mod property;
+mod reader;
 mod reason;
 mod record;
 pub mod restore;

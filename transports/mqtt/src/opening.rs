@@ -1,18 +1,15 @@
 //! How a connection begins: the CONNECT, of whichever version.
 
-use core::num::NonZeroU16;
-use core::time::Duration;
+use bytes::{Buf, Bytes, BytesMut};
 
-use std::sync::Arc;
-
-use bytes::{Buf, BytesMut};
-use latchbus_bus::Properties;
-use rmqtt_codec::error::DecodeError;
-use rmqtt_codec::{v3, v5};
-use tokio_util::codec::Decoder as _;
-
-use crate::decode::{CONNECT, Frame, check_text, own, text, topic, violation};
+use crate::decode::{CONNECT, Frame, topic};
 use crate::packet::{Connect, Version, Will};
+use crate::properties::Said;
+use crate::property::{
+    self, AUTHENTICATION_DATA, AUTHENTICATION_METHOD, MAXIMUM_PACKET_SIZE, Place, RECEIVE_MAXIMUM,
+    REQUEST_PROBLEM_INFORMATION, SESSION_EXPIRY, TOPIC_ALIAS_MAXIMUM, Value,
+};
+use crate::reader::Reader;
 use crate::{Reason, Violation};
 
 /// What a connection begins with.
@@ -26,6 +23,10 @@ pub enum Opening {
         version: Version,
         /// Why.
         reason: Reason,
+        /// The largest packet that it accepts, in bytes, as far as it has said so.
+        limit: Option<usize>,
+        /// What it did wrong, if it did.
+        violation: Option<Violation>,
     },
 }
 
@@ -44,12 +45,14 @@ pub fn opening(
     let Some(frame) = Frame::peek(bytes, max_packet_bytes)? else {
         return Ok(None);
     };
-    let mut version = None;
-    let opening = match (connect(&frame, &mut version), version) {
+    let mut spoken = Spoken::default();
+    let opening = match (connect(&frame, &mut spoken), spoken.version) {
         // MQTT 5 §4.13.1: what is wrong is said, where the client can understand it.
         (Err(violation), Some(Version::V5)) => Opening::Refuse {
             version: Version::V5,
             reason: violation.reason(),
+            limit: spoken.maximum_packet_bytes,
+            violation: Some(violation),
         },
         (opening, _) => opening?,
     };
@@ -58,158 +61,160 @@ pub fn opening(
     Ok(Some(opening))
 }
 
-fn connect(frame: &Frame<'_>, spoken: &mut Option<Version>) -> Result<Opening, Violation> {
-    let short = Violation::Malformed("cut short");
-    let (length, rest) = frame.body.split_first_chunk::<2>().ok_or(short)?;
-    let name_bytes = usize::from(u16::from_be_bytes(*length));
-    let (name, rest) = rest.split_at_checked(name_bytes).ok_or(short)?;
-    let [level, flags, ..] = *rest else {
-        return Err(short);
-    };
-    let version = match (name, level) {
-        (b"MQTT", 4) => Version::V3,
-        (b"MQTT", 5) => Version::V5,
-        (b"MQTT", 6..) => {
-            return Ok(Opening::Refuse {
-                version: Version::V5,
-                reason: Reason::UNSUPPORTED_VERSION,
-            });
-        }
-        (b"MQTT" | b"MQIsdp", _) => {
-            return Ok(Opening::Refuse {
-                version: Version::V3,
-                reason: Reason::UNSUPPORTED_VERSION,
-            });
-        }
-        _ => return Err(Violation::Protocol("not MQTT")),
-    };
-    *spoken = Some(version);
-    let (has_will, will_flags) = (flags & 0x04 != 0, flags & 0x38);
-    if flags & 0x01 != 0 || will_flags & 0x18 == 0x18 || (!has_will && will_flags != 0) {
-        return Err(Violation::Malformed("connect flags"));
-    }
-    if version == Version::V3 && flags & 0xC0 == 0x40 {
-        // MQTT 3.1.1 §3.1.2.9
-        return Err(Violation::Malformed("password without user name"));
-    }
-    let invalid_id = |version| Opening::Refuse {
-        version,
-        reason: Reason::CLIENT_IDENTIFIER_NOT_VALID,
-    };
-    match version {
-        Version::V3 => match v3::Codec::default().decode(&mut BytesMut::from(frame.bytes)) {
-            Ok(Some((v3::Packet::Connect(connect), _))) => connect_v3(*connect),
-            Err(DecodeError::InvalidClientId) => Ok(invalid_id(version)),
-            Err(error) => Err(violation(&error)),
-            Ok(_) => Err(short),
-        },
-        Version::V5 => {
-            let mut bytes = BytesMut::from(frame.bytes);
-            let mut decoded = v5::Codec::default().decode(&mut bytes);
-            if matches!(decoded, Err(DecodeError::InvalidClientId)) {
-                // MQTT 5 §3.1.3.1 lets a client without an identifier ask for an old session, which it
-                // cannot have; the codec does not.
-                bytes = BytesMut::from(frame.bytes);
-                let flags_at = frame.bytes.len() - rest.len() + 1;
-                if let Some(flags) = bytes.get_mut(flags_at) {
-                    *flags |= 0x02;
-                }
-                decoded = v5::Codec::default().decode(&mut bytes);
-            }
-            match decoded {
-                Ok(Some((v5::Packet::Connect(connect), _))) => connect_v5(*connect),
-                Err(error) => Err(violation(&error)),
-                Ok(_) => Err(short),
-            }
+/// What is known of a client before the end of its CONNECT.
+#[derive(Debug, Default)]
+struct Spoken {
+    version: Option<Version>,
+    maximum_packet_bytes: Option<usize>,
+}
+
+impl Spoken {
+    const fn refuse(&self, version: Version, reason: Reason) -> Opening {
+        Opening::Refuse {
+            version,
+            reason,
+            limit: self.maximum_packet_bytes,
+            violation: None,
         }
     }
 }
 
-fn connect_v3(connect: v3::Connect) -> Result<Opening, Violation> {
-    check_text(connect.username.as_deref().unwrap_or_default())?;
-    let will = match connect.last_will {
-        Some(will) => Some(Will {
-            publish: latchbus_bus::Publish {
-                topic: topic(&will.topic)?,
-                payload: own(&will.message),
-                retain: will.retain,
-                qos: will.qos.value(),
-                properties: None,
-                expires_in: None,
-                notes: Box::default(),
-            },
-            delay: Duration::ZERO,
-        }),
-        None => None,
+/// The bit of the level with which a bridge of Mosquitto says what it is.
+const BRIDGE: u8 = 0x80;
+
+/// The flags of a CONNECT (MQTT 3.1.1 §3.1.2.3).
+#[derive(Debug, Clone, Copy)]
+struct Flags(u8);
+
+impl Flags {
+    const RESERVED: u8 = 0x01;
+    const CLEAN_START: u8 = 0x02;
+    const WILL: u8 = 0x04;
+    const WILL_RETAIN: u8 = 0x20;
+    const PASSWORD: u8 = 0x40;
+    const USER_NAME: u8 = 0x80;
+
+    const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    const fn will_qos(self) -> u8 {
+        self.0 >> 3 & 0x03
+    }
+
+    /// MQTT-3.1.2-3, -11, -13, -14, -15, -22.
+    const fn check(self, version: Version) -> Result<(), Violation> {
+        let will_alone = self.will_qos() != 0 || self.has(Self::WILL_RETAIN);
+        let wrong = self.has(Self::RESERVED)
+            || self.will_qos() == 3
+            || (!self.has(Self::WILL) && will_alone)
+            || (matches!(version, Version::V3)
+                && self.has(Self::PASSWORD)
+                && !self.has(Self::USER_NAME));
+        match wrong {
+            true => Err(Violation::Malformed("connect flags")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn connect(frame: &Frame<'_>, spoken: &mut Spoken) -> Result<Opening, Violation> {
+    let mut rest = Reader(frame.body);
+    let name = rest.binary()?;
+    let level = rest.u8()?;
+    let (version, bridge) = match (name, level) {
+        (b"MQTT", 4) => (Version::V3, false),
+        (b"MQTT", 5) => (Version::V5, false),
+        (b"MQTT", level) if level == 4 | BRIDGE => (Version::V3, true),
+        // MQTT-3.1.2-2. Which form a client of another version reads, nobody knows: that of the oldest it is.
+        (b"MQTT" | b"MQIsdp", _) => {
+            return Ok(spoken.refuse(Version::V3, Reason::UNSUPPORTED_VERSION));
+        }
+        _ => return Err(Violation::Protocol("not MQTT")),
     };
-    Ok(Opening::Connect(Box::new(Connect {
-        version: Version::V3,
-        client_id: text(&connect.client_id)?,
-        user: connect.username.as_deref().map(text).transpose()?,
-        clean_start: connect.clean_session,
-        keep_alive_secs: connect.keep_alive,
-        session_expiry_secs: None,
+    spoken.version = Some(version);
+    frame.check_length(version)?;
+    let flags = Flags(rest.u8()?);
+    flags.check(version)?;
+    let mut connect = Connect {
+        version,
+        bridge,
+        client_id: String::new(),
+        user: None,
+        clean_start: flags.has(Flags::CLEAN_START),
+        keep_alive_secs: rest.u16()?,
+        session_expiry_secs: (version == Version::V5).then_some(0),
         receive_maximum: u16::MAX,
         maximum_packet_bytes: None,
         topic_alias_maximum: 0,
         problem_information: true,
-        will,
-    })))
-}
-
-fn connect_v5(connect: v5::Connect) -> Result<Opening, Violation> {
-    check_text(connect.username.as_deref().unwrap_or_default())?;
-    if connect.auth_method.is_some() {
-        return Ok(Opening::Refuse {
-            version: Version::V5,
-            reason: Reason::BAD_AUTHENTICATION_METHOD,
-        });
+        will: None,
+    };
+    let (mut has_method, mut has_data) = (false, false);
+    if version == Version::V5 {
+        let limit = &mut spoken.maximum_packet_bytes;
+        property::read(Place::Connect, &mut rest, |id, value| {
+            let Value::Number(number) = value else {
+                has_method |= id == AUTHENTICATION_METHOD;
+                has_data |= id == AUTHENTICATION_DATA;
+                return;
+            };
+            let two_bytes = u16::try_from(number).unwrap_or(u16::MAX);
+            match id {
+                SESSION_EXPIRY => connect.session_expiry_secs = Some(number),
+                RECEIVE_MAXIMUM => connect.receive_maximum = two_bytes,
+                MAXIMUM_PACKET_SIZE => {
+                    *limit = usize::try_from(number).ok();
+                    connect.maximum_packet_bytes = *limit;
+                }
+                TOPIC_ALIAS_MAXIMUM => connect.topic_alias_maximum = two_bytes,
+                REQUEST_PROBLEM_INFORMATION => connect.problem_information = number != 0,
+                _ => {}
+            }
+        })?;
     }
-    if connect.auth_data.is_some() {
+    connect.client_id = rest.text()?.to_owned();
+    if flags.has(Flags::WILL) {
+        connect.will = Some(will(version, flags, &mut rest)?);
+    }
+    if flags.has(Flags::USER_NAME) {
+        connect.user = Some(rest.text()?.to_owned());
+    }
+    if flags.has(Flags::PASSWORD) {
+        rest.binary()?;
+    }
+    // MQTT-3.1.2-18, -20
+    rest.end()?;
+    if has_method {
+        return Ok(spoken.refuse(version, Reason::BAD_AUTHENTICATION_METHOD));
+    }
+    if has_data {
         return Err(Violation::Protocol("authentication data without a method"));
     }
-    let will = match connect.last_will {
-        Some(will) => Some(Will {
-            publish: latchbus_bus::Publish {
-                topic: topic(&will.topic)?,
-                properties: will_properties(&will)?,
-                expires_in: (will.message_expiry_interval)
-                    .map(|secs| Duration::from_secs(secs.get().into())),
-                payload: own(&will.message),
-                retain: will.retain,
-                qos: will.qos.value(),
-                notes: Box::default(),
-            },
-            delay: Duration::from_secs(will.will_delay_interval_sec.unwrap_or(0).into()),
-        }),
-        None => None,
-    };
-    Ok(Opening::Connect(Box::new(Connect {
-        version: Version::V5,
-        client_id: text(&connect.client_id)?,
-        user: connect.username.as_deref().map(text).transpose()?,
-        clean_start: connect.clean_start,
-        keep_alive_secs: connect.keep_alive,
-        session_expiry_secs: Some(connect.session_expiry_interval_secs),
-        receive_maximum: connect.receive_max.map_or(u16::MAX, NonZeroU16::get),
-        maximum_packet_bytes: connect.max_packet_size.map(|size| size.get() as usize),
-        topic_alias_maximum: connect.topic_alias_max,
-        problem_information: connect.request_problem_info,
-        will,
-    })))
+    if version == Version::V3 && connect.client_id.is_empty() && !connect.clean_start {
+        // MQTT-3.1.3-8
+        return Ok(spoken.refuse(version, Reason::CLIENT_IDENTIFIER_NOT_VALID));
+    }
+    Ok(Opening::Connect(Box::new(connect)))
 }
 
-fn will_properties(will: &v5::LastWill) -> Result<Option<Arc<Properties>>, Violation> {
-    let own_text = |value: &Option<_>| value.as_deref().map(text).transpose();
-    let user = will.user_properties.iter();
-    let properties = Properties {
-        payload_is_text: will.is_utf8_payload == Some(true),
-        content_type: own_text(&will.content_type)?,
-        response_topic: own_text(&will.response_topic)?,
-        correlation_data: will.correlation_data.as_deref().map(<[u8]>::to_vec),
-        user: user
-            .map(|(name, value)| Ok((text(name)?, text(value)?)))
-            .collect::<Result<_, Violation>>()?,
+fn will(version: Version, flags: Flags, rest: &mut Reader<'_>) -> Result<Will, Violation> {
+    let said = match version {
+        Version::V3 => Said::default(),
+        Version::V5 => Said::read(Place::Will, rest)?,
     };
-    Ok((properties != Properties::default()).then(|| Arc::new(properties)))
+    let (name, payload) = (rest.text()?, rest.binary()?);
+    Ok(Will {
+        delay: said.delay,
+        publish: latchbus_bus::Publish {
+            topic: topic(name)?,
+            // A copy: a slice would keep the whole read buffer.
+            payload: Bytes::copy_from_slice(payload),
+            retain: flags.has(Flags::WILL_RETAIN),
+            qos: flags.will_qos(),
+            expires_in: said.expires_in,
+            properties: said.shared(),
+            notes: Box::default(),
+        },
+    })
 }

@@ -24,6 +24,9 @@ pub enum Version {
 pub struct Connect {
     /// Which version the client speaks.
     pub version: Version,
+    /// Whether it says that it is a bridge to another server, as those of 3.1.1 do with a bit of the protocol level:
+    /// its subscriptions have no-local and retain as published.
+    pub bridge: bool,
     /// Who it is; empty: the server is to choose.
     pub client_id: String,
     /// The user that it names.

@@ -5,43 +5,38 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use latchbus_bus::Properties;
+use latchbus_bus::{PayloadFormat, Properties};
 
 use crate::Violation;
 use crate::encode::{put_varint, varint_bytes};
-use crate::packet::{Publish, Service};
-
-const PAYLOAD_FORMAT: u8 = 0x01;
-const MESSAGE_EXPIRY: u8 = 0x02;
-const CONTENT_TYPE: u8 = 0x03;
-const RESPONSE_TOPIC: u8 = 0x08;
-const CORRELATION_DATA: u8 = 0x09;
-const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
-const TOPIC_ALIAS: u8 = 0x23;
-const USER: u8 = 0x26;
+use crate::packet::{Publish, Service, Version};
+use crate::property::{
+    self, CONTENT_TYPE, CORRELATION_DATA, MESSAGE_EXPIRY, PAYLOAD_FORMAT, Place, RESPONSE_TOPIC,
+    SUBSCRIPTION_IDENTIFIER, TOPIC_ALIAS, USER, Value, WILL_DELAY,
+};
+use crate::reader::Reader;
 
 /// The names of the user properties that the server adds where a SUBSCRIBE has them.
 pub(crate) const REV: &str = "latchbus-rev";
 pub(crate) const AT: &str = "latchbus-at";
 
-/// Reads a PUBLISH behind its fixed header. The codec is not asked: it does not know an alias of 0 from
-/// other nonsense, nor an expiry of 0.
-pub(crate) fn read_publish(flags: u8, body: &[u8]) -> Result<Publish, Violation> {
+/// Reads a PUBLISH behind its fixed header.
+pub(crate) fn read_publish(version: Version, flags: u8, body: &[u8]) -> Result<Publish, Violation> {
     let mut rest = Reader(body);
     let topic = rest.text()?;
     let service = match flags & 0x06 {
         0 => Service::Zero,
-        qos => {
-            let id = NonZeroU16::new(rest.u16()?);
-            let id = id.ok_or(Violation::Malformed("packet identifier 0"))?;
-            match qos {
-                0x02 => Service::One(id),
-                _ => Service::Two(id),
-            }
-        }
+        0x02 => Service::One(rest.packet_id()?),
+        _ => Service::Two(rest.packet_id()?),
     };
-    let length = rest.varint()?;
-    let said = read(Reader(rest.take(length)?))?;
+    let said = match version {
+        Version::V3 => Said::default(),
+        Version::V5 => Said::read(Place::Publish, &mut rest)?,
+    };
+    if said.has_identifier {
+        // MQTT-3.3.4-6
+        return Err(Violation::Protocol("subscription identifier from a client"));
+    }
     Ok(Publish {
         topic: topic.to_owned(),
         // A copy: a slice would keep the whole read buffer for as long as the hub keeps the message.
@@ -49,127 +44,69 @@ pub(crate) fn read_publish(flags: u8, body: &[u8]) -> Result<Publish, Violation>
         retain: flags & 0x01 != 0,
         service,
         alias: said.alias,
-        properties: (said.properties != Properties::default()).then(|| Arc::new(said.properties)),
         expires_in: said.expires_in,
+        properties: said.shared(),
     })
 }
 
-#[derive(Default)]
-struct Said {
+/// What a PUBLISH or a will says beside its payload.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
     properties: Properties,
-    expires_in: Option<Duration>,
+    pub(crate) expires_in: Option<Duration>,
+    /// Of a will.
+    pub(crate) delay: Duration,
     alias: Option<NonZeroU16>,
+    has_identifier: bool,
 }
 
-fn read(mut rest: Reader<'_>) -> Result<Said, Violation> {
-    let (mut said, mut format) = (Said::default(), None);
-    let properties = &mut said.properties;
-    while !rest.0.is_empty() {
-        match rest.u8()? {
-            PAYLOAD_FORMAT => once(&mut format, rest.u8()?)?,
-            MESSAGE_EXPIRY => {
-                let after = Duration::from_secs(rest.u32()?.into());
-                once(&mut said.expires_in, after)?;
+impl Said {
+    pub(crate) fn read(place: Place, from: &mut Reader<'_>) -> Result<Self, Violation> {
+        let mut said = Self::default();
+        let properties = &mut said.properties;
+        property::read(place, from, |id, value| match (id, value) {
+            (PAYLOAD_FORMAT, Value::Number(format)) => {
+                properties.payload_format = match format {
+                    0 => PayloadFormat::Bytes,
+                    _ => PayloadFormat::Text,
+                };
             }
-            CONTENT_TYPE => once(&mut properties.content_type, rest.text()?.to_owned())?,
-            RESPONSE_TOPIC => {
-                let topic = rest.text()?;
-                if topic.contains(['+', '#']) {
-                    // MQTT-3.3.2-14
-                    return Err(Violation::Protocol("a response topic with a wildcard"));
-                }
-                once(&mut properties.response_topic, topic.to_owned())?;
+            (MESSAGE_EXPIRY, Value::Number(secs)) => {
+                said.expires_in = Some(Duration::from_secs(secs.into()));
             }
-            CORRELATION_DATA => once(&mut properties.correlation_data, rest.binary()?.to_vec())?,
-            TOPIC_ALIAS => {
-                let alias = NonZeroU16::new(rest.u16()?).ok_or(Violation::TopicAlias)?;
-                once(&mut said.alias, alias)?;
+            (WILL_DELAY, Value::Number(secs)) => said.delay = Duration::from_secs(secs.into()),
+            (CONTENT_TYPE, Value::Text(text)) => properties.content_type = Some(text.to_owned()),
+            (RESPONSE_TOPIC, Value::Text(text)) => {
+                properties.response_topic = Some(text.to_owned());
             }
-            USER => {
-                let name = rest.text()?.to_owned();
-                properties.user.push((name, rest.text()?.to_owned()));
+            (CORRELATION_DATA, Value::Binary(data)) => {
+                properties.correlation_data = Some(data.to_vec());
             }
-            SUBSCRIPTION_IDENTIFIER => {
-                // MQTT-3.3.4-6
-                return Err(Violation::Protocol("subscription identifier from a client"));
+            (TOPIC_ALIAS, Value::Number(alias)) => {
+                said.alias = u16::try_from(alias).ok().and_then(NonZeroU16::new);
             }
-            _ => return Err(Violation::Malformed("property")),
-        }
-    }
-    properties.payload_is_text = match format {
-        None | Some(0) => false,
-        Some(1) => true,
-        Some(_) => return Err(Violation::Protocol("payload format")),
-    };
-    Ok(said)
-}
-
-/// MQTT 5 §2.2.2.2: all but user properties come at most once.
-fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Violation> {
-    match place.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(Violation::Protocol("a property twice")),
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, bytes: usize) -> Result<&'a [u8], Violation> {
-        let cut_short = Violation::Malformed("cut short");
-        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(cut_short)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Violation> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn u8(&mut self) -> Result<u8, Violation> {
-        self.array().map(u8::from_be_bytes)
-    }
-
-    fn u16(&mut self) -> Result<u16, Violation> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Violation> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn varint(&mut self) -> Result<usize, Violation> {
-        let mut value = 0;
-        for place in 0..4 {
-            let byte = self.u8()?;
-            value |= usize::from(byte & 0x7F) << (7 * place);
-            if byte & 0x80 == 0 {
-                return Ok(value);
+            (SUBSCRIPTION_IDENTIFIER, _) => said.has_identifier = true,
+            (USER, Value::Pair(name, value)) => {
+                properties.user.push((name.to_owned(), value.to_owned()));
             }
-        }
-        Err(Violation::Malformed("length"))
+            _ => {}
+        })?;
+        Ok(said)
     }
 
-    fn binary(&mut self) -> Result<&'a [u8], Violation> {
-        let length = self.u16()?;
-        self.take(length.into())
-    }
-
-    fn text(&mut self) -> Result<&'a str, Violation> {
-        let text = core::str::from_utf8(self.binary()?)
-            .map_err(|_| Violation::Malformed("invalid UTF-8"))?;
-        crate::decode::check_text(text)?;
-        Ok(text)
+    /// What goes with the message; nothing where nothing was said.
+    pub(crate) fn shared(self) -> Option<Arc<Properties>> {
+        (self.properties != Properties::default()).then(|| Arc::new(self.properties))
     }
 }
 
 /// What a publisher said, as every subscriber gets it.
 pub(crate) fn write_said(said: &Properties) -> Bytes {
     let mut out = BytesMut::with_capacity(said.bytes());
-    if said.payload_is_text {
-        out.put_slice(&[PAYLOAD_FORMAT, 1]);
+    match said.payload_format {
+        PayloadFormat::Unstated => {}
+        PayloadFormat::Text => out.put_slice(&[PAYLOAD_FORMAT, 1]),
+        PayloadFormat::Bytes => out.put_slice(&[PAYLOAD_FORMAT, 0]),
     }
     let texts = [
         (CONTENT_TYPE, said.content_type.as_ref()),
@@ -242,7 +179,7 @@ fn put_user(name: &str, value: &str, out: &mut BytesMut) {
 
 /// What came in a packet has no more bytes than a length of two bytes can say. What another program on the
 /// bus has made is cut there.
-fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
+pub(crate) fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     out.put_u16(length);
     out.put_slice(bytes.get(..length.into()).unwrap_or(bytes));
@@ -252,18 +189,31 @@ fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
 mod tests {
     use super::*;
 
+    fn read(bytes: &[u8]) -> Result<Said, Violation> {
+        let mut out = BytesMut::new();
+        put_varint(bytes.len() as u32, &mut out);
+        out.put_slice(bytes);
+        Said::read(Place::Publish, &mut Reader(&out))
+    }
+
     #[test]
     fn what_is_written_is_read() {
-        let properties = Properties {
-            payload_is_text: true,
+        let full = Properties {
+            payload_format: PayloadFormat::Text,
             content_type: Some("text/plain".into()),
             response_topic: Some("answers/é".into()),
             correlation_data: Some(vec![0, 1, 255]),
             user: vec![("a".into(), "1".into()), ("a".into(), "".into())],
         };
-        let written = write_said(&properties);
-        assert_eq!(written.len(), properties.bytes());
-        assert_eq!(read(Reader(&written)).unwrap().properties, properties);
+        let bytes = Properties {
+            payload_format: PayloadFormat::Bytes,
+            ..Properties::default()
+        };
+        for properties in [full, bytes, Properties::default()] {
+            let written = write_said(&properties);
+            assert_eq!(written.len(), properties.bytes());
+            assert_eq!(read(&written).unwrap().properties, properties);
+        }
         let added = Added {
             expires_in_secs: Some(7),
             identifier: None,
@@ -274,27 +224,10 @@ mod tests {
         let mut out = BytesMut::new();
         added.write(&mut out);
         assert_eq!(out.len(), added.bytes());
-        let said = read(Reader(&out)).unwrap();
+        let said = read(&out).unwrap();
         assert_eq!(said.expires_in, Some(Duration::from_secs(7)));
         assert_eq!(said.alias, NonZeroU16::new(3));
         let user = [(REV, "1f:2"), (AT, "3")].map(|(name, value)| (name.into(), value.into()));
         assert_eq!(said.properties.user, user);
-    }
-
-    #[test]
-    fn what_must_not_be_there_is_refused() {
-        let protocol = |bytes: &[u8]| matches!(read(Reader(bytes)), Err(Violation::Protocol(_)));
-        let malformed = |bytes: &[u8]| matches!(read(Reader(bytes)), Err(Violation::Malformed(_)));
-        assert!(protocol(&[PAYLOAD_FORMAT, 2]));
-        assert!(protocol(&[PAYLOAD_FORMAT, 1, PAYLOAD_FORMAT, 1]));
-        assert!(protocol(&[SUBSCRIPTION_IDENTIFIER, 1]));
-        assert!(protocol(&[RESPONSE_TOPIC, 0, 1, b'#']));
-        assert!(malformed(&[CONTENT_TYPE, 0, 1, 0]));
-        assert!(malformed(&[CONTENT_TYPE, 0, 1, 0xFF]));
-        assert!(malformed(&[CONTENT_TYPE, 0, 9, b'a']));
-        assert!(malformed(&[0x11, 0, 0, 0, 1]));
-        assert!(malformed(&[USER, 0, 1, b'a']));
-        let alias_0 = read(Reader(&[TOPIC_ALIAS, 0, 0])).map(drop);
-        assert_eq!(alias_0, Err(Violation::TopicAlias));
     }
 }

@@ -6,6 +6,7 @@ use latchbus_bus::{PublishRefused, SubscribeRefused};
 use latchbus_core::hub::{PublishError, SubscribeError};
 
 use crate::Version;
+use crate::property::Place;
 
 /// A reason code of MQTT 5 (§2.4). From 0x80 on it says that something went wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,14 +70,19 @@ impl Reason {
     /// Why a CONNECT is refused, for the log.
     pub(crate) const fn words(self) -> &'static str {
         match self {
-            Self::MALFORMED_PACKET => "malformed packet",
-            Self::PROTOCOL_ERROR => "protocol error",
             Self::UNSUPPORTED_VERSION => "unsupported version of the protocol",
             Self::CLIENT_IDENTIFIER_NOT_VALID => "client identifier not valid",
             Self::BAD_AUTHENTICATION_METHOD => "enhanced authentication is not supported",
-            Self::TOPIC_NAME_INVALID => "the will's topic is not a topic name",
-            Self::PACKET_TOO_LARGE => "packet too large",
             _ => "see the code",
+        }
+    }
+
+    /// A code that a client sends in a packet of MQTT 5.
+    pub(crate) fn from_client(place: Place, code: u8) -> Result<Self, Violation> {
+        match FROM_CLIENTS.iter().find(|(known, _)| *known == code) {
+            None => Err(Violation::Malformed("a reason code that there is not")),
+            Some((_, places)) if places.contains(&place) => Ok(Self(code)),
+            Some(_) => Err(Violation::Protocol("a reason code of another packet")),
         }
     }
 
@@ -91,6 +97,35 @@ impl Reason {
         }
     }
 }
+
+/// The reason codes of MQTT 5 (§2.4), and in which packets a client sends them (§3.4.2.1, §3.5.2.1, §3.6.2.1,
+/// §3.7.2.1, §3.14.2.1, §3.15.2.1).
+#[rustfmt::skip]
+const FROM_CLIENTS: [(u8, &[Place]); 43] = {
+    use Place::*;
+    [
+        (0x00, &[Puback, Pubrec, Pubrel, Pubcomp, Disconnect]),
+        (0x01, &[]), (0x02, &[]),
+        (0x04, &[Disconnect]),
+        (0x10, &[Puback, Pubrec]),
+        (0x11, &[]),
+        (0x18, &[Auth]), (0x19, &[Auth]),
+        (0x80, &[Puback, Pubrec, Disconnect]),
+        (0x81, &[Disconnect]), (0x82, &[Disconnect]),
+        (0x83, &[Puback, Pubrec, Disconnect]),
+        (0x84, &[]), (0x85, &[]), (0x86, &[]),
+        (0x87, &[Puback, Pubrec]),
+        (0x88, &[]), (0x89, &[]), (0x8A, &[]), (0x8B, &[]), (0x8C, &[]), (0x8D, &[]), (0x8E, &[]), (0x8F, &[]),
+        (0x90, &[Puback, Pubrec, Disconnect]),
+        (0x91, &[Puback, Pubrec]),
+        (0x92, &[Pubrel, Pubcomp]),
+        (0x93, &[Disconnect]), (0x94, &[Disconnect]), (0x95, &[Disconnect]), (0x96, &[Disconnect]),
+        (0x97, &[Puback, Pubrec, Disconnect]),
+        (0x98, &[Disconnect]),
+        (0x99, &[Puback, Pubrec, Disconnect]),
+        (0x9A, &[]), (0x9B, &[]), (0x9C, &[]), (0x9D, &[]), (0x9E, &[]), (0x9F, &[]), (0xA0, &[]), (0xA1, &[]), (0xA2, &[]),
+    ]
+};
 
 impl fmt::Debug for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,6 +185,14 @@ pub enum Violation {
         /// The bound.
         limit: usize,
     },
+    /// A request whose answer is larger than the client accepts.
+    #[error("answer of {bytes} bytes is larger than the client's maximum packet size of {limit}")]
+    AnswerTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// More unacknowledged publishes than the server had announced.
     #[error("more publishes in flight than the receive maximum of {0}")]
     ReceiveMaximum(u16),
@@ -165,11 +208,11 @@ impl Violation {
     /// The code for a DISCONNECT.
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Malformed(_) => Reason::MALFORMED_PACKET,
+            // Topic Name invalid (0x90) is for names that are well-formed (MQTT 5 §3.14.2.1).
+            Self::Malformed(_) | Self::TopicName => Reason::MALFORMED_PACKET,
             Self::Protocol(_) => Reason::PROTOCOL_ERROR,
-            Self::TopicName => Reason::TOPIC_NAME_INVALID,
             Self::TopicAlias => Reason::TOPIC_ALIAS_INVALID,
-            Self::TooLarge { .. } => Reason::PACKET_TOO_LARGE,
+            Self::TooLarge { .. } | Self::AnswerTooLarge { .. } => Reason::PACKET_TOO_LARGE,
             Self::ReceiveMaximum(_) => Reason::RECEIVE_MAXIMUM_EXCEEDED,
             Self::PublishRejected(_) => Reason::IMPLEMENTATION_SPECIFIC,
             Self::KeepAlive => Reason::KEEP_ALIVE_TIMEOUT,

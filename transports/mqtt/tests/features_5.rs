@@ -571,12 +571,12 @@ async fn each_violation_has_its_code() {
         (
             "a property twice",
             b"\0\x04MQTT\x05\x02\0\0\x06\x21\0\x01\x21\0\x01\0\x01a",
-            0x81,
+            0x82,
         ),
         (
             "receive maximum 0",
             b"\0\x04MQTT\x05\x02\0\0\x03\x21\0\0\0\x01a",
-            0x81,
+            0x82,
         ),
         (
             "an unknown property",
@@ -596,7 +596,7 @@ async fn each_violation_has_its_code() {
         (
             "a will to #",
             b"\0\x04MQTT\x05\x06\0\0\0\0\x01a\0\0\x01#\0\0",
-            0x90,
+            0x81,
         ),
     ];
     for (name, body, code) in connects {
@@ -625,9 +625,9 @@ async fn each_violation_has_its_code() {
         ),
         ("response topic #", b"\x30\x08\0\x01a\x04\x08\0\x01#", 0x82),
         ("no topic", b"\x30\x03\0\0\0", 0x82),
-        ("wildcard", b"\x30\x04\0\x01+\0", 0x90),
+        ("wildcard", b"\x30\x04\0\x01+\0", 0x81),
         ("QoS 3", b"\x36\x06\0\x01a\0\x01\0", 0x81),
-        ("packet identifier 0", b"\x32\x06\0\x01a\0\0\0", 0x81),
+        ("packet identifier 0", b"\x32\x06\0\x01a\0\0\0", 0x82),
         (
             "properties longer than the packet",
             b"\x30\x04\0\x01a\x09",
@@ -643,11 +643,11 @@ async fn each_violation_has_its_code() {
             b"\x82\x07\0\x01\0\0\x01a\x40",
             0x81,
         ),
-        ("retain handling 3", b"\x82\x07\0\x01\0\0\x01a\x30", 0x81),
+        ("retain handling 3", b"\x82\x07\0\x01\0\0\x01a\x30", 0x82),
         (
             "subscription identifier 0",
             b"\x82\x09\0\x01\x02\x0b\0\0\x01a\0",
-            0x81,
+            0x82,
         ),
         ("SUBSCRIBE without filters", b"\x82\x03\0\x01\0", 0x82),
         (

@@ -192,7 +192,6 @@ async fn one_filter_twice_in_one_packet_is_one_subscription() {
     let topic_filters = vec![
         ("d".into(), QoS::AtMostOnce),
         ("d".into(), QoS::AtLeastOnce),
-        ("d/#/e".into(), QoS::AtMostOnce),
     ];
     let packet_id = id(3);
     subscriber
@@ -204,7 +203,6 @@ async fn one_filter_twice_in_one_packet_is_one_subscription() {
     let status = vec![
         SubscribeReturnCode::Success(QoS::AtMostOnce),
         SubscribeReturnCode::Success(QoS::AtLeastOnce),
-        SubscribeReturnCode::Failure,
     ];
     assert_eq!(
         subscriber.next().await,
@@ -538,7 +536,7 @@ async fn subscribers_that_leave_at_once_harm_nobody() {
 #[tokio::test]
 async fn clients_of_an_older_version_or_without_an_id_are_told() {
     let running = Running::start().await;
-    let table: [(&[u8], &[u8]); 5] = [
+    let table: [(&[u8], &[u8]); 9] = [
         // 3.1: unacceptable protocol version
         (
             b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01a",
@@ -548,10 +546,27 @@ async fn clients_of_an_older_version_or_without_an_id_are_told() {
             b"\x10\x0d\x00\x04MQTT\x03\x02\x00\x3c\x00\x01a",
             b"\x20\x02\x00\x01",
         ),
-        // a version to come
+        // a bridge of 3.1
+        (
+            b"\x10\x0f\x00\x06MQIsdp\x83\x02\x00\x3c\x00\x01a",
+            b"\x20\x02\x00\x01",
+        ),
+        // versions that there are not: in the form of the oldest
         (
             b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x3c\x00\x01a",
-            b"\x20\x03\x00\x84\x00",
+            b"\x20\x02\x00\x01",
+        ),
+        (
+            b"\x10\x0d\x00\x04MQTT\x00\x02\x00\x3c\x00\x01a",
+            b"\x20\x02\x00\x01",
+        ),
+        (
+            b"\x10\x0d\x00\x04MQTT\x85\x02\x00\x3c\x00\x01a",
+            b"\x20\x02\x00\x01",
+        ),
+        (
+            b"\x10\x0d\x00\x04MQTT\xff\x02\x00\x3c\x00\x01a",
+            b"\x20\x02\x00\x01",
         ),
         // 3.1.1: no id, and yet a session
         (
@@ -686,6 +701,8 @@ async fn bad_bytes_end_their_own_connection() {
             }
         }
         assert_eq!(raw.next_or_end().await, None, "{name}");
+        // The server lingers until the client closes too.
+        drop(raw);
         eventually(|| running.server.metrics().violations.get() == count).await;
         running.publish("w", name, false, 0).await;
         assert_eq!(witness.message().await.payload, name);

@@ -16,7 +16,7 @@ use latchbus_bus::{Options, SessionLimits};
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::v3::{Packet, SubscribeReturnCode};
+use rmqtt_codec::v3::Packet;
 use rmqtt_codec::v5;
 use support::five::{V5, client as client_5, message, one};
 use support::{DEADLINE, Raw, Running, client, eventually, publish};
@@ -63,17 +63,11 @@ async fn names_are_not_changed() {
     running.stop().await;
 }
 
-/// MQTT-4.7.2-1, MQTT-4.7.1-2, MQTT-4.7.1-3: wildcards.
+/// MQTT-4.7.2-1: wildcards.
 #[tokio::test]
 async fn wildcards_stand_for_levels_and_not_for_dollar() {
     let running = Running::start().await;
     let mut raw = Raw::clean(running.address, "a").await;
-    let filters = ["a/#/b", "a#", "a+", "+b/c", "#/a"].map(|filter| (filter, QoS::AtMostOnce));
-    raw.send(subscribe(1, &filters)).await;
-    let Packet::SubscribeAck { status, .. } = raw.next().await else {
-        panic!("no SUBACK");
-    };
-    assert_eq!(status, [SubscribeReturnCode::Failure; 5]);
     for (filter, matching, others) in [
         ("s/#", vec!["s", "s/a", "s/a/b"], vec!["sa", "$s/a"]),
         ("s/+", vec!["s/a", "s/"], vec!["s", "s/a/b"]),
@@ -371,9 +365,9 @@ fn the_table_of_statements_names_tests_that_exist() {
         };
         let text = match file {
             "file" | "fuzz" => continue,
-            "unit" => {
-                read(format!("{here}/src/properties.rs")) + &read(format!("{here}/src/encode.rs"))
-            }
+            "unit" => ["properties", "encode", "reader"]
+                .map(|file| read(format!("{here}/src/{file}.rs")))
+                .concat(),
             file => read(format!("{here}/tests/{file}.rs")),
         };
         let definition = format!("fn {function}(");

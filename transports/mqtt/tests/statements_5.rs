@@ -185,7 +185,7 @@ async fn an_unsuback_has_its_codes_in_order() {
 #[tokio::test]
 async fn words_are_left_out_where_they_do_not_fit() {
     let running = Running::start().await;
-    for (most, with_words) in [(12, false), (1_000, true)] {
+    for (most, with_words) in [(16, false), (1_000, true)] {
         let connect = Connect {
             max_packet_size: NonZeroU32::new(most),
             ..client("s")

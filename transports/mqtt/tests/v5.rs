@@ -82,16 +82,11 @@ async fn refusals_carry_their_reasons() {
             }
         }
     }
-    for filter in ["a/#/b", "$share//a", "$share/a", "$share/a+/b", "$share/g/"] {
-        let statuses = v5
-            .subscribe(one(filter, SubscriptionOptions::default()))
-            .await;
-        assert_eq!(
-            statuses,
-            [SubscribeAckReason::TopicFilterInvalid],
-            "{filter}"
-        );
-    }
+    let long = "l".repeat(2_000);
+    let statuses = v5
+        .subscribe(one(&long, SubscriptionOptions::default()))
+        .await;
+    assert_eq!(statuses, [SubscribeAckReason::TopicFilterInvalid]);
     v5.send(Packet::PublishRelease(PublishAck2 {
         packet_id: NonZeroU16::MAX,
         ..PublishAck2::default()

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use latchbus_bus::Properties;
 use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record};
+use latchbus_bus::{PayloadFormat, Properties};
 use latchbus_core::clicks::{Counter, FloorRecord, Incarnation};
 use latchbus_core::topic::TopicName;
 use latchbus_ws::json::is_plain_json;
@@ -132,6 +132,9 @@ struct ValueLine<'a> {
 struct PropertiesLine {
     #[serde(default)]
     payload_is_text: bool,
+    /// Whether the publisher says that the payload is bytes of any kind; neither: it does not say.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    payload_is_bytes: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -297,7 +300,8 @@ fn in_one_line(text: &str) -> Option<&RawValue> {
 impl PropertiesLine {
     fn of(said: &Properties) -> Self {
         Self {
-            payload_is_text: said.payload_is_text,
+            payload_is_text: said.payload_format == PayloadFormat::Text,
+            payload_is_bytes: said.payload_format == PayloadFormat::Bytes,
             content_type: said.content_type.clone(),
             response_topic: said.response_topic.clone(),
             correlation_data: said
@@ -311,7 +315,11 @@ impl PropertiesLine {
     fn read(self) -> Result<Properties, Problem> {
         let data = self.correlation_data.map(|data| decoded(&data));
         Ok(Properties {
-            payload_is_text: self.payload_is_text,
+            payload_format: match (self.payload_is_text, self.payload_is_bytes) {
+                (true, _) => PayloadFormat::Text,
+                (false, true) => PayloadFormat::Bytes,
+                (false, false) => PayloadFormat::Unstated,
+            },
             content_type: self.content_type,
             response_topic: self.response_topic,
             correlation_data: data.transpose()?,

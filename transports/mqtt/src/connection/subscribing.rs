@@ -8,6 +8,7 @@ use latchbus_core::hub::{Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 
 use super::Connection;
+use crate::decode::is_group;
 use crate::encode::{self, Answers};
 use crate::packet::{Options, Retained, Version};
 use crate::{Reason, Violation};
@@ -42,8 +43,12 @@ impl Connection {
         id: NonZeroU16,
         filters: Vec<(String, Options)>,
     ) -> Result<Option<Request>, Violation> {
-        if (filters.iter()).any(|(filter, options)| options.no_local && is_shared(filter)) {
-            // MQTT-3.8.3-4
+        self.check_room_for_answers(filters.len())?;
+        let is_v5 = self.version == Version::V5;
+        let forbidden =
+            |(filter, options): &(String, Options)| options.no_local && is_shared(filter);
+        if is_v5 && filters.iter().any(forbidden) {
+            // MQTT-3.8.3-4; a bridge of 3.1.1 cannot do otherwise.
             return Err(Violation::Protocol("no-local for a shared subscription"));
         }
         let mut subscriptions = Vec::new();
@@ -68,11 +73,9 @@ impl Connection {
             Some((group, plain)) => (Some(group.to_owned()), plain),
             None => (None, filter.as_str()),
         };
-        let has_name = group.as_ref().is_none_or(|name| {
-            // MQTT-4.8.2-1, MQTT-4.8.2-2
-            !name.is_empty() && !name.contains(['+', '#'])
-        });
+        let has_name = group.as_deref().is_none_or(is_group);
         let (Ok(parsed), true) = (TopicFilter::parse(plain.to_owned()), has_name) else {
+            // In 3.1.1: see the decoder.
             return Asked::Refused(Reason::TOPIC_FILTER_INVALID);
         };
         let name = TopicName::parse(plain);
@@ -144,7 +147,21 @@ impl Connection {
         encode::answers(Answers::Suback, self.version, id, &codes, out);
     }
 
-    pub(super) fn unsubscribe(&mut self, id: NonZeroU16, filters: Vec<String>) -> Option<Request> {
+    /// MQTT-3.1.2-24: a SUBACK or UNSUBACK cannot be cut, and what was asked is not to be done without one.
+    fn check_room_for_answers(&self, filters: usize) -> Result<(), Violation> {
+        let bytes = encode::answers_bytes(filters);
+        match self.wire.limit.filter(|limit| bytes > *limit) {
+            None => Ok(()),
+            Some(limit) => Err(Violation::AnswerTooLarge { bytes, limit }),
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        id: NonZeroU16,
+        filters: Vec<String>,
+    ) -> Result<Option<Request>, Violation> {
+        self.check_room_for_answers(filters.len())?;
         let filters: Vec<_> = (filters.into_iter())
             .map(|filter| {
                 let number = self.session.number(&filter);
@@ -155,13 +172,13 @@ impl Connection {
         let unsubscribing = Unsubscribing { id, filters };
         if subscriptions.is_empty() {
             self.answer_unsubscribe(unsubscribing, &[]);
-            return None;
+            return Ok(None);
         }
         self.unsubscribes.push_back(unsubscribing);
-        Some(Request::Unsubscribe {
+        Ok(Some(Request::Unsubscribe {
             id: id.get().into(),
             subscriptions,
-        })
+        }))
     }
 
     fn answer_unsubscribe(&mut self, unsubscribing: Unsubscribing, existed: &[bool]) {

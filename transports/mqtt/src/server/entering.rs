@@ -142,17 +142,25 @@ impl Server {
         let refused = match opening {
             Opening::Connect(connect) => {
                 let (version, client) = (connect.version, connect.client_id.clone());
+                let limit = connect.maximum_packet_bytes;
                 match self.admit_client(*connect, address, deadline).await {
                     Ok(admitted) => return Ok(Some((input, writer, admitted))),
                     Err((reason, cause)) => {
                         logging::refused(self, (&client, address), version, reason, &cause);
-                        (version, reason)
+                        (version, reason, limit)
                     }
                 }
             }
-            Opening::Refuse { version, reason } => {
-                logging::refused(self, ("", address), version, reason, reason.words());
-                (version, reason)
+            Opening::Refuse {
+                version,
+                reason,
+                limit,
+                violation,
+            } => {
+                let cause = violation.map(|violation| violation.to_string());
+                let cause = cause.as_deref().unwrap_or(reason.words());
+                logging::refused(self, ("", address), version, reason, cause);
+                (version, reason, limit)
             }
         };
         self.refuse(input, writer, refused).await?;
@@ -187,6 +195,10 @@ impl Server {
         let assigned = connect.client_id.is_empty();
         if assigned {
             connect.client_id = format!("latchbus-{:016x}", fastrand::u64(..));
+        }
+        if !Connection::can_accept(&connect, assigned, &self.0.bounds) {
+            let cause = "the client's maximum packet size is smaller than the CONNACK";
+            return Err((Reason::PACKET_TOO_LARGE, cause.to_owned()));
         }
         let peer = Peer {
             transport: "mqtt",

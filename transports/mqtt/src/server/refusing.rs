@@ -28,11 +28,20 @@ impl Server {
         };
         let mut input = Input::new(reader);
         let answer = async {
-            let (version, reason) = match self.open(&mut input).await? {
-                Opening::Connect(connect) => (connect.version, Reason::QUOTA_EXCEEDED),
-                Opening::Refuse { version, reason } => (version, reason),
+            let refused = match self.open(&mut input).await? {
+                Opening::Connect(connect) => (
+                    connect.version,
+                    Reason::QUOTA_EXCEEDED,
+                    connect.maximum_packet_bytes,
+                ),
+                Opening::Refuse {
+                    version,
+                    reason,
+                    limit,
+                    ..
+                } => (version, reason, limit),
             };
-            say_no(&mut writer, version, reason).await?;
+            say_no(&mut writer, refused).await?;
             self.0.metrics.turned_away.add(1);
             Ok::<_, LinkError>(())
         };
@@ -51,27 +60,26 @@ impl Server {
         &self,
         mut input: Input<R>,
         mut writer: W,
-        (version, reason): (Version, Reason),
+        refused: (Version, Reason, Option<usize>),
     ) -> Result<(), LinkError>
     where
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin,
     {
         self.0.bus.metrics().connections_refused.add(1);
-        say_no(&mut writer, version, reason).await?;
+        say_no(&mut writer, refused).await?;
         input.linger().await;
         Ok(())
     }
 }
 
-/// A CONNACK that refuses, and the end of what is sent.
+/// A CONNACK that refuses, where the client takes one, and the end of what is sent.
 async fn say_no<W: AsyncWrite + Unpin>(
     writer: &mut W,
-    version: Version,
-    reason: Reason,
+    (version, reason, limit): (Version, Reason, Option<usize>),
 ) -> Result<(), LinkError> {
     let mut bytes = BytesMut::new();
-    encode::refusal(version, reason, &mut bytes);
+    encode::refusal(version, reason, limit, &mut bytes);
     writer.write_all(&bytes).await?;
     Ok(writer.shutdown().await?)
 }

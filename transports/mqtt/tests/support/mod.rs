@@ -3,6 +3,7 @@
 
 pub(crate) mod five;
 pub(crate) mod log;
+pub(crate) mod wire;
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -229,6 +230,7 @@ pub(crate) fn publish(topic: &str, payload: &str, qos: QoS, id: u16) -> Packet {
 pub(crate) fn persistent() -> latchbus_mqtt::Connect {
     latchbus_mqtt::Connect {
         version: latchbus_mqtt::Version::V3,
+        bridge: false,
         client_id: "c".into(),
         user: None,
         clean_start: false,
