@@ -84,6 +84,7 @@ macro_rules! conformance {
                 count_sent_again_counts_once,
                 press_with_an_id_counts_once,
                 overlapping_subscriptions_are_each_complete,
+                messages_of_several_subscriptions_come_in_one_order,
                 unsubscribe_ends_one_subscription,
                 answers_come_in_the_order_of_the_publishes,
                 reserved_topics_are_refused_and_counted,

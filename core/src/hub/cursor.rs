@@ -266,25 +266,34 @@ impl Walk {
         self.clears_after = clears_after;
     }
 
-    /// The revision of what comes next in mode `latest`.
-    #[cfg(feature = "alloc")]
-    pub(super) fn upcoming<S: Source>(&self, source: &S) -> Option<u64> {
-        self.latest(source).map(|found| found.rev)
-    }
-
     /// Takes the next step; `None` when the subscription has all there is.
     pub(super) fn step<S: Source>(&mut self, source: &S) -> Option<Step<S::Item>> {
+        // Nothing comes after the last revision.
+        self.step_to(source, u64::MAX).ok()?
+    }
+
+    /// The same, but for what stands after `to` in the hub's order.
+    ///
+    /// # Errors
+    /// With the revision at which the next step stands, if that is after `to`.
+    #[inline(always)]
+    pub(super) fn step_to<S: Source>(
+        &mut self,
+        source: &S,
+        to: u64,
+    ) -> Result<Option<Step<S::Item>>, u64> {
         // A microcontroller has few messages to look up, and no flash to spare.
         #[cfg(feature = "alloc")]
         match self.ahead(source) {
             Ahead::Nothing => {
                 self.caught_up(source);
-                return None;
+                return Ok(None);
             }
-            Ahead::One(found) => return Some(self.take(found)),
+            Ahead::One(found) if found.rev > to => return Err(found.rev),
+            Ahead::One(found) => return Ok(Some(self.take(found))),
             Ahead::Unknown => {}
         }
-        self.look_up(source)
+        self.look_up(source, to)
     }
 
     /// Most steps are those of a subscription that keeps up: it is synced, has lost nothing, and reads no log.
@@ -302,14 +311,14 @@ impl Walk {
     }
 
     #[inline(always)]
-    fn look_up<S: Source>(&mut self, source: &S) -> Option<Step<S::Item>> {
+    fn look_up<S: Source>(&mut self, source: &S, to: u64) -> Result<Option<Step<S::Item>>, u64> {
         if self.reset || self.has_lost_a_clear(source) {
             self.restart(source);
-            return Some(Step::Reset);
+            return Ok(Some(Step::Reset));
         }
         self.overtaken |= self.taken + 1 < source.recent_from();
         if let Some(missed) = self.skip_lost(source) {
-            return Some(Step::Gap { missed });
+            return Ok(Some(Step::Gap { missed }));
         }
         loop {
             let next = match self.mode {
@@ -319,17 +328,23 @@ impl Walk {
             if self.synced || next.as_ref().is_some_and(|found| found.rev <= self.sync_to) {
                 let Some(found) = next else {
                     self.caught_up(source);
-                    return None;
+                    return Ok(None);
                 };
-                return Some(self.take(found));
+                if found.rev > to {
+                    return Err(found.rev);
+                }
+                return Ok(Some(self.take(found)));
             }
             self.taken = self.taken.max(self.sync_to);
             if !self.overtaken || source.replaced() <= self.sync_to {
-                self.synced = true;
                 let (epoch, rev) = (source.epoch(), self.sync_to);
-                return Some(Step::Synced {
+                if rev > to {
+                    return Err(rev);
+                }
+                self.synced = true;
+                return Ok(Some(Step::Synced {
                     cursor: Cursor { epoch, rev },
-                });
+                }));
             }
             // What was overtaken has a version between the two, which stands in the ring, unless that is overrun again.
             self.overtaken = self.taken + 1 < source.recent_from();

@@ -45,6 +45,17 @@ impl Default for Limits {
     }
 }
 
+/// What lies before a subscription: see [`Hub::next_up_to`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upcoming<E> {
+    /// It was taken.
+    Step(Step<E>),
+    /// It stands at this revision, and was not taken.
+    Later(u64),
+    /// The subscription has all there is.
+    Nothing,
+}
+
 /// What a hub that was restored knows of its earlier life, besides what was put back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EarlierLife {
@@ -466,9 +477,22 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         self.walk(id, |walk, source| walk.rewind(source))
     }
 
-    /// The revision of what a subscription in mode `latest` takes next, resets and gaps aside.
-    pub fn upcoming(&mut self, id: SubscriptionId) -> Option<u64> {
-        self.walk(id, |walk, source| walk.upcoming(source)).ok()?
+    /// Takes the next step of a subscription if it does not stand after `to`, so that what several bring can be
+    /// taken in the order of the hub: entries stand at their revisions, and [`Step::Synced`] at that of its cursor.
+    /// Resets and gaps stand nowhere: they come at once.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn next_up_to(
+        &mut self,
+        id: SubscriptionId,
+        to: u64,
+    ) -> Result<Upcoming<SharedEntry<P>>, UnknownSubscription> {
+        self.walk(id, |walk, source| match walk.step_to(source, to) {
+            Ok(Some(step)) => Upcoming::Step(step),
+            Ok(None) => Upcoming::Nothing,
+            Err(rev) => Upcoming::Later(rev),
+        })
     }
 
     /// The filter of a subscription.

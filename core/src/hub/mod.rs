@@ -55,7 +55,7 @@ mod view;
 pub use cursor::{Counts, Cursor, CursorError, Mode, Start, Step};
 pub use fixed::FixedHub;
 #[cfg(feature = "alloc")]
-pub use growing::{EarlierLife, Hub, Limits};
+pub use growing::{EarlierLife, Hub, Limits, Upcoming};
 #[cfg(feature = "alloc")]
 pub use view::ViewId;
 

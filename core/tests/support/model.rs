@@ -89,11 +89,10 @@ impl Model {
 
     /// Whether its topic had a value before it.
     fn replaces(&self, entry: &Taken) -> bool {
-        let earlier = self.history.iter().flatten();
+        let mut earlier = self.history.iter().flatten();
         entry.kind != Kind::Event
             && earlier
-                .filter(|e| e.rev < entry.rev && e.kind != Kind::Event && e.topic == entry.topic)
-                .next_back()
+                .rfind(|e| e.rev < entry.rev && e.kind != Kind::Event && e.topic == entry.topic)
                 .is_some_and(|e| e.kind == Kind::State)
     }
 

@@ -26,6 +26,7 @@ pub use misbehaving::{
 };
 pub use order::revisions_increase_and_topics_end_at_their_newest;
 pub use overlapping::{
+    messages_of_several_subscriptions_come_in_one_order,
     overlapping_subscriptions_are_each_complete, unsubscribe_ends_one_subscription,
 };
 pub use returning::{forgotten_tombstone_resets_the_subscriber, resume_brings_only_what_changed};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use latchbus_core::hub::Mode;
 
 use crate::bench::{Bench, message, recv, wait};
-use crate::transport::{Incoming, Message, Peer, Subscribe, Transport};
+use crate::transport::{Connect, Incoming, Message, Peer, Subscribe, Transport};
 
 const FILTERS: [(u64, &str); 4] = [(1, "over/+"), (2, "over/#"), (3, "over/a"), (4, "+/a")];
 
@@ -78,6 +78,77 @@ fn payloads<'a>(messages: impl Iterator<Item = &'a Message>) -> Vec<String> {
     messages
         .map(|message| String::from_utf8(message.payload.to_vec()).unwrap())
         .collect()
+}
+
+/// Filters that share topics and filters that do not, and how many of them each topic has.
+const ORDERED: [(u64, &str); 6] = [
+    (1, "m/0"),
+    (2, "m/1"),
+    (3, "+/2"),
+    (4, "m/+"),
+    (5, "m/#"),
+    (6, "n/#"),
+];
+const COPIES: [(&str, usize); 4] = [("m/0", 3), ("m/1", 3), ("m/2", 3), ("n/3", 1)];
+
+/// Messages reach a peer in the order in which the hub has accepted them, whichever of its subscriptions brings them:
+/// in a burst, and, where the server keeps sessions, when it comes back. Of subscriptions with a pace, which is each
+/// one's own, this holds for each.
+pub async fn messages_of_several_subscriptions_come_in_one_order<T: Transport>() {
+    const MESSAGES: usize = 240;
+    const NAME: Connect<'static> = Connect {
+        name: "in order",
+        resume: true,
+        narrow: false,
+    };
+    let bench = Bench::<T>::new().await;
+    let mut connected = Some(bench.connect(NAME).await);
+    let peer = connected.as_mut().unwrap();
+    for (id, filter) in ORDERED {
+        let subscribe = Subscribe {
+            mode: Mode::Every,
+            ..Subscribe::to(id, filter)
+        };
+        peer.subscribe(subscribe).await;
+        loop {
+            match recv(peer).await {
+                Incoming::Subscribed(subscribed) if subscribed == id && !T::WORDS.synced => break,
+                Incoming::Synced(synced, _) if synced == id => break,
+                Incoming::Subscribed(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    for away in [false, true] {
+        if away && T::WORDS.synced {
+            // There, each subscription comes back for itself.
+            break;
+        }
+        let mut expected = Vec::new();
+        for n in 0..MESSAGES {
+            let (topic, copies) = COPIES[(n * 7 + n / 5) % COPIES.len()];
+            match n % 3 {
+                0 => bench.state(topic, n.to_string()).await,
+                _ => bench.event(topic, n.to_string()).await,
+            };
+            expected.extend(core::iter::repeat_n(n.to_string(), copies));
+        }
+        let mut peer = match connected.take() {
+            Some(peer) => peer,
+            None => bench.connect(NAME).await,
+        };
+        let mut messages = Vec::new();
+        while messages.len() < expected.len() {
+            let message = message(&mut peer).await;
+            // Its last acknowledgements were lost with the connection.
+            let of_before = away && message.again;
+            messages.extend((!of_before).then_some(message));
+        }
+        assert_eq!(payloads(messages.iter()), expected, "away: {away}");
+        peer.cut();
+        bench.nobody_connected().await;
+    }
+    bench.close().await;
 }
 
 /// What one subscription no longer wants, another still gets.

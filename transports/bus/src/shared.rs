@@ -1,6 +1,11 @@
 //! The hub behind its lock, and who waits for news of it.
 
-use core::mem;
+mod taking;
+
+use core::{
+    mem,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 use std::sync::Mutex;
 
 use latchbus_core::hub::{
@@ -15,11 +20,15 @@ use crate::group::Groups;
 use crate::wake::{Wake, lock};
 use crate::{Delivery, Payload};
 
+pub(crate) use self::taking::InOrder;
+
 /// The hub that all clients share. Its lock is held for a few operations at a time, never over an
 /// await.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// Changes whose waiters are being woken. It grows under the lock of the state.
+    announcing: AtomicUsize,
     /// The list of those whom the last change woke, empty: its memory becomes the next waiting list.
     spare: Mutex<Vec<Waiter>>,
     pub(crate) epoch: u64,
@@ -38,6 +47,8 @@ struct State {
     /// The hub goes on beyond this revision only with a commit of the store.
     ceiling: u64,
     expired: u64,
+    /// While changes are announced: up to here they all are.
+    announced: u64,
 }
 
 /// A session's subscription that has taken all there was.
@@ -88,7 +99,9 @@ impl Shared {
                 durables: Durables::default(),
                 ceiling: u64::MAX,
                 expired: 0,
+                announced: 0,
             }),
+            announcing: AtomicUsize::new(0),
             spare: Mutex::default(),
             epoch,
             limits,
@@ -101,12 +114,16 @@ impl Shared {
         let mut woken = mem::take(&mut *lock(&self.spare));
         let result = {
             let mut state = lock(&self.state);
+            if self.announcing.fetch_add(1, Ordering::AcqRel) == 0 {
+                state.announced = state.hub.revision();
+            }
             changes(&mut Changes {
                 state: &mut state,
                 woken: &mut woken,
             })
         };
         wake_all(woken.drain(..));
+        self.announcing.fetch_sub(1, Ordering::AcqRel);
         *lock(&self.spare) = woken;
         result
     }
@@ -330,40 +347,6 @@ impl Shared {
         }
         counts
     }
-
-    /// Takes up to `most` steps of a subscription under one lock, and of a paced one, which is in mode
-    /// `latest`, none that is newer than `until`. When it has taken all there is, it is put on the waiting
-    /// list in the same moment, so that no publish can slip between. Also returns the hub's revision.
-    pub(crate) fn take(
-        &self,
-        id: SubscriptionId,
-        (most, until): (usize, Option<u64>),
-        (wake, key): (&Wake, u64),
-        mut taken: impl FnMut(Step<Delivery>),
-    ) -> (Batch, u64) {
-        let mut state = lock(&self.state);
-        let revision = state.hub.revision();
-        for _ in 0..most {
-            if let Some(until) = until
-                && state.hub.upcoming(id).is_some_and(|rev| rev > until)
-            {
-                return (Batch::Complete, revision);
-            }
-            match state.hub.next(id) {
-                Ok(Some(Step::Entry { entry, .. })) if state.drops_expired(&entry, &self.clock) => {
-                }
-                Ok(Some(step)) => taken(step),
-                Ok(None) => {
-                    if let Ok(view) = state.hub.view_of(id) {
-                        state.wait(view, wake, key, id);
-                    }
-                    return (Batch::Waiting, revision);
-                }
-                Err(_) => return (Batch::Ended, revision),
-            }
-        }
-        (Batch::More, revision)
-    }
 }
 
 impl State {
@@ -400,7 +383,10 @@ impl State {
         }
     }
 
-    fn wait(&mut self, view: ViewId, wake: &Wake, key: u64, id: SubscriptionId) {
+    fn wait(&mut self, wake: &Wake, key: u64, id: SubscriptionId) {
+        let Ok(view) = self.hub.view_of(id) else {
+            return;
+        };
         if self.waiting.len() <= view.index() {
             self.waiting.resize_with(view.index() + 1, Vec::new);
         }

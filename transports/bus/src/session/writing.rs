@@ -3,7 +3,7 @@
 use core::{cmp::Reverse, future::poll_fn, mem, task::Poll};
 use std::collections::BinaryHeap;
 
-use latchbus_core::hub::Step;
+use latchbus_core::hub::{Step, SubscriptionId};
 use tokio::{
     task::{coop, yield_now},
     time::Instant,
@@ -14,7 +14,7 @@ use crate::Delivery;
 use crate::alarm::Alarm;
 use crate::link::{Event, LinkSender};
 use crate::outbox::Outbox;
-use crate::shared::Batch;
+use crate::shared::{Batch, InOrder};
 use crate::wake::lock;
 
 /// Steps that are taken from the hub under one lock.
@@ -31,20 +31,28 @@ struct Work {
     /// When something was last given to the link.
     sent_at: Instant,
     alarm: Alarm,
-    /// Subscriptions that may have news.
+    /// Subscriptions that may have news, and take turns.
     ready: Vec<u64>,
+    /// Those whose messages go out in one order.
+    in_order: InOrder,
+    /// Whether these come first in the next turn: every other time.
+    order_first: bool,
+    /// Whether news are on their way to some of them: nothing newer is to go out before.
+    announcing: bool,
     /// Places in groups that have no news, until the link is flushed: who cannot send is to take no turn.
     idle: Vec<u64>,
     /// Whether a turn in a group was taken: the others are to come in between.
     took_turn: bool,
     /// Subscriptions that have news and are paced.
     paused: BinaryHeap<Reverse<(Instant, u64)>>,
-    /// Subscriptions whose news were taken out of the mailbox: empty between two turns, as are the next two.
+    /// Subscriptions whose news were taken out of the mailbox: empty between two turns, as are the next three.
     fresh: Vec<u64>,
+    /// Subscriptions in one order that have all there is, or have ended.
+    done: Vec<(u64, SubscriptionId)>,
     /// Subscriptions that have more than the link took.
     unfinished: Vec<u64>,
-    /// What was taken of one subscription, at most [`BATCH`].
-    steps: Vec<Step<Delivery>>,
+    /// What was taken, at most [`BATCH`], with the key of its subscription.
+    steps: Vec<(u64, Step<Delivery>)>,
 }
 
 impl Session {
@@ -53,7 +61,9 @@ impl Session {
         let mut work = self.unfinished();
         loop {
             match self.write_once(sender, outbox, &mut work).await {
-                Ok(()) if mem::take(&mut work.took_turn) => yield_now().await,
+                Ok(()) if mem::take(&mut work.took_turn) || mem::take(&mut work.announcing) => {
+                    yield_now().await;
+                }
                 Ok(()) => coop::consume_budget().await,
                 Err(error) => return error,
             }
@@ -70,10 +80,14 @@ impl Session {
             sent_at: now,
             alarm: Alarm::default(),
             ready: running.map(|(key, _)| key).collect(),
+            in_order: InOrder::new(),
+            order_first: false,
+            announcing: false,
             idle: Vec::new(),
             took_turn: false,
             paused: BinaryHeap::new(),
             fresh: Vec::new(),
+            done: Vec::new(),
             unfinished: Vec::new(),
             steps: Vec::new(),
         }
@@ -91,8 +105,10 @@ impl Session {
             work.sent_at = work.now;
             sender.push(event)?;
         }
-        self.collect_ready(work);
-        self.deliver(sender, work)?;
+        // Before the mailbox is emptied.
+        let announced = self.announced();
+        self.collect_ready(work, announced.is_some());
+        self.deliver(sender, work, announced.unwrap_or(u64::MAX))?;
         let quiet_until = sender.quiet_limit().map(|limit| work.sent_at + limit);
         if quiet_until.is_some_and(|until| until <= work.now) {
             work.sent_at = work.now;
@@ -100,7 +116,8 @@ impl Session {
         }
         sender.flush().await?;
         self.await_turns(work);
-        if !work.ready.is_empty() && sender.credit() > 0 {
+        let has_more = !work.ready.is_empty() || !work.in_order.is_empty();
+        if has_more && sender.credit() > 0 {
             return Ok(());
         }
         let resume_at = work.paused.peek().map(|Reverse((at, _))| *at);
@@ -162,7 +179,28 @@ impl Session {
         }
     }
 
-    fn collect_ready(&self, work: &mut Work) {
+    /// Up to which revision the mailbox has all news, where messages of several subscriptions go out in one order.
+    fn announced(&self) -> Option<u64> {
+        let several = lock(&self.subscriptions.entries).len() > 1;
+        several.then(|| self.client.bus().shared().announced())
+    }
+
+    /// Moves those with one order out of the others.
+    fn put_in_order(&self, work: &mut Work) {
+        let subscriptions = lock(&self.subscriptions.entries);
+        let in_order = &mut work.in_order;
+        work.ready.retain(|key| {
+            let entry = subscriptions.get(*key);
+            let entry = entry.filter(|entry| !entry.grouped && entry.pace.is_none());
+            let Some(entry) = entry.filter(|entry| !entry.waiting) else {
+                return true;
+            };
+            in_order.push(Reverse((0, *key, entry.id)));
+            false
+        });
+    }
+
+    fn collect_ready(&self, work: &mut Work, several: bool) {
         self.wake.take_ready(&mut work.fresh);
         if !work.fresh.is_empty() {
             let mut subscriptions = lock(&self.subscriptions.entries);
@@ -180,10 +218,55 @@ impl Session {
             work.paused.pop();
             work.ready.push(key);
         }
+        if several && !work.ready.is_empty() {
+            self.put_in_order(work);
+        }
     }
 
-    /// Gives the link what the ready subscriptions have, in turn, as far as its credit goes.
-    fn deliver<S: LinkSender>(&self, sender: &mut S, work: &mut Work) -> Result<(), S::Error> {
+    /// Gives the link what the ready subscriptions have, as far as its credit goes.
+    fn deliver<S: LinkSender>(
+        &self,
+        sender: &mut S,
+        work: &mut Work,
+        announced: u64,
+    ) -> Result<(), S::Error> {
+        let mut sent = 0;
+        work.order_first = !work.order_first;
+        let order_first = work.order_first;
+        for in_order in [order_first, !order_first] {
+            sent += match in_order {
+                true => self.deliver_in_order(sender, work, announced)?,
+                false => self.deliver_in_turn(sender, work)?,
+            };
+        }
+        if work.steps.capacity() > KEPT {
+            work.steps = Vec::new();
+        }
+        if sender.credit() == 0 {
+            self.pass_turns(&work.ready);
+        }
+        if sent > 0 {
+            self.client.bus().metrics().messages_sent.add(sent);
+        }
+        Ok(())
+    }
+
+    /// What was taken goes to the link: how many messages.
+    fn push<S: LinkSender>(&self, sender: &mut S, work: &mut Work) -> Result<u64, S::Error> {
+        let mut sent = 0;
+        for (key, step) in work.steps.drain(..) {
+            work.sent_at = work.now;
+            sent += u64::from(matches!(step, Step::Entry { .. }));
+            sender.push(event(key, step))?;
+        }
+        Ok(sent)
+    }
+
+    fn deliver_in_turn<S: LinkSender>(
+        &self,
+        sender: &mut S,
+        work: &mut Work,
+    ) -> Result<u64, S::Error> {
         let mut sent = 0;
         while let Some(key) = work.ready.pop() {
             let credit = sender.credit();
@@ -201,29 +284,57 @@ impl Session {
                 }
                 Next::Paused(until) => work.paused.push(Reverse((until, key))),
             }
-            for step in work.steps.drain(..) {
-                work.sent_at = work.now;
-                sent += u64::from(matches!(step, Step::Entry { .. }));
-                sender.push(event(key, step))?;
-            }
+            sent += self.push(sender, work)?;
         }
         // Those that had their turn go behind those that had none.
         work.unfinished.append(&mut work.ready);
         mem::swap(&mut work.ready, &mut work.unfinished);
-        if work.steps.capacity() > KEPT {
-            work.steps = Vec::new();
+        Ok(sent)
+    }
+
+    /// What the subscriptions without a pace have, in the order of the hub, whichever of them brings it.
+    fn deliver_in_order<S: LinkSender>(
+        &self,
+        sender: &mut S,
+        work: &mut Work,
+        announced: u64,
+    ) -> Result<u64, S::Error> {
+        let credit = sender.credit();
+        if work.in_order.is_empty() || credit == 0 {
+            return Ok(0);
         }
-        if sender.credit() == 0 {
-            self.pass_turns(&work.ready);
+        let mut subscriptions = lock(&self.subscriptions.entries);
+        let steps = &mut work.steps;
+        let mut done = mem::take(&mut work.done);
+        self.client.bus().shared().take_in_order(
+            &mut work.in_order,
+            (credit.min(BATCH), announced),
+            &self.wake,
+            |key, step| steps.push((key, step)),
+            |key, id| done.push((key, id)),
+        );
+        for (key, id) in done.drain(..) {
+            match subscriptions.get_mut(key) {
+                Some(entry) if entry.id == id => entry.waiting = true,
+                // It was replaced while it had news.
+                Some(_) => work.ready.push(key),
+                None => {}
+            }
         }
-        if sent > 0 {
-            self.client.bus().metrics().messages_sent.add(sent);
-        }
-        Ok(())
+        work.done = done;
+        drop(subscriptions);
+        work.announcing = (work.in_order.peek()).is_some_and(|Reverse((at, ..))| *at > announced);
+        self.push(sender, work)
     }
 
     /// Takes a batch of one subscription.
-    fn take(&self, key: u64, most: usize, now: Instant, steps: &mut Vec<Step<Delivery>>) -> Next {
+    fn take(
+        &self,
+        key: u64,
+        most: usize,
+        now: Instant,
+        steps: &mut Vec<(u64, Step<Delivery>)>,
+    ) -> Next {
         let mut subscriptions = lock(&self.subscriptions.entries);
         let Some(entry) = subscriptions.get_mut(key).filter(|entry| !entry.waiting) else {
             return Next::Waits;
@@ -233,7 +344,7 @@ impl Session {
                 .client
                 .bus()
                 .shared()
-                .take_turn(entry.id, |step| steps.push(step));
+                .take_turn(entry.id, |step| steps.push((key, step)));
             return match turn.0 {
                 Batch::More => {
                     entry.had_turn = true;
@@ -259,7 +370,7 @@ impl Session {
                         Step::Reset => synced = false,
                         Step::Gap { .. } => {}
                     }
-                    steps.push(step);
+                    steps.push((key, step));
                 });
         entry.synced = synced;
         let batch_to = *entry.batch_to.get_or_insert(revision);
