@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `GET /` and the files of the page | the dashboard |
-//! | `GET /healthz` | 200, or 503 and why |
+//! | `GET /healthz` | 200 and `ok`, or `warning:` and what is nearly full; 503 and why |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /api/v1/topics?filter=` | what is kept, as JSON |
 //! | `GET`, `PUT`, `POST /api/v1/topics/<topic>` | the last value; publish state; publish an event |
@@ -184,7 +184,10 @@ async fn ticket(State(app): State<App>, request: Request) -> Response {
 
 async fn health(State(app): State<App>) -> Response {
     match app.0.bus.health() {
-        Ok(()) => "ok\n".into_response(),
+        Ok(()) => match app.0.bus.capacity() {
+            capacity if capacity.is_near_full() => format!("warning: {capacity}\n").into_response(),
+            _ => "ok\n".into_response(),
+        },
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }

@@ -298,10 +298,50 @@ fn full_is_said() {
     let file = directory.path().join("latchbus.toml");
     std::fs::write(&file, "[limits]\nkept_values = 100\n").unwrap();
     let server = Server::on_free_ports(["--ephemeral", "--config", file.to_str().unwrap()]);
-    let mut answers = (0..=100).map(|n| server.send("PUT", &format!("/api/v1/topics/t/{n}"), "1"));
-    let refused = answers.find(|answer| answer.status != 200).unwrap();
-    assert_eq!((refused.status, refused.code().as_str()), (507, "full"));
+    let metric = |name: &str| {
+        let text = server.get("/metrics").text().to_owned();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().to_owned()
+    };
+    let mut health = Vec::new();
+    // The hub's own topics do not count.
+    for n in 0..100 {
+        let put = server.send("PUT", &format!("/api/v1/topics/t/{n}"), "1");
+        assert_eq!(put.status, 200, "{n}");
+        health.push(server.get("/healthz").text().to_owned());
+    }
+    assert!(health[..79].iter().all(|said| said == "ok\n"));
+    assert!(health[79].starts_with("warning: 80 of 100 values"));
+    assert!(health[99].contains("rejected") && health[99].contains("limits.kept_values"));
+    assert_eq!(metric("latchbus_publishes_dropped_total"), "0");
+    for dropped in 1..=3 {
+        let refused = server.send("PUT", "/api/v1/topics/one/more", "1");
+        assert_eq!((refused.status, refused.code().as_str()), (507, "full"));
+        assert!(refused.text().contains("keeps 100 values"));
+        let count = metric("latchbus_publishes_dropped_total");
+        assert_eq!(count, dropped.to_string());
+    }
+    assert_eq!(metric("latchbus_kept_values_limit"), "100");
+    assert_eq!(metric("latchbus_kept_values_of_peers"), "100");
+    assert_eq!(server.send("PUT", "/api/v1/topics/t/1", "").status, 200);
+    assert_eq!(
+        server.send("PUT", "/api/v1/topics/one/more", "1").status,
+        200
+    );
+    until("full again", || {
+        server
+            .get("/healthz")
+            .text()
+            .starts_with("warning: 100 of 100")
+    });
     assert_eq!(server.send("PUT", "/api/v1/topics/t/0", "2").status, 200);
+    server.signal(rustix::process::Signal::TERM);
+    let log = server.wait().2;
+    assert!(
+        log.contains("WARN bus: 100 of 100 values are retained"),
+        "{log}"
+    );
+    assert!(log.contains("publish rejected"), "{log}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Peer, ReservedTopics};
+use crate::capacity::{self, Capacity, Watch};
 use crate::clock::Clock;
 use crate::commits::{Commits, QUEUE};
 use crate::health::Health;
@@ -207,6 +208,7 @@ pub(crate) struct Inner {
     /// What was remembered of clients before, until its owners have asked for it.
     notes: Mutex<Vec<StoredNote>>,
     log_limit: LogLimit,
+    watch: Mutex<Watch>,
 }
 
 struct DynAccess(Arc<dyn Access>);
@@ -272,7 +274,11 @@ impl Bus {
         let notes = mem::take(&mut loaded.notes);
         loaded.notes_stored = notes.len() as u64;
         let clock = options.clock.clone();
-        let shared = Arc::new(Shared::new(loaded.epoch, options.limits, clock));
+        let shared = Arc::new(Shared::new(
+            loaded.epoch,
+            (options.limits, options.clicks),
+            clock,
+        ));
         let (pipeline, first) = Pipeline::new(
             Arc::clone(&shared),
             Arc::clone(&metrics),
@@ -318,6 +324,7 @@ impl Bus {
             sessions: Mutex::new(Vec::new()),
             notes: Mutex::new(notes),
             log_limit: LogLimit::default(),
+            watch: Mutex::default(),
         }));
         tokio::spawn(sys::run(Arc::downgrade(&bus.0)));
         Ok((bus, commits))
@@ -427,6 +434,16 @@ impl Bus {
     /// The bounds of the hub.
     pub fn limits(&self) -> Limits {
         self.0.shared.limits
+    }
+
+    /// How much of what peers may retain is taken. The log is told when that is much.
+    pub fn capacity(&self) -> Capacity {
+        let capacity = Capacity {
+            retained: self.read(|hub| capacity::taken_by_peers(hub, self.metrics())),
+            limit: self.limits().places,
+        };
+        lock(&self.0.watch).look(capacity);
+        capacity
     }
 
     /// The bounds of one session.

@@ -41,6 +41,7 @@ mod backoff;
 pub mod backup;
 mod bell;
 mod bus;
+mod capacity;
 mod clock;
 mod commits;
 mod durable;
@@ -83,6 +84,7 @@ pub use bus::{
     Accepted, Behind, Bus, ClickLimits, Client, HistoryRule, Lost, OpenError, Options, Receipt,
     SessionLimits, StoreKind,
 };
+pub use capacity::Capacity;
 pub use clock::Clock;
 pub use histogram::Histogram;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};

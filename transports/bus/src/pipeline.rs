@@ -17,13 +17,14 @@ use std::{
 };
 
 use latchbus_core::clicks::{ClickTopic, Counter, MalformedTopic, Press, Shares};
-use latchbus_core::hub::{PublishError, Retain};
+use latchbus_core::hub::{Hub, PublishError, Retain};
 use latchbus_core::topic::TopicName;
 use tracing::error;
 
 pub(crate) use self::plan::Plan;
 use self::plan::Step;
 use crate::bus::{Accepted, HistoryRule};
+use crate::capacity;
 use crate::expiring::Expiring;
 use crate::metrics::Metrics;
 use crate::refusal::{PublishRefused, Rejected};
@@ -34,13 +35,6 @@ use crate::store::Change;
 use crate::troubles::Troubles;
 use crate::{Note, Payload, Properties, Publish};
 
-/// Places of the hub's log that are kept for its own topics, besides those of every room: floors, presses,
-/// `$SYS`. Peers are refused when only so many are free; of a small log it is an eighth.
-const RESERVED_PLACES: usize = 4_096;
-
-/// Values, share and rate.
-const PLACES_OF_A_ROOM: usize = 3;
-
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
@@ -50,7 +44,7 @@ pub(crate) struct Pipeline {
     expiring: Expiring,
     /// Rooms whose values have changed since they were shown.
     changed_rooms: BTreeSet<String>,
-    /// Places that peers may fill.
+    /// Values of peers that may be retained.
     places: usize,
     /// Values that the plans of this batch add to topics, and their sum.
     planned: BTreeMap<String, usize>,
@@ -413,7 +407,7 @@ impl Pipeline {
         let Step::Publish { topic, .. } = step else {
             return true;
         };
-        hub.places_taken() < self.places || hub.last(topic.borrowed()).is_some()
+        hub.last(topic.borrowed()).is_some() || !self.is_full(hub, 0)
     }
 
     fn history_of(&self, topic: &TopicName<String>) -> u16 {
@@ -431,14 +425,21 @@ impl Pipeline {
         let grows = self.grows(topic, retain);
         self.shared.read(|hub| {
             hub.check(topic.borrowed(), bytes, Retain::No)?;
-            match grows && hub.places_taken() + self.planned_places >= self.places {
+            match grows && self.is_full(hub, self.planned_places) {
                 true => Err(PublishError::Full {
-                    places: self.shared.limits.places,
+                    places: self.places,
                 }),
                 false => Ok(()),
             }
         })?;
         Ok(())
+    }
+
+    /// Whether peers have filled all places that they may, besides those that are planned.
+    fn is_full(&self, hub: &Hub<Payload>, planned: usize) -> bool {
+        // Seldom are there so many that it matters which are the hub's own.
+        hub.places_taken() + planned >= self.places
+            && capacity::taken_by_peers(hub, &self.metrics) + planned >= self.places
     }
 
     /// Whether a message takes a place of the log, and not that of an older value.

@@ -14,6 +14,8 @@ use latchbus_core::hub::{
 };
 use latchbus_core::topic::{TopicFilter, TopicName};
 
+use crate::bus::ClickLimits;
+use crate::capacity::with_own_places;
 use crate::clock::Clock;
 use crate::durable::Durables;
 use crate::group::Groups;
@@ -32,6 +34,7 @@ pub(crate) struct Shared {
     /// The list of those whom the last change woke, empty: its memory becomes the next waiting list.
     spare: Mutex<Vec<Waiter>>,
     pub(crate) epoch: u64,
+    /// What peers may fill.
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
 }
@@ -90,10 +93,11 @@ fn wake_all(waiters: impl IntoIterator<Item = Waiter>) {
 }
 
 impl Shared {
-    pub(crate) fn new(epoch: u64, limits: Limits, clock: Clock) -> Self {
+    pub(crate) fn new(epoch: u64, (limits, clicks): (Limits, ClickLimits), clock: Clock) -> Self {
+        let of_hub = with_own_places(limits, clicks);
         Self {
             state: Mutex::new(State {
-                hub: Hub::new(epoch, limits),
+                hub: Hub::new(epoch, of_hub),
                 waiting: Vec::new(),
                 groups: Groups::default(),
                 durables: Durables::default(),

@@ -31,6 +31,8 @@ pub(crate) async fn run(bus: Weak<Inner>) {
             return;
         };
         bus.tick();
+        // The log hears of it.
+        let _capacity = bus.capacity();
         if tick % TICKS_PER_REPORT == 0 {
             report(&bus, started);
         }

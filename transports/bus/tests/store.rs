@@ -261,7 +261,8 @@ async fn a_full_log_stores_only_what_it_accepts_and_a_clear_frees_it() {
         within(bus.close()).await;
         accepted
     };
-    assert!((300..400).contains(&accepted));
+    // The hub's own topics come on top; the rate of a room comes with the first second.
+    assert!((400..=401).contains(&accepted), "{accepted}");
 
     let bus = open();
     assert_eq!(last(&bus, "h/a").unwrap(), accepted.to_string());

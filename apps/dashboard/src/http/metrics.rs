@@ -116,6 +116,17 @@ fn text(app: &App) -> String {
         "Values that are kept, over all topics.",
         kept,
     );
+    let capacity = bus.capacity();
+    out.gauge(
+        "kept_values_of_peers",
+        "Of the kept values, those that count for their limit: all but the hub's own topics.",
+        capacity.retained,
+    );
+    out.gauge(
+        "kept_values_limit",
+        "How many of these may be kept (limits.kept_values).",
+        capacity.limit,
+    );
     out.gauge("subscriptions", "Subscriptions.", subscriptions);
     out.counter(
         "subscriptions_refused_total",

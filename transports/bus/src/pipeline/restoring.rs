@@ -10,8 +10,8 @@ use latchbus_core::hub::Retain;
 use latchbus_core::topic::TopicName;
 use tracing::error;
 
+use super::Pipeline;
 use super::plan::{Plan, Step, own_topics};
-use super::{PLACES_OF_A_ROOM, Pipeline, RESERVED_PLACES};
 use crate::bus::Options;
 use crate::expiring::Expiring;
 use crate::metrics::Metrics;
@@ -53,11 +53,7 @@ impl Pipeline {
             rooms,
             history: options.history.clone(),
             expiring: Expiring::default(),
-            places: {
-                let places = options.limits.places;
-                let reserved = RESERVED_PLACES + PLACES_OF_A_ROOM * options.clicks.rooms;
-                places - reserved.min(places / 8)
-            },
+            places: options.limits.places,
             planned: BTreeMap::new(),
             planned_places: 0,
             planned_clears: BTreeSet::new(),
