@@ -320,3 +320,16 @@ async fn sigterm_says_goodbye_and_ends_in_time() {
     assert_eq!(disconnect, Incoming::Ended(End::GoingAway));
     drop(silent);
 }
+
+#[tokio::test]
+async fn a_device_that_is_sent_to_the_port_of_the_web_page_says_so() {
+    let server = Server::ephemeral().await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("mqtt://{}", server.http);
+    let mut device = simulation("k1", &url, directory.path());
+    device.args(["--timeout", "2s"]).stderr(Stdio::piped());
+    let output = within("the device ends", device.output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("an HTTP server, not MQTT"), "{said}");
+}

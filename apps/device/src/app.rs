@@ -10,6 +10,7 @@ use tokio::task::block_in_place;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::address::Address;
+use crate::complaints::Complaints;
 use crate::device::{Device, Report};
 use crate::link::{Change, Link};
 use crate::score::Scores;
@@ -53,7 +54,7 @@ pub(crate) enum Ended {
 /// Why clicks are not acknowledged. They are in the state file, and the next start sends them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    NoConnection(Address),
+    NoConnection(Address, Option<String>),
     Silence,
     Refused(String),
     /// There is no boot left above the hub's floor.
@@ -65,7 +66,10 @@ pub(crate) enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoConnection(address) => write!(f, "there is no connection to {address}"),
+            Self::NoConnection(address, None) => write!(f, "there is no connection to {address}"),
+            Self::NoConnection(address, Some(why)) => {
+                write!(f, "there is no connection to {address}: {why}")
+            }
             Self::Silence => f.write_str("no acknowledgement has come"),
             Self::Refused(why) => write!(f, "the server has refused them: {why}"),
             Self::Folded => f.write_str("the server takes no count of this id any more"),
@@ -78,8 +82,8 @@ impl fmt::Display for Reason {
 #[derive(Debug, Default)]
 struct Progress {
     online: bool,
-    /// Nothing is said of attempts that fail after the first.
-    failed: bool,
+    /// Why there is no connection.
+    offline: Complaints,
     /// A connection is up and has not told yet what the server knew; how long to wait for it.
     told_by: Option<Instant>,
     /// What was given to the link last.
@@ -181,7 +185,7 @@ impl App {
             Change::Online => {
                 tracing::info!(address = %self.address, "connected");
                 progress.online = true;
-                progress.failed = false;
+                progress.offline = Complaints::default();
                 progress.again = true;
                 // It may have been told before this.
                 let waits = !self.device.is_ready();
@@ -189,13 +193,13 @@ impl App {
                 self.link.say_online()?;
             }
             Change::Offline(reason) => {
-                let reason = reason.as_deref();
+                let is_news = progress.offline.is_news(reason, Instant::now());
+                let reason = progress.offline.last();
                 if progress.online {
                     tracing::warn!(address = %self.address, reason, "the connection is lost");
-                } else if !progress.failed {
+                } else if is_news {
                     tracing::warn!(address = %self.address, reason, "cannot connect, trying on");
                 }
-                progress.failed = true;
                 progress.online = false;
                 progress.told_by = None;
                 self.device.away();
@@ -252,7 +256,10 @@ impl App {
         Ended::Unacknowledged(match refused {
             Some(why) => Reason::Refused(why),
             None if self.device.is_folded() => Reason::Folded,
-            None if !progress.online => Reason::NoConnection(self.address.clone()),
+            None if !progress.online => {
+                let why = progress.offline.last().map(str::to_owned);
+                Reason::NoConnection(self.address.clone(), why)
+            }
             None => Reason::Silence,
         })
     }

@@ -11,7 +11,7 @@
 //! | `state` | the state file |
 //! | `source`, `input`, [`simulation`] | where clicks come from |
 //! | `link` | the connection, over either transport |
-//! | `score`, `signals` | what it prints, and what ends it |
+//! | `score`, `complaints`, `signals` | what it prints, and what ends it |
 //! | `app` | the loop that brings them together |
 //!
 //! The program is [`run`]; the logic is public for simulations.
@@ -24,6 +24,7 @@
 mod address;
 mod app;
 mod args;
+mod complaints;
 pub mod device;
 mod input;
 mod link;

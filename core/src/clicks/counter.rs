@@ -123,7 +123,7 @@ impl Counter {
             [] => Err(ReportError::Empty),
             [b'{', ..] => Self::parse_json(payload),
             [POSTCARD, varints @ ..] => Self::parse_postcard(varints),
-            _ => Err(ReportError::UnknownForm),
+            _ => Err(ReportError::unknown_form(payload)),
         }
     }
 
@@ -199,6 +199,9 @@ pub enum ReportError {
     /// The first byte begins no form that this payload has.
     #[error("unknown form, expected JSON or byte 0x01")]
     UnknownForm,
+    /// White space before JSON: the first byte tells the form.
+    #[error("white space before `{{`: JSON begins with the first byte")]
+    Space,
     /// Wrong JSON, or JSON of the wrong shape.
     #[error(transparent)]
     Json(#[from] JsonError),
@@ -214,6 +217,16 @@ pub enum ReportError {
     /// Bytes follow the postcard form.
     #[error("bytes after the postcard form")]
     Trailing,
+}
+
+impl ReportError {
+    pub(super) fn unknown_form(payload: &[u8]) -> Self {
+        if payload.trim_ascii_start().starts_with(b"{") {
+            Self::Space
+        } else {
+            Self::UnknownForm
+        }
+    }
 }
 
 /// Stored or sent counts beyond [`MAX_COUNT`].
@@ -290,7 +303,7 @@ mod tests {
     #[test]
     fn what_is_neither_form_is_refused() {
         use ReportError::{
-            Empty, Json, TooLarge, TooLong, Trailing, Truncated, UnknownForm, Varint,
+            Empty, Json, Space, TooLarge, TooLong, Trailing, Truncated, UnknownForm, Varint,
         };
         let spaced = |spaces: usize| {
             let mut payload = std::vec![b' '; spaces];
@@ -302,6 +315,8 @@ mod tests {
         for (payload, error) in [
             (&b""[..], Empty),
             (b"12", UnknownForm),
+            (br#" {"red":12,"blue":7}"#, Space),
+            (b"\r\n\t{", Space),
             (b"[12,7]", UnknownForm),
             (&[0, 12, 7], UnknownForm),
             (&[2, 12, 7], UnknownForm),

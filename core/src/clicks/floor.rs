@@ -29,7 +29,7 @@ impl FloorRecord {
             _ if payload.len() > MAX_PAYLOAD_BYTES => return Err(ReportError::TooLong),
             [] => return Err(ReportError::Empty),
             [b'{', ..] => {}
-            _ => return Err(ReportError::UnknownForm),
+            _ => return Err(ReportError::unknown_form(payload)),
         }
         let (mut floor, mut red, mut blue) = (None, None, None);
         json::object(payload, |key, value| {

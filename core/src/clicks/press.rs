@@ -37,7 +37,7 @@ impl<'a> Press<'a> {
             _ if payload.len() > MAX_PAYLOAD_BYTES => Err(PressError::TooLong),
             [] => Err(PressError::Empty),
             [b'{', ..] => Self::parse_json(payload),
-            _ => Self::parse_text(payload),
+            _ => Self::parse_text(payload).map_err(|error| explained(payload, error)),
         }
     }
 
@@ -89,8 +89,19 @@ pub enum PressError {
     #[error("payload of more than {MAX_PAYLOAD_BYTES} bytes")]
     TooLong,
     /// Neither `red` nor `blue`.
-    #[error("unknown colour, expected red or blue")]
+    #[error("unknown colour, expected red or blue in lower case")]
     Color,
+    /// White space before a press, behind it, or more than one blank in it.
+    #[error(
+        "white space in the wrong place: a press is `red`, `red 3` or JSON that begins with `{{`"
+    )]
+    Space,
+    /// Quotes around a press that would be one without them.
+    #[error("quotes around the press: send the bytes red, not \"red\"")]
+    Quotes,
+    /// Bytes that say how a text is encoded.
+    #[error("a byte order mark before the press: send UTF-8 without one")]
+    ByteOrderMark,
     /// A number that is not between 1 and [`MAX_PRESS`].
     #[error("number of clicks not between 1 and {MAX_PRESS}")]
     Count,
@@ -100,6 +111,30 @@ pub enum PressError {
     /// Wrong JSON, or JSON of the wrong shape.
     #[error(transparent)]
     Json(#[from] JsonError),
+}
+
+/// A better reason for what is nearly a press: it is read by whoever sets a device up.
+fn explained(payload: &[u8], error: PressError) -> PressError {
+    if let [0xEF, 0xBB, 0xBF, ..] | [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] = payload {
+        return PressError::ByteOrderMark;
+    }
+    let trimmed = payload.trim_ascii();
+    if let [open @ (b'"' | b'\''), inner @ .., close] = trimmed
+        && open == close
+        && (Press::parse_text(inner).is_ok() || Press::parse_json(inner).is_ok())
+    {
+        return PressError::Quotes;
+    }
+    let mut words = trimmed
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    let is_color = matches!(words.next(), Some(b"red" | b"blue"));
+    let is_count = |digits| whole(digits).is_some_and(|n| bounded(n).is_ok());
+    let is_text = is_color && words.next().is_none_or(is_count) && words.next().is_none();
+    if is_text || trimmed.starts_with(b"{") {
+        return PressError::Space;
+    }
+    error
 }
 
 fn bounded(n: u64) -> Result<u64, PressError> {
@@ -154,17 +189,29 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        use PressError::{Count, Empty, Id, Json, TooLong};
+        use PressError::{ByteOrderMark, Count, Empty, Id, Json, Quotes, Space, TooLong};
         for (payload, error) in [
             (&b""[..], Empty),
             (&[b' '; 257], TooLong),
             (b"green", PressError::Color),
             (b"Red", PressError::Color),
-            (b" red", PressError::Color),
-            (b"red\n\n", PressError::Color),
             (b"red3", PressError::Color),
-            (b"red ", Count),
-            (b"red  3", Count),
+            (b" red", Space),
+            (b"\tblue", Space),
+            (b"red\n\n", Space),
+            (b"red ", Space),
+            (b"red  3", Space),
+            (b"red\t3", Space),
+            (b"red 3 ", Space),
+            (br#" {"color":"red"}"#, Space),
+            (b"\n{", Space),
+            (br#""red""#, Quotes),
+            (b"'red 3'\n", Quotes),
+            (br#"'{"color":"red"}'"#, Quotes),
+            (br#""green""#, PressError::Color),
+            (b"\xef\xbb\xbfred", ByteOrderMark),
+            (b"\xff\xfer\0e\0d\0", ByteOrderMark),
+            (b"  red 0", PressError::Color),
             (b"red 0", Count),
             (b"red 03", Count),
             (b"red -1", Count),

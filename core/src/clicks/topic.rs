@@ -84,8 +84,8 @@ impl<'a> ClickTopic<'a> {
     ///
     /// # Errors
     /// [`MalformedTopic`] for a topic in the place of a count or a press that names no valid room,
-    /// device or incarnation. A publish to it must change nothing: passed on as an ordinary
-    /// topic, its clicks would be lost in silence.
+    /// device or incarnation, or whose `count` or `press` is one slip of the keyboard away. A publish to it must
+    /// change nothing: passed on as an ordinary topic, its clicks would be lost in silence.
     pub fn parse(topic: &'a str) -> Result<Option<Self>, MalformedTopic> {
         let Some((room, rest)) = topic
             .strip_prefix("clicks/")
@@ -99,6 +99,7 @@ impl<'a> ClickTopic<'a> {
                 "values" => Some(Self::Values { room }),
                 "share" => Some(Self::Share { room }),
                 "rate" => Some(Self::Rate { room }),
+                "press" => return Err(MalformedTopic::NoDevice),
                 _ => None,
             });
         };
@@ -113,10 +114,17 @@ impl<'a> ClickTopic<'a> {
                 };
                 named.then_some(Some(count)).ok_or(MalformedTopic::Name)
             }
+            Some(("press", _)) => Err(MalformedTopic::BehindPress),
+            // `state/1` is somebody else's; what looks like an incarnation is no accident.
+            Some((word, run)) if is_slip(word, "count") && run.parse::<Incarnation>().is_ok() => {
+                Err(MalformedTopic::Slip { meant: "count" })
+            }
             Some(_) => Ok(None),
             None => match rest {
                 "count" => Err(MalformedTopic::Incarnation),
                 "press" if !named => Err(MalformedTopic::Name),
+                "pressed" | "floor" | "status" | "trouble" if !named => Ok(None),
+                word if is_slip(word, "press") => Err(MalformedTopic::Slip { meant: "press" }),
                 _ if !named => Ok(None),
                 "press" => Ok(Some(Self::Press { room, device })),
                 "pressed" => Ok(Some(Self::Pressed { room, device })),
@@ -175,6 +183,42 @@ pub enum MalformedTopic {
     /// The level behind `count` is not `<boot>-<nonce>`, or there is none.
     #[error("count must be followed by a boot from 1, a hyphen and eight lower-case hex digits")]
     Incarnation,
+    /// A misspelt word.
+    #[error("did you mean `{meant}`?")]
+    Slip {
+        /// The word that is next to it.
+        meant: &'static str,
+    },
+    /// `clicks/<room>/press`.
+    #[error("a press names its device: clicks/<room>/<device>/press")]
+    NoDevice,
+    /// `clicks/<room>/<device>/press/…`.
+    #[error("nothing follows `press` in the topic: the colour is the payload")]
+    BehindPress,
+}
+
+/// Whether a word differs from another by its case or by one letter that is missing, too many, wrong or swapped
+/// with its neighbour.
+fn is_slip(typed: &str, word: &str) -> bool {
+    if typed == word {
+        return false;
+    }
+    let (mut typed, mut word) = (typed.as_bytes(), word.as_bytes());
+    while let ([a, rest_a @ ..], [b, rest_b @ ..]) = (typed, word)
+        && a.eq_ignore_ascii_case(b)
+    {
+        (typed, word) = (rest_a, rest_b);
+    }
+    while let ([rest_a @ .., a], [rest_b @ .., b]) = (typed, word)
+        && a.eq_ignore_ascii_case(b)
+    {
+        (typed, word) = (rest_a, rest_b);
+    }
+    match (typed, word) {
+        ([], []) | ([_], []) | ([], [_]) | ([_], [_]) => true,
+        ([a, b], [c, d]) => a.eq_ignore_ascii_case(d) && b.eq_ignore_ascii_case(c),
+        _ => false,
+    }
 }
 
 /// Whether this names a room or a device: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
@@ -273,8 +317,15 @@ mod tests {
             "clicks/main/count",
             "clicks/main/kiosk-1",
             "clicks/main/kiosk-1/",
-            "clicks/main/kiosk-1/counts/1-0badcafe",
-            "clicks/main/kiosk-1/press/red",
+            "clicks/main/kiosk-1/counts",
+            "clicks/main/kiosk-1/counts/1",
+            "clicks/main/kiosk-1/mount/x",
+            "clicks/main/kiosk-1/state",
+            "clicks/main/kiosk-1/stats",
+            "clicks/main/kiosk-1/pressure",
+            "clicks/main/kiosk-1/presses",
+            "clicks/main/kiosk-1/express",
+            "clicks/my room/kiosk-1/pressed",
             "clicks/main/kiosk-1/floor/x",
             "clicks/main/values/x",
             "clicks/my room/values",
@@ -322,6 +373,36 @@ mod tests {
         }
         for name in ["a", "0", "A.b_c-9", &long[1..]] {
             assert!(is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_slip_is_told_from_another_topic() {
+        for word in [
+            "pres", "press ", " press", "presss", "prses", "perss", "Press", "PRESS", "prezs",
+            "ress",
+        ] {
+            for topic in [
+                std::format!("clicks/main/k1/{word}"),
+                std::format!("clicks/my room/k1/{word}"),
+            ] {
+                let slip = MalformedTopic::Slip { meant: "press" };
+                assert_eq!(ClickTopic::parse(&topic), Err(slip), "{topic}");
+            }
+        }
+        for word in ["counts", "cuont", "coun", "Count", "COUNT"] {
+            let topic = std::format!("clicks/main/k1/{word}/1-0badcafe");
+            let slip = MalformedTopic::Slip { meant: "count" };
+            assert_eq!(ClickTopic::parse(&topic), Err(slip), "{topic}");
+        }
+        let error = ClickTopic::parse("clicks/main/k1/pres").unwrap_err();
+        assert_eq!(error.to_string(), "did you mean `press`?");
+        for (topic, error) in [
+            ("clicks/main/press", MalformedTopic::NoDevice),
+            ("clicks/main/k1/press/red", MalformedTopic::BehindPress),
+            ("clicks/main/k1/press/", MalformedTopic::BehindPress),
+        ] {
+            assert_eq!(ClickTopic::parse(topic), Err(error), "{topic}");
         }
     }
 

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod error;
 mod messages;
 mod model;
 
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
 
+pub use self::error::ConnectError;
 use self::messages::Inbox;
 pub use self::messages::{Message, Messages};
 pub use self::model::Full;
@@ -74,6 +76,8 @@ pub struct Options {
     pub max_messages: usize,
     /// How often marked state is published again. Default 60 s.
     pub repeat_every: Duration,
+    /// How long the server may take to accept a connection, in whole seconds. Default 5 s.
+    pub connect_timeout: Duration,
     /// The bounds of the waits between attempts to connect. Default 250 ms and 15 s.
     pub backoff: (Duration, Duration),
 }
@@ -104,6 +108,7 @@ impl Options {
             max_events: 1_024,
             max_messages: 1_024,
             repeat_every: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(5),
             backoff: (Duration::from_millis(250), Duration::from_secs(15)),
         }
     }
@@ -169,6 +174,8 @@ struct Shared {
     model: Mutex<Model>,
     requests: AsyncClient,
     link: watch::Sender<Link>,
+    /// Why there is no connection, since there is none.
+    error: Mutex<Option<ConnectError>>,
     /// Changes whenever an acknowledgement has come.
     progress: watch::Sender<()>,
     max_packet_bytes: usize,
@@ -179,18 +186,22 @@ impl Client {
     /// Begins to connect, and connects again whenever the connection is lost, after a wait with full
     /// jitter. Call it inside a tokio runtime.
     pub fn connect(options: Options) -> Self {
-        let (requests, events) = AsyncClient::new(options.for_rumqttc(), REQUESTS);
+        let (requests, mut events) = AsyncClient::new(options.for_rumqttc(), REQUESTS);
+        events
+            .network_options
+            .set_connection_timeout(options.connect_timeout.as_secs().max(1));
         let shared = Arc::new(Shared {
             model: Mutex::new(Model::new(options.max_topics, options.max_events)),
             requests,
             link: watch::Sender::new(Link::Offline),
+            error: Mutex::default(),
             progress: watch::Sender::new(()),
             max_packet_bytes: options.max_packet_bytes,
             max_messages: options.max_messages,
         });
         let backoff = Backoff::new(options.backoff.0, options.backoff.1);
-        let polling = tokio::spawn(poll(Arc::clone(&shared), events, backoff));
         let repeating = tokio::spawn(repeat(Arc::clone(&shared), options.repeat_every));
+        let polling = tokio::spawn(poll(Arc::clone(&shared), events, backoff, options));
         Self(Arc::new(Handle {
             shared,
             polling: Mutex::new(Some(polling)),
@@ -263,6 +274,12 @@ impl Client {
         self.0.shared.link.subscribe()
     }
 
+    /// Why there is no connection: since the last one ended, or the first attempt failed. It is there before
+    /// [`link`](Self::link) says so again, which it does after each attempt.
+    pub fn error(&self) -> Option<ConnectError> {
+        self.0.shared.lock_error().clone()
+    }
+
     /// Waits until the server has acknowledged everything that was set and published, or the client was
     /// closed.
     pub async fn settled(&self) {
@@ -329,6 +346,10 @@ impl Shared {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_error(&self) -> MutexGuard<'_, Option<ConnectError>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check(&self, topic: TopicName<&str>, payload: &Bytes) -> Result<(), SendError> {
         let bytes = topic.as_str().len() + payload.len() + PACKET_OVERHEAD_BYTES;
         let limit = self.max_packet_bytes;
@@ -372,6 +393,7 @@ impl Shared {
         match event {
             Event::Incoming(Packet::ConnAck(ack)) => {
                 model.connected(ack.session_present);
+                *self.lock_error() = None;
                 self.link.send_replace(Link::Online);
             }
             Event::Incoming(Packet::PubAck(ack)) => {
@@ -407,19 +429,25 @@ impl Shared {
 }
 
 /// Does nothing but poll: a poll that is dropped half-way loses packets.
-async fn poll(shared: Arc<Shared>, mut events: EventLoop, mut backoff: Backoff) {
+async fn poll(shared: Arc<Shared>, mut events: EventLoop, mut backoff: Backoff, options: Options) {
     let mut connected_at = None;
+    // What an attempt's error meant, once the server was asked. One that was connected to speaks MQTT.
+    let mut asked: Option<(ConnectError, ConnectError)> = None;
+    let mut was_connected = false;
     loop {
         match events.poll().await {
             Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
             Ok(event) => {
                 if matches!(event, Event::Incoming(Packet::ConnAck(_))) {
                     connected_at = Some(Instant::now());
+                    was_connected = true;
+                    asked = None;
                 }
                 shared.handle(event);
             }
             Err(error) => {
                 tracing::debug!(%error, "MQTT connection lost");
+                let why = error::of(&error, connected_at.is_some(), options.connect_timeout);
                 {
                     let mut model = shared.lock();
                     // The model knows what is to be sent again, the newest of each topic; the event loop
@@ -429,6 +457,13 @@ async fn poll(shared: Arc<Shared>, mut events: EventLoop, mut backoff: Backoff) 
                     events.state.collision = None;
                     model.disconnected();
                 }
+                let told = match &asked {
+                    Some((same, told)) if *same == why => told.clone(),
+                    _ if was_connected => why.clone(),
+                    _ => error::probe(why.clone(), &options).await,
+                };
+                *shared.lock_error() = Some(told.clone());
+                asked = Some((why, told));
                 shared.link.send_replace(Link::Offline);
                 let good = |at: Instant| at.elapsed() >= GOOD_CONNECTION;
                 if connected_at.take().is_some_and(good) {

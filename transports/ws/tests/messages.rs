@@ -234,6 +234,26 @@ async fn what_is_refused_names_its_code_and_changes_nothing() {
             .await;
         peer.refused(publish("clicks/main/kiosk/press", "green"), "bad_message")
             .await;
+        for (topic, text, reason) in [
+            ("clicks/main/kiosk/pres", "red", "did you mean `press`?"),
+            (
+                "clicks/main/kiosk/press",
+                " {\"color\":\"red\"}",
+                "white space",
+            ),
+            (
+                "clicks/main/kiosk/count/1-0badcafe",
+                " {\"red\":1,\"blue\":0}",
+                "white space",
+            ),
+        ] {
+            let answer = peer.ask(publish(topic, text)).await;
+            assert_eq!(answer["code"], "bad_message");
+            assert!(
+                answer["message"].as_str().unwrap().contains(reason),
+                "{answer}"
+            );
+        }
         peer.refused(sub(6, "a#"), "invalid_filter").await;
         peer.refused(sub(6, &"f".repeat(51)), "invalid_filter")
             .await;

@@ -67,7 +67,10 @@ impl Mqtt {
                     changed.map_err(|_| LinkError::Closed)?;
                     return match *self.state.borrow_and_update() {
                         State::Online => Ok(Change::Online),
-                        State::Offline => Ok(Change::Offline(None)),
+                        State::Offline => {
+                            let why = self.client.error().map(|error| error.to_string());
+                            Ok(Change::Offline(why))
+                        }
                         State::Closed => Err(LinkError::Closed),
                     };
                 }
