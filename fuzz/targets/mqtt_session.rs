@@ -419,7 +419,10 @@ impl Peer<'_> {
                 "{packet:x?}"
             );
             // MQTT 5, MQTT-3.1.2-24
-            assert!(limit.is_none_or(|limit| packet.len() <= limit), "{packet:x?}");
+            assert!(
+                limit.is_none_or(|limit| packet.len() <= limit),
+                "{packet:x?}"
+            );
         }
         let acks = packets
             .iter()
