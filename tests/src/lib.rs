@@ -22,6 +22,7 @@
 //! | [`cost`] | what durability costs, beside others |
 //! | [`http`] | requests to the built server |
 //! | [`seed`] | the seed of a run |
+//! | [`depth`](mod@depth) | how much a test does, usually and in `tests/run deep` |
 //!
 //! # What MQTT cannot say
 //! A promise that a protocol has no words for is checked in the form that it has there, never left out:
@@ -48,6 +49,7 @@ pub mod bench;
 pub mod chaos;
 pub mod cost;
 pub mod deadline;
+pub mod depth;
 pub mod http;
 pub mod kills;
 pub mod power;

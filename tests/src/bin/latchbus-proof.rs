@@ -179,7 +179,7 @@ fn powercut(first: u64, images: u64) -> bool {
 
 fn simulate(first: u64, seeds: u64) -> bool {
     /// Between two lines of progress, seeds.
-    const STEP: u64 = 200;
+    const STEP: u64 = 50;
     let (next, all) = (
         AtomicU64::new(first),
         Mutex::new((simulator::Outcome::default(), true)),

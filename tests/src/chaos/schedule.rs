@@ -44,6 +44,7 @@ impl Schedule {
         // One full disk in each run, somewhere in its middle.
         let full_at = length.mul_f64(0.3 + 0.4 * random.f64());
         let mut was_full = false;
+        let mut deck = Vec::new();
         while at < length {
             let act = match at >= full_at && !was_full {
                 true => {
@@ -53,7 +54,14 @@ impl Schedule {
                         kill: random.bool(),
                     }
                 }
-                false => act(random, devices),
+                false => {
+                    // Of every sixteen acts so many are of each kind, so that no run is calm by chance.
+                    if deck.is_empty() {
+                        deck.extend(0..KINDS);
+                        random.shuffle(&mut deck);
+                    }
+                    act(deck.pop().unwrap(), random, devices)
+                }
             };
             acts.push((at, act));
             at += milliseconds(random, 50..400);
@@ -62,9 +70,12 @@ impl Schedule {
     }
 }
 
-fn act(random: &mut Rng, devices: usize) -> Act {
+/// What [`act`] tells apart.
+const KINDS: usize = 16;
+
+fn act(kind: usize, random: &mut Rng, devices: usize) -> Act {
     let device = random.usize(..devices);
-    match random.usize(..16) {
+    match kind {
         0..2 => Act::KillServer {
             back: milliseconds(random, 0..800),
         },

@@ -11,8 +11,8 @@ use core::time::Duration;
 use latchbus_tests::seed::seed;
 use latchbus_tests::{chaos, kills};
 
-/// `tests/run soak` makes many of them, and longer.
-const LENGTH: Duration = Duration::from_secs(15);
+/// Long enough that everything of the schedule comes. `tests/run soak` makes many of them, and longer.
+const LENGTH: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_devices_and_a_server_in_chaos_count_every_click_once() {
@@ -28,7 +28,7 @@ async fn ten_devices_and_a_server_in_chaos_count_every_click_once() {
         outcome.cuts > 3 && outcome.duplicates > 3 && outcome.shown > 10,
         "{outcome}"
     );
-    assert!(outcome.fed.total() > 1_000, "{outcome}");
+    assert!(outcome.fed.total() > 500, "{outcome}");
     // A disk that can be full takes the right to mount one.
     if outcome.full_disks == 0 {
         eprintln!("skipped: the full disk, which only root can mount");
