@@ -345,25 +345,3 @@ async fn of_a_thousand_changes_the_newest_arrives_and_nobody_waits() {
         peer.stop().await;
     }
 }
-
-/// What rumqttd cannot do, and our server does: see PEERS in `docs/mqtt.md`.
-#[tokio::test]
-async fn the_server_lives_on_after_what_ends_rumqttd() {
-    let running = Running::start().await;
-    let mut subscriber = Raw::clean(running.address, "s").await;
-    subscriber
-        .subscribe("a/#", rmqtt_codec::types::QoS::AtMostOnce)
-        .await;
-    let mut raw = Raw::clean(running.address, "p").await;
-    raw.send(support::publish(
-        "élan",
-        "x",
-        rmqtt_codec::types::QoS::AtLeastOnce,
-        1,
-    ))
-    .await;
-    raw.next().await;
-    running.publish("a/b", "x", false, 0).await;
-    assert_eq!(subscriber.message().await.payload, "x");
-    running.stop().await;
-}
