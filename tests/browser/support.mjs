@@ -21,6 +21,8 @@ const CHROMIUM_ARGUMENTS = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
+  // The names of proxies.
+  '--host-resolver-rules=MAP *.example.com 127.0.0.1',
 ];
 
 /** The server under test: `LATCHBUS_BIN`, or what cargo built last in this checkout. */
@@ -38,9 +40,9 @@ function serverBinary() {
  * Starts a server and waits for its ready line. Without `dataDir` it keeps nothing.
  * @param {import('node:test').TestContext} t stops the server at its end
  */
-export async function startServer(t, { dataDir, http = '127.0.0.1:0', mqtt = '127.0.0.1:0' } = {}) {
+export async function startServer(t, { dataDir, http = '127.0.0.1:0', mqtt = '127.0.0.1:0', flags = [] } = {}) {
   const store = dataDir ? ['--data-dir', dataDir] : ['--ephemeral'];
-  const child = spawn(serverBinary(), ['--http', http, '--mqtt', mqtt, ...store], {
+  const child = spawn(serverBinary(), ['--http', http, '--mqtt', mqtt, ...store, ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const ended = new Promise((resolve) => child.once('exit', resolve));

@@ -14,7 +14,7 @@ const order = new Intl.Collator('en', { numeric: true });
 
 /** The room's own link: `main` is at home. @param {string} room */
 export function roomLink(room) {
-  return room === 'main' ? '/' : `/?room=${encodeURIComponent(room)}`;
+  return room === 'main' ? './' : `./?room=${encodeURIComponent(room)}`;
 }
 
 export class RoomSwitcher {

@@ -5,7 +5,7 @@ import { ConnectionLamp } from './connection.js';
 import { DeviceTable } from './devices.js';
 import { attribute, element, make, oncePerFrame, show, whileVisible } from './dom.js';
 import { rate as rateText, tenth, whole } from './format.js';
-import { connect } from './latchbus.js';
+import { connectHub } from './hub.js';
 import { Room, isRoomName } from './room.js';
 import { RoomSwitcher, roomLink } from './rooms.js';
 
@@ -39,7 +39,7 @@ function start(roomName) {
   });
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let tableTimer;
-  const bus = connect();
+  const bus = connectHub();
   const room = new Room(bus, roomName, () => {
     drawSoon();
     drawTableSoon();
@@ -140,7 +140,7 @@ function start(roomName) {
   async function fetchTrouble() {
     if (room.isKnown && !room.isLive) return;
     try {
-      const response = await fetch('/metrics');
+      const response = await fetch('metrics');
       const [, count] = /^latchbus_clicks_malformed_total (\d+)$/m.exec(await response.text()) ?? [];
       malformed = Number(count ?? 0);
       drawTableSoon();

@@ -6,7 +6,7 @@ import { attribute, element, elementOf, oncePerFrame, show, whileVisible } from 
 import { filterProblem } from './filter.js';
 import { whole } from './format.js';
 import { Inspector } from './inspector.js';
-import { connect } from './latchbus.js';
+import { connectHub } from './hub.js';
 import { Publisher } from './publisher.js';
 import { MAX_TOPICS, Tree } from './tree.js';
 import { TreeView } from './treeview.js';
@@ -33,7 +33,7 @@ const FACTS = [
   ['fact-dropped', 'publish/messages/dropped'],
 ];
 
-const bus = connect();
+const bus = connectHub();
 const clock = new HubClock();
 const view = new TreeView(element('tree'), new Tree(), clock, (path) => {
   inspector.select(path, view.tree.find(path));
@@ -95,7 +95,9 @@ function applyFilter() {
   const filters = filter ? [filter] : EVERYTHING;
   if (problem || filters.join() === element('tree').dataset.filters) return;
   element('tree').dataset.filters = filters.join();
-  history.replaceState(undefined, '', filter ? `?filter=${encodeURIComponent(filter)}` : location.pathname);
+  // A query alone would be one of the base path.
+  const query = filter ? `?filter=${encodeURIComponent(filter)}` : '';
+  history.replaceState(undefined, '', location.pathname + query);
 
   for (const source of sources) source.close();
   const tree = new Tree();

@@ -22,8 +22,10 @@ fn the_page_and_its_files() {
     let mut files: Vec<_> = page
         .text()
         .split(['"', '\''])
-        .filter(|word| word.starts_with('/') && word.contains('.'))
+        .filter(|word| [".js", ".css", ".svg"].iter().any(|end| word.ends_with(end)))
+        .map(|file| format!("/{file}"))
         .collect();
+    assert!(files.len() > 5, "{files:?}");
     files.sort_unstable();
     files.dedup();
     for file in &files {
