@@ -22,7 +22,11 @@ fn the_page_and_its_files() {
     let mut files: Vec<_> = page
         .text()
         .split(['"', '\''])
-        .filter(|word| [".js", ".css", ".svg"].iter().any(|end| word.ends_with(end)))
+        .filter(|word| {
+            [".js", ".css", ".svg"]
+                .iter()
+                .any(|end| word.ends_with(end))
+        })
         .map(|file| format!("/{file}"))
         .collect();
     assert!(files.len() > 5, "{files:?}");
