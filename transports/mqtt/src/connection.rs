@@ -21,7 +21,7 @@ use self::subscribing::{Subscribing, Unsubscribing};
 use crate::decode::Decoder;
 use crate::encode::{self, Ack, Welcome};
 use crate::message::{Aliases, Message, Wire};
-use crate::packet::{Packet, Service, Version, Will};
+use crate::packet::{Packet, Version, Will};
 use crate::record::{Note, Part};
 use crate::session::{Release, Session};
 use crate::{Connect, Reason, Violation};
@@ -250,14 +250,9 @@ impl Connection {
                     options,
                     delivery,
                 };
+                let durable = self.session.ledger.is_durable();
                 let outgoing = &mut self.session.outgoing;
-                let fits = match qos {
-                    0 => message.encode(Service::Zero, false, &mut self.wire, &mut self.out),
-                    qos => {
-                        let durable = self.session.ledger.is_durable();
-                        outgoing.publish(qos, message, &mut self.wire, &mut self.out, durable)
-                    }
-                };
+                let fits = outgoing.publish(qos, message, &mut self.wire, &mut self.out, durable);
                 self.too_large += u64::from(!fits);
             }
             Event::Published { id, .. } => self.published(id, None),

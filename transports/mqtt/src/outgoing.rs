@@ -194,6 +194,7 @@ impl Outgoing {
             && let Some(flight) = self.flights.get(self.sent)
             && flight.gate == Gate::Open
         {
+            let once = flight.service == Service::Zero;
             let fits = match (&flight.stage, flight.service.id()) {
                 (Stage::Published(message), _) => {
                     message.encode(flight.service, flight.repeated, wire, out)
@@ -204,7 +205,7 @@ impl Outgoing {
                 }
                 (Stage::Released, None) => false,
             };
-            if fits {
+            if fits && !once {
                 self.sent += 1;
             } else {
                 // MQTT 5 §3.1.2.11.4: as if it had been delivered.
@@ -214,7 +215,7 @@ impl Outgoing {
         }
     }
 
-    /// Sends a new message at QoS 1 or 2; false when it is larger than the client accepts.
+    /// Sends a new message, behind those that are not sent yet; false when it is larger than the client accepts.
     pub(crate) fn publish(
         &mut self,
         qos: u8,
@@ -223,10 +224,11 @@ impl Outgoing {
         out: &mut BytesMut,
         durable: bool,
     ) -> bool {
-        let id = self.free_id();
         let service = match qos {
-            1 => Service::One(id),
-            _ => Service::Two(id),
+            0 if self.caught_up() => return message.encode(Service::Zero, false, wire, out),
+            0 => Service::Zero,
+            1 => Service::One(self.free_id()),
+            _ => Service::Two(self.free_id()),
         };
         let gate = match durable && qos == 2 {
             true => Gate::Wanted,
