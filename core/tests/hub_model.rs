@@ -282,6 +282,47 @@ proptest! {
     }
 }
 
+/// A clear that has left the ring before it was taken, and whose topic has a value again: found by chance.
+#[test]
+fn a_clear_that_is_overtaken_twice() {
+    let event = |topic| Operation::Publish {
+        topic,
+        size: 0,
+        retain: Retain::No,
+    };
+    let state = Operation::Publish {
+        topic: 2,
+        size: 0,
+        retain: Retain::LAST,
+    };
+    let subscribe = |mode, filter| Operation::Subscribe {
+        filter,
+        mode,
+        start: Begin::Snapshot,
+    };
+    let operations = vec![
+        state.clone(),
+        subscribe(Mode::Every, 1),
+        Operation::Reconnect { which: 0 },
+        event(0),
+        Operation::Clear { topic: 2 },
+        event(0),
+        event(3),
+        event(0),
+        event(0),
+        Operation::Take { which: 0, steps: 2 },
+        event(0),
+        state,
+    ];
+    let limits = limits(5, 2, 6, 4);
+    check(
+        FixedHub::<5, 2, 6, 4, 8, 4>::new(7),
+        limits,
+        operations.clone(),
+    );
+    check(Hub::<Vec<u8>>::new(7, limits), limits, operations);
+}
+
 /// What a subscriber has put together from its steps is what the hub keeps.
 #[derive(Default)]
 struct Mirror {

@@ -139,7 +139,7 @@ pub(super) trait Source {
     fn value_after(&self, rev: u64) -> Option<Found<Self::Item>>;
     /// The oldest tombstone after `rev`.
     fn tombstone_after(&self, rev: u64) -> Option<Found<Self::Item>>;
-    /// The newest matching publish or clear that took the place of a value, since the filter was first seen.
+    /// The newest matching publish or clear that took the place of a value or a tombstone, since the filter was first seen.
     fn replaced(&self) -> u64;
     /// The oldest value or clear in the ring after `rev`, up to `to`, that was its topic's newest `at` a revision.
     fn standing(&self, rev: u64, to: u64, at: u64) -> Option<Found<Self::Item>>;

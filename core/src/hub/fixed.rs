@@ -147,6 +147,7 @@ impl<
             // There is at most one of a topic, since it is cleared only with values.
             if let Some(place) = self.tombstones.iter().position(|slot| slot.is_of(topic)) {
                 self.tombstones.swap_remove(place);
+                replaces = true;
             }
             let _has_room = self.values.push(slot.clone());
         }
@@ -337,7 +338,7 @@ impl<
         })
     }
 
-    /// `replaces`: whether its topic had a value.
+    /// `replaces`: whether its topic had a value or a tombstone.
     fn accept(&mut self, slot: Slot<T, P>, replaces: bool) -> u64 {
         self.revision = slot.rev;
         self.counts.accepted += 1;

@@ -659,7 +659,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
                 view.values.remove(value.rev);
             }
             view.values.push(entry.rev, Arc::clone(entry));
-            if replaced.newest > 0 && replaced.tombstone.is_none() {
+            if replaced.newest > 0 {
                 view.replaced = entry.rev;
             }
         });

@@ -27,7 +27,7 @@ pub(super) struct View<P> {
     pub(super) values: RevLog<SharedEntry<P>>,
     pub(super) tombstones: RevLog<SharedEntry<P>>,
     pub(super) forgotten: u64,
-    /// The newest publish or clear that took the place of a value.
+    /// The newest publish or clear that took the place of a value or a tombstone.
     pub(super) replaced: u64,
     /// Revisions of the matching publishes in the ring, and of the events among them. Those that have
     /// left the ring are dropped at the next chance.

@@ -87,13 +87,13 @@ impl Model {
             .map(|e| e.rev)
     }
 
-    /// Whether its topic had a value before it.
+    /// Whether its topic had a value or a tombstone before it.
     fn replaces(&self, entry: &Taken) -> bool {
         let mut earlier = self.history.iter().flatten();
         entry.kind != Kind::Event
             && earlier
                 .rfind(|e| e.rev < entry.rev && e.kind != Kind::Event && e.topic == entry.topic)
-                .is_some_and(|e| e.kind == Kind::State)
+                .is_some_and(|e| self.forgotten.iter().all(|(rev, _)| *rev != e.rev))
     }
 
     fn add(&mut self, topic: &str, payload: &[u8], kind: Kind, at: u64) -> u64 {
