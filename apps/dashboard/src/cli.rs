@@ -120,7 +120,7 @@ struct Place {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Where HTTP and WebSocket listen; port 0 is any that is free [default: 127.0.0.1:3000] [env: LATCHBUS_HTTP]
+    /// Where HTTP and WebSocket listen: HOST:PORT, or a port of this machine alone; 0 is any that is free [default: 127.0.0.1:3000] [env: LATCHBUS_HTTP]
     #[arg(long, value_name = "ADDRESS|off")]
     http: Option<Listen>,
     /// Where MQTT listens [default: 127.0.0.1:1883] [env: LATCHBUS_MQTT]

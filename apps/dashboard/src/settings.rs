@@ -417,6 +417,9 @@ mod tests {
         for (line, text) in [
             (2, "http = \"127.0.0.1:1\"\nhtpp = \"127.0.0.1:1\""),
             (1, "http = \"localhost\""),
+            (1, "http = 65536"),
+            (1, "mqtt = -1"),
+            (1, "http = true"),
             (3, "\n[limits]\npayload_bytes = 0"),
             (2, "[limits]\npayload_bytes = -1"),
             (2, "[limits]\nfoo = 1"),
@@ -430,6 +433,27 @@ mod tests {
             assert_eq!(found, line, "{text}: {reason}");
             assert!(!reason.contains('\n'), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_port_alone_is_of_this_machine_in_every_source() {
+        let expected = (
+            "127.0.0.1:3000".parse().unwrap(),
+            "127.0.0.1:1883".parse().unwrap(),
+        );
+        for text in [
+            "http = 3000\nmqtt = 1883",
+            "http = \"3000\"\nmqtt = \"localhost:1883\"",
+        ] {
+            let layer = layer(text);
+            assert_eq!((layer.http.unwrap(), layer.mqtt.unwrap()), expected);
+        }
+        let layer = environment(&[
+            ("LATCHBUS_HTTP", "localhost:3000"),
+            ("LATCHBUS_MQTT", "1883"),
+        ]);
+        let layer = layer.unwrap();
+        assert_eq!((layer.http.unwrap(), layer.mqtt.unwrap()), expected);
     }
 
     #[test]

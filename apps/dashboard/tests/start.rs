@@ -33,6 +33,26 @@ fn one_ready_line_with_the_actual_ports() {
 }
 
 #[test]
+fn ports_alone_and_localhost() {
+    let server = Server::start(latchbus([
+        "--ephemeral",
+        "--http",
+        "0",
+        "--mqtt",
+        "localhost:0",
+    ]));
+    assert!(server.http().ip().is_loopback() && server.mqtt().ip().is_loopback());
+    let mut command = latchbus(["--ephemeral"]);
+    command
+        .env("LATCHBUS_HTTP", "localhost:0")
+        .env("LATCHBUS_MQTT", "0");
+    let server = Server::start(command);
+    assert_eq!(server.get("/healthz").status, 200);
+    let line = refused(latchbus(["--ephemeral", "--http", ":3000"]));
+    assert!(line.contains("0.0.0.0:3000"), "{line}");
+}
+
+#[test]
 fn a_listener_can_be_off() {
     let server = Server::start(latchbus([
         "--ephemeral",

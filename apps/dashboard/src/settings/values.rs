@@ -1,6 +1,8 @@
 //! What single settings hold. Each is checked where it is read, so that the complaint names the place.
 
-use core::{fmt, net::SocketAddr, str::FromStr};
+use core::net::{Ipv4Addr, SocketAddr};
+use core::{fmt, str::FromStr};
+use std::net::ToSocketAddrs as _;
 
 use latchbus_bus::proxy::Network;
 use latchbus_core::clicks;
@@ -9,7 +11,8 @@ use latchbus_ws::OriginPolicy;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-/// Where a listener listens: an address and a port, of which 0 is any that is free; or `off`.
+/// Where a listener listens: a port of which 0 is any that is free, alone on the loopback interface, or behind an IP
+/// address, `localhost` or another name of this machine; or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
     /// Here.
@@ -19,16 +22,77 @@ pub enum Listen {
 }
 
 impl FromStr for Listen {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "off" => Ok(Self::Off),
-            text => text
-                .parse()
-                .map(Self::At)
-                .map_err(|_| "expected an IP address and a port, as in `127.0.0.1:3000`, or `off`"),
+        const EXPECTED: &str = "expected an address and a port, as in `127.0.0.1:3000`, `localhost:3000` or \
+                                `[::1]:3000`, a port alone, as in `3000`, or `off`";
+        let port = |digits: &str| {
+            let only_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            let port = only_digits.then(|| digits.parse::<u16>().ok()).flatten();
+            port.ok_or_else(|| format!("`{text}` names no port: {EXPECTED}"))
+        };
+        let loopback = |port| Self::At(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        if text == "off" {
+            return Ok(Self::Off);
         }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::At(address));
+        }
+        let Some((host, digits)) = text.rsplit_once(':') else {
+            return port(text).map(loopback);
+        };
+        let port = port(digits)?;
+        if matches!(host, "" | "*") {
+            return Err(format!(
+                "`{text}` names no address: `0.0.0.0:{port}` is every one of this machine, `[::]:{port}` those of IPv6 too, \
+                 and `{port}` is for this machine alone"
+            ));
+        }
+        if host.eq_ignore_ascii_case("localhost") {
+            return Ok(loopback(port));
+        }
+        let is_name = host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if !is_name {
+            return Err(format!("`{text}` is no address: {EXPECTED}"));
+        }
+        let mut found = (host, port)
+            .to_socket_addrs()
+            .map_err(|error| format!("`{host}` has no address: {error}"))?;
+        found
+            .next()
+            .map(Self::At)
+            .ok_or_else(|| format!("`{host}` has no address"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrPort;
+
+        impl Visitor<'_> for TextOrPort {
+            type Value = Listen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a port")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Listen, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Listen, E> {
+                number.to_string().parse().map_err(E::custom)
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Listen, E> {
+                number.to_string().parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(TextOrPort)
     }
 }
 
@@ -262,7 +326,7 @@ macro_rules! deserialize_from_str {
 }
 
 deserialize_from_str!(
-    Listen, LogFilter, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath
+    LogFilter, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath
 );
 
 #[cfg(test)]
@@ -272,13 +336,56 @@ mod tests {
     #[test]
     fn addresses() {
         let parse = str::parse::<Listen>;
-        let at = |text: &str| Ok(Listen::At(text.parse().unwrap()));
-        assert_eq!(parse("127.0.0.1:0"), at("127.0.0.1:0"));
-        assert_eq!(parse("[::1]:3000"), at("[::1]:3000"));
-        assert_eq!(parse("off"), Ok(Listen::Off));
-        for wrong in ["", "3000", "127.0.0.1", "127.0.0.1:65536", "localhost:1"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
+        for (text, address) in [
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("[::1]:3000", "[::1]:3000"),
+            ("3000", "127.0.0.1:3000"),
+            ("0", "127.0.0.1:0"),
+            ("localhost:3000", "127.0.0.1:3000"),
+            ("LocalHost:0", "127.0.0.1:0"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+        ] {
+            assert_eq!(
+                parse(text),
+                Ok(Listen::At(address.parse().unwrap())),
+                "{text}"
+            );
         }
+        assert_eq!(parse("off"), Ok(Listen::Off));
+        for wrong in [
+            "",
+            "here",
+            "127.0.0.1",
+            "localhost",
+            "::1",
+            "[::1]",
+            "127.0.0.1:65536",
+            "65536",
+            "-1",
+            "+3000",
+            "localhost:",
+            "localhost:+1",
+            "::1:3000",
+            "http://localhost:3000",
+            ":3000",
+            "*:3000",
+            " 3000",
+        ] {
+            let error = parse(wrong).unwrap_err();
+            assert!(
+                error.contains('`') && !error.contains('\n'),
+                "{wrong}: {error}"
+            );
+        }
+        assert!(parse(":3000").unwrap_err().contains("`0.0.0.0:3000`"));
+    }
+
+    #[test]
+    fn names_that_nobody_knows() {
+        // Longer than a name can be, so that no name server is asked.
+        let name = "x".repeat(300);
+        let refused = format!("{name}:1").parse::<Listen>().unwrap_err();
+        assert!(refused.contains(&name), "{refused}");
     }
 
     #[test]
