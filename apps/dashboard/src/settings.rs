@@ -173,6 +173,7 @@ impl Settings {
             mqtt_keep_alive_secs,
             mqtt_disconnect_on_denied,
             pace_ms,
+            sync_interval_ms,
             threads,
             limits,
             history,
@@ -206,6 +207,9 @@ impl Settings {
         }
         if let Some(Within(ms)) = pace_ms {
             self.bus.session.pace = Duration::from_millis(ms as u64);
+        }
+        if let Some(Within(ms)) = sync_interval_ms {
+            self.bus.sync_interval = Duration::from_millis(ms as u64);
         }
         if let Some(Within(secs)) = mqtt_keep_alive_secs {
             self.mqtt_keep_alive = Some(Duration::from_secs(secs as u64));

@@ -184,7 +184,10 @@ fn the_store_is_measured() {
         let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         values.next().unwrap().parse().unwrap()
     };
-    let bytes = fs::metadata(file(directory.path())).unwrap().len();
+    let files = ["latchbus.redb", "latchbus.log"].map(|file| directory.path().join(file));
+    let bytes: u64 = (files.iter())
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
     assert_eq!(sample("latchbus_store_bytes"), bytes as f64);
     assert!(sample("latchbus_store_loaded") >= 1.0);
     assert!(sample("latchbus_store_load_seconds") > 0.0);

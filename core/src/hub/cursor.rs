@@ -127,6 +127,11 @@ pub(super) trait Source {
     fn vacant(&self) -> (u64, u64) {
         (0, 0)
     }
+    /// Revisions of the earlier life whose values may have been taken, and were lost: after the first, up to the
+    /// second.
+    fn lost(&self) -> (u64, u64) {
+        (0, 0)
+    }
     /// The newest tombstone of the whole hub that was forgotten.
     fn forgotten_ever(&self) -> u64;
     /// The newest matching tombstone that was forgotten since the filter was first seen.
@@ -216,7 +221,8 @@ impl Walk {
                 cursor.rev,
                 cursor.epoch != source.epoch()
                     || cursor.rev > began
-                    || cursor.rev < source.forgotten_ever(),
+                    || cursor.rev < source.forgotten_ever()
+                    || is_lost(cursor.rev, source.lost()),
             ),
         };
         let fresh = matches!(start, Start::Snapshot);
@@ -511,6 +517,10 @@ impl Walk {
             self.accounted.state = seen;
         }
     }
+}
+
+fn is_lost(rev: u64, (after, to): (u64, u64)) -> bool {
+    rev > after && rev <= to
 }
 
 fn older<I>(a: Option<Found<I>>, b: Option<Found<I>>) -> Option<Found<I>> {

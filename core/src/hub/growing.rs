@@ -70,6 +70,8 @@ pub struct EarlierLife {
     pub forgotten: u64,
     /// The newest revision that had left the recent ring.
     pub left: u64,
+    /// Whether what was taken with revisions after `known` may have been lost: a cursor from there is reset.
+    pub lossy: bool,
 }
 
 /// A hub for servers. `P` is the payload as the server shares it, for example bytes together with
@@ -95,6 +97,8 @@ pub struct Hub<P> {
     /// See [`EarlierLife`]: its newest event, and which revisions are vacant.
     restored: u64,
     vacant: (u64, u64),
+    /// See [`Source::lost`].
+    lost: (u64, u64),
     filters: FilterTree,
     views: Vec<Option<View<P>>>,
     free_views: Vec<ViewId>,
@@ -130,6 +134,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             newest_event: 0,
             restored: 0,
             vacant: (0, 0),
+            lost: (0, 0),
             filters: FilterTree::new(),
             views: Vec::new(),
             free_views: Vec::new(),
@@ -330,10 +335,14 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             events,
             forgotten,
             left,
+            lossy,
         } = life;
         self.forgotten = self.forgotten.max(forgotten);
         self.left = self.left.max(left);
         self.vacant = (known, revision);
+        if lossy {
+            self.lost = self.vacant;
+        }
         self.skip_to(revision);
         self.restored = events;
     }
@@ -568,6 +577,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             left: self.left,
             restored: self.restored,
             vacant: self.vacant,
+            lost: self.lost,
         };
         Ok(walk(&mut subscription.walk, &source))
     }
@@ -730,6 +740,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             left: self.left,
             restored: self.restored,
             vacant: self.vacant,
+            lost: self.lost,
         })
     }
 }

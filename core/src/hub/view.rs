@@ -115,6 +115,8 @@ pub(super) struct Seen<'a, P> {
     /// See [`Source::restored`] and [`Source::vacant`].
     pub(super) restored: u64,
     pub(super) vacant: (u64, u64),
+    /// See [`Source::lost`].
+    pub(super) lost: (u64, u64),
 }
 
 impl<P> Source for Seen<'_, P> {
@@ -138,6 +140,10 @@ impl<P> Source for Seen<'_, P> {
 
     fn vacant(&self) -> (u64, u64) {
         self.vacant
+    }
+
+    fn lost(&self) -> (u64, u64) {
+        self.lost
     }
 
     fn forgotten_ever(&self) -> u64 {

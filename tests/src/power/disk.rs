@@ -1,5 +1,5 @@
 //! A disk in memory whose power can fail: of what was not synchronised then, any part may have reached it, sector by
-//! sector.
+//! sector. It holds the two files of a store, each of which is synchronised by itself.
 //!
 //! It fails when it is to synchronise. That is as good as at any write before: whatever part of the writes can be on
 //! the disk then, can be there now. And it makes a seed a run, since a database may write its pages in any order.
@@ -10,6 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
+use latchbus_bus::simulation::StoreFile;
 use redb::StorageBackend;
 
 /// What a disk writes whole, in bytes.
@@ -19,14 +20,27 @@ const SECTOR: usize = 512;
 #[derive(Debug, Clone, Default)]
 pub struct Disk(Arc<Mutex<State>>);
 
+/// What is on a disk: the bytes of each file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Image([Vec<u8>; 2]);
+
+impl Image {
+    /// A checkpoint without a log.
+    pub fn of(checkpoint: Vec<u8>) -> Self {
+        Self([checkpoint, Vec::new()])
+    }
+}
+
+/// One file of a disk.
+#[derive(Debug, Clone)]
+pub struct DiskFile {
+    disk: Disk,
+    file: StoreFile,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// What a power cut leaves for certain.
-    synced: Vec<u8>,
-    /// What was done to it since, in order.
-    unsynced: Vec<Change>,
-    /// What a reader sees.
-    seen: Vec<u8>,
+    files: [Bytes; 2],
     power: Power,
     /// No more bytes than this.
     capacity: Option<usize>,
@@ -34,6 +48,16 @@ struct State {
     stumbles_after: Option<u64>,
     /// Says that it has synchronised, and has not.
     lies: bool,
+}
+
+#[derive(Debug, Default)]
+struct Bytes {
+    /// What a power cut leaves for certain.
+    synced: Vec<u8>,
+    /// What was done to it since, in order.
+    unsynced: Vec<Change>,
+    /// What a reader sees.
+    seen: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,13 +77,23 @@ enum Change {
 
 impl Disk {
     /// A disk that holds an image.
-    pub fn holding(image: Vec<u8>) -> Self {
+    pub fn holding(image: Image) -> Self {
+        let files = image.0.map(|bytes| Bytes {
+            synced: bytes.clone(),
+            unsynced: Vec::new(),
+            seen: bytes,
+        });
         let state = State {
-            synced: image.clone(),
-            seen: image,
+            files,
             ..State::default()
         };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// One of its files.
+    pub fn file(&self, file: StoreFile) -> DiskFile {
+        let disk = self.clone();
+        DiskFile { disk, file }
     }
 
     /// The power fails when it has synchronised so many times more and is to do so once again.
@@ -80,7 +114,7 @@ impl Disk {
     /// There is room for so many bytes more than there are; none: for as many as one likes.
     pub fn limit(&self, more: Option<usize>) {
         let mut state = self.lock();
-        state.capacity = more.map(|more| state.seen.len() + more);
+        state.capacity = more.map(|more| state.length() + more);
     }
 
     /// It fails once to synchronise, after it has done so so many times more; none: no more. What was written then is
@@ -95,14 +129,24 @@ impl Disk {
     }
 
     /// What is on it when the power is back: all that was synchronised, and of the rest any part.
-    pub fn image(&self, random: &mut Rng) -> Vec<u8> {
+    pub fn image(&self, random: &mut Rng) -> Image {
         let state = self.lock();
-        let mut image = state.synced.clone();
+        Image([0, 1].map(|file| state.files[file].image(random)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bytes {
+    fn image(&self, random: &mut Rng) -> Vec<u8> {
+        let mut image = self.synced.clone();
         let seed = random.u64(..);
         // Nearly nothing, nearly everything, or anything between.
         let kept = [0.0, 0.1, 0.5, 0.9, 1.0][random.usize(..5)];
         let mut times = BTreeMap::new();
-        for change in &state.unsynced {
+        for change in &self.unsynced {
             // Chance belongs to the place, not to the order of the writes.
             let place = match change {
                 Change::Length(_) => usize::MAX,
@@ -129,8 +173,22 @@ impl Disk {
         image
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self, offset: usize, out: &mut [u8]) -> io::Result<()> {
+        let bytes = self.seen.get(offset..offset + out.len());
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn synchronise(&mut self) {
+        for change in self.unsynced.drain(..) {
+            match change {
+                Change::Length(length) => self.synced.resize(length, 0),
+                Change::Write(offset, bytes) => {
+                    let end = offset + bytes.len();
+                    self.synced[offset..end].copy_from_slice(&bytes);
+                }
+            }
+        }
     }
 }
 
@@ -149,11 +207,8 @@ fn put(image: &mut [u8], offset: usize, bytes: &[u8], part: Range<usize>) {
 }
 
 impl State {
-    fn read(&self, offset: usize, out: &mut [u8]) -> io::Result<()> {
-        self.has_power()?;
-        let bytes = self.seen.get(offset..offset + out.len());
-        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+    fn length(&self) -> usize {
+        self.files.iter().map(|file| file.seen.len()).sum()
     }
 
     fn has_power(&self) -> io::Result<()> {
@@ -187,64 +242,65 @@ fn no_power() -> io::Error {
     io::Error::other("no power")
 }
 
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        let state = self.lock();
+impl DiskFile {
+    /// What it does, if it has power.
+    fn with<T>(&self, what: impl FnOnce(&mut State, usize) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.disk.lock();
         state.has_power()?;
-        Ok(state.seen.len() as u64)
+        what(&mut state, self.file as usize)
+    }
+}
+
+impl StorageBackend for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|state, file| Ok(state.files[file].seen.len() as u64))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.lock().read(usize::try_from(offset).unwrap(), out)
+        let offset = usize::try_from(offset).unwrap();
+        self.with(|state, file| state.files[file].read(offset, out))
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).unwrap();
-        let mut state = self.lock();
-        state.has_power()?;
-        if length > state.seen.len() && state.capacity.is_some_and(|most| length > most) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        state.seen.resize(length, 0);
-        state.unsynced.push(Change::Length(length));
-        Ok(())
+        self.with(|state, file| {
+            let more = length.saturating_sub(state.files[file].seen.len());
+            let full = |most| state.length() + more > most;
+            if more > 0 && state.capacity.is_some_and(full) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let bytes = &mut state.files[file];
+            bytes.seen.resize(length, 0);
+            bytes.unsynced.push(Change::Length(length));
+            Ok(())
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.lock();
-        state.may_synchronise()?;
-        if state.lies {
-            return Ok(());
-        }
-        let State {
-            synced, unsynced, ..
-        } = &mut *state;
-        for change in unsynced.drain(..) {
-            match change {
-                Change::Length(length) => synced.resize(length, 0),
-                Change::Write(offset, bytes) => {
-                    let end = offset + bytes.len();
-                    synced[offset..end].copy_from_slice(&bytes);
-                }
+        self.with(|state, file| {
+            state.may_synchronise()?;
+            if !state.lies {
+                state.files[file].synchronise();
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).unwrap();
-        let mut state = self.lock();
-        state.has_power()?;
-        // A file system that places what is written anew needs room for it, however long the file is.
-        if state.capacity == Some(state.seen.len()) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let place = state.seen.get_mut(offset..offset + data.len());
-        place
-            .ok_or(io::ErrorKind::UnexpectedEof)?
-            .copy_from_slice(data);
-        state.unsynced.push(Change::Write(offset, data.to_vec()));
-        Ok(())
+        self.with(|state, file| {
+            // A file system that places what is written anew needs room for it, however long the file is.
+            if state.capacity == Some(state.length()) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let bytes = &mut state.files[file];
+            let place = bytes.seen.get_mut(offset..offset + data.len());
+            place
+                .ok_or(io::ErrorKind::UnexpectedEof)?
+                .copy_from_slice(data);
+            bytes.unsynced.push(Change::Write(offset, data.to_vec()));
+            Ok(())
+        })
     }
 }
 
@@ -252,9 +308,17 @@ impl StorageBackend for Disk {
 mod tests {
     use super::*;
 
+    /// A disk whose checkpoint holds some bytes, and that file.
+    fn holding(bytes: Vec<u8>) -> (Disk, DiskFile) {
+        let disk = Disk::holding(Image([bytes, Vec::new()]));
+        let file = disk.file(StoreFile::Checkpoint);
+        (disk, file)
+    }
+
     fn images(disk: &Disk) -> Vec<Vec<u8>> {
         let mut random = Rng::with_seed(7);
-        let mut images: Vec<_> = (0..200).map(|_| disk.image(&mut random)).collect();
+        let image = |_| disk.image(&mut random).0[0].clone();
+        let mut images: Vec<_> = (0..200).map(image).collect();
         images.sort();
         images.dedup();
         images
@@ -262,12 +326,15 @@ mod tests {
 
     #[test]
     fn what_was_synchronised_stays_and_the_rest_may_be_torn() {
-        let disk = Disk::default();
-        disk.set_len(2_048).unwrap();
-        disk.write(0, &[1; 1_024]).unwrap();
-        disk.sync_data().unwrap();
+        let (disk, file) = holding(Vec::new());
+        file.set_len(2_048).unwrap();
+        file.write(0, &[1; 1_024]).unwrap();
+        // The other file is not this one.
+        disk.file(StoreFile::Log).sync_data().unwrap();
+        assert!(images(&disk).len() > 1);
+        file.sync_data().unwrap();
         assert_eq!(images(&disk).len(), 1);
-        disk.write(256, &[2; 512]).unwrap();
+        file.write(256, &[2; 512]).unwrap();
         let images = images(&disk);
         // Each of the two sectors that it touches, or both, or none.
         assert_eq!(images.len(), 4);
@@ -279,9 +346,9 @@ mod tests {
 
     #[test]
     fn a_length_may_be_lost_with_what_lies_behind_it() {
-        let disk = Disk::holding(vec![1; 512]);
-        disk.set_len(1_024).unwrap();
-        disk.write(512, &[2; 512]).unwrap();
+        let (disk, file) = holding(vec![1; 512]);
+        file.set_len(1_024).unwrap();
+        file.write(512, &[2; 512]).unwrap();
         let ends: Vec<_> = images(&disk)
             .iter()
             .map(|image| image.get(512).copied())
@@ -291,13 +358,13 @@ mod tests {
 
     #[test]
     fn without_power_nothing_is_done() {
-        let disk = Disk::holding(vec![1; 512]);
+        let (disk, file) = holding(vec![1; 512]);
         disk.fail_after(1);
-        disk.sync_data().unwrap();
-        disk.write(0, &[2]).unwrap();
-        disk.sync_data().unwrap_err();
-        disk.write(1, &[2]).unwrap_err();
-        assert!(disk.is_off() && disk.len().is_err() && disk.read(0, &mut [0]).is_err());
+        file.sync_data().unwrap();
+        file.write(0, &[2]).unwrap();
+        file.sync_data().unwrap_err();
+        file.write(1, &[2]).unwrap_err();
+        assert!(disk.is_off() && file.len().is_err() && file.read(0, &mut [0]).is_err());
         assert_eq!(images(&disk).len(), 2);
     }
 }

@@ -14,7 +14,7 @@ mod model;
 mod traffic;
 mod witness;
 
-pub use self::disk::Disk;
+pub use self::disk::{Disk, Image};
 
 use core::fmt;
 use core::ops::AddAssign;
@@ -31,6 +31,9 @@ use tokio::task::coop::unconstrained;
 use self::model::{HISTORY, Message, Model};
 use self::traffic::{Traffic, publish};
 use self::witness::Witness;
+
+/// A log so short that checkpoints come as often as power cuts do.
+pub(crate) const CHECKPOINT_BYTES: u64 = 8 << 10;
 
 /// Power cuts that one store lives through.
 const CUTS: u64 = 20;
@@ -72,6 +75,10 @@ pub struct Outcome {
     pub cuts_at_start: u64,
     /// Of the images, those with the whole batch that was under way.
     pub ahead: u64,
+    /// Of the images, those without some of the last batches of state that was published at QoS 0 alone.
+    pub behind: u64,
+    /// How often a subscriber that came back was told to forget what it knew.
+    pub resets: u64,
     /// Messages that were acknowledged.
     pub acknowledged: u64,
     /// Commits that failed because the disk was full, or had a passing fault.
@@ -86,6 +93,8 @@ impl AddAssign for Outcome {
         self.cuts += other.cuts;
         self.cuts_at_start += other.cuts_at_start;
         self.ahead += other.ahead;
+        self.behind += other.behind;
+        self.resets += other.resets;
         self.acknowledged += other.acknowledged;
         self.full += other.full;
         self.shown += other.shown;
@@ -97,14 +106,17 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "{} images of {} power cuts ({} while starting), {} messages acknowledged, {} shown, {} commits failed on a \
-             full or faulty disk; {} images had the batch under way, whole; 0 lost, 0 torn, 0 shown ahead, 0 revisions twice",
+             full or faulty disk; {} images had the batch under way, whole, {} had lost QoS 0 state that was not yet \
+             synchronised; {} resets of a subscriber that came back; 0 others lost, 0 torn, 0 shown ahead, 0 revisions twice",
             self.images,
             self.cuts,
             self.cuts_at_start,
             self.acknowledged,
             self.shown,
             self.full,
-            self.ahead
+            self.ahead,
+            self.behind,
+            self.resets
         )
     }
 }
@@ -136,8 +148,10 @@ struct Run {
     now: u64,
     disk: Disk,
     traffic: Traffic,
-    /// What is committed for certain.
+    /// What is committed.
     model: Model,
+    /// What was before each of the last batches, as far as those may be lost.
+    unsynced: Vec<Model>,
     /// With the batch that is under way.
     next: Option<Model>,
     witness: Witness,
@@ -156,6 +170,7 @@ impl Run {
             now,
             disk: Disk::default(),
             model: Model::default(),
+            unsynced: Vec::new(),
             next: None,
             witness: Witness::default(),
             outcome: Outcome::default(),
@@ -179,7 +194,8 @@ impl Run {
             }
             Err(violation) => return Err(violation),
         };
-        self.witness.begins(&bus);
+        let resumes = self.outcome.cuts > 0 && self.random.bool();
+        self.witness.begins(&bus, resumes);
         let clients: Vec<_> = (0..3)
             .map(|_| bus.client(Peer::in_process()).unwrap())
             .collect();
@@ -204,9 +220,10 @@ impl Run {
         commits: &mut Commits,
     ) -> Result<bool, Violation> {
         self.pass_time().await;
-        let messages: Vec<_> = (0..self.random.usize(1..12))
-            .map(|_| self.traffic.message(self.now))
-            .collect();
+        let messages = self.traffic.batch(self.now);
+        let light = messages
+            .iter()
+            .all(|message| matches!(message, Message::State { light: true, .. }));
         let mut next = self.model.clone();
         let mut receipts = Vec::new();
         for message in &messages {
@@ -230,9 +247,15 @@ impl Run {
                 other => return Err(Violation::Answer(format!("{other:?} to {message:?}"))),
             }
         }
-        self.model = self.next.take().unwrap();
+        let model = self.next.take().unwrap();
+        let before = core::mem::replace(&mut self.model, model);
+        match light {
+            true => self.unsynced.push(before),
+            false => self.unsynced.clear(),
+        }
         self.witness.looks(&self.model, self.now)?;
         self.outcome.shown = self.witness.shown;
+        self.outcome.resets = self.witness.resets;
         Ok(true)
     }
 
@@ -306,10 +329,12 @@ impl Run {
             }
         }
         self.next = None;
+        self.unsynced.clear();
         Ok(())
     }
 
-    /// What is there: all that was committed for certain, or that and the batch that was under way.
+    /// What is there: all that was committed, or that and the batch that was under way, or that without some of the
+    /// last batches that may be lost.
     fn find(&mut self, bus: &Bus) -> Result<Model, Violation> {
         let there = witness::kept(bus);
         if let Some(next) = self
@@ -324,6 +349,12 @@ impl Run {
         if there == self.model.shown(self.now) {
             self.witness.accepts(bus)?;
             return Ok(self.model.clone());
+        }
+        let mut unsynced = self.unsynced.iter().rev();
+        if let Some(lost) = unsynced.find(|model| there == model.shown(self.now)) {
+            self.outcome.behind += 1;
+            self.witness.accepts(bus)?;
+            return Ok(lost.clone());
         }
         let (wanted, next) = (self.model.shown(self.now), self.next.as_ref());
         let next = next.map(|next| next.shown(self.now));
@@ -346,7 +377,8 @@ impl Run {
             ..Options::default()
         };
         let backend = disk.clone();
-        let store = simulation::Disk::backend(move || Ok(backend.clone()));
+        let open = move |file| Ok(backend.file(file));
+        let store = simulation::Disk::backend(open, CHECKPOINT_BYTES);
         let store = match self.promise {
             Promise::NotDurable => store.without_durability(),
             Promise::Kept | Promise::Lied => store,

@@ -14,6 +14,8 @@ pub(super) enum Message {
         payload: Vec<u8>,
         /// When its time is over, in milliseconds since the Unix epoch.
         expires_at: Option<u64>,
+        /// It may be lost: it was published at QoS 0.
+        light: bool,
     },
     Count {
         device: String,
@@ -71,6 +73,7 @@ impl Model {
                 topic,
                 payload,
                 expires_at,
+                ..
             } => {
                 let most = if topic.starts_with(HISTORY.0) {
                     HISTORY.1

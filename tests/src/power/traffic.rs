@@ -45,8 +45,28 @@ impl Traffic {
         }
     }
 
-    /// The next message.
-    pub(super) fn message(&mut self, now: u64) -> Message {
+    /// The messages of a batch: some of everything, or state that may be lost.
+    pub(super) fn batch(&mut self, now: u64) -> Vec<Message> {
+        let messages = self.random.usize(1..12);
+        let light = self.random.u8(..3) == 0;
+        let message = |_| match light {
+            true => self.light(now),
+            false => self.message(now),
+        };
+        (0..messages).map(message).collect()
+    }
+
+    fn light(&mut self, now: u64) -> Message {
+        loop {
+            let mut message = self.message(now);
+            if let Message::State { light, .. } = &mut message {
+                *light = true;
+                return message;
+            }
+        }
+    }
+
+    fn message(&mut self, now: u64) -> Message {
         self.next += 1;
         let next = self.next;
         let Self {
@@ -65,11 +85,13 @@ impl Traffic {
                 topic: format!("state/{}", random.usize(..12)),
                 payload: payload(random, next),
                 expires_at: random.bool().then(|| now + random.u64(1..20_000)),
+                light: false,
             },
             15..17 => Message::State {
                 topic: format!("{}{}", HISTORY.0, random.usize(..3)),
                 payload: payload(random, next),
                 expires_at: None,
+                light: false,
             },
             17 => Message::State {
                 topic: match random.bool() {
@@ -78,6 +100,7 @@ impl Traffic {
                 },
                 payload: Vec::new(),
                 expires_at: None,
+                light: false,
             },
             _ => Message::Event {
                 payload: payload(random, next),
@@ -146,7 +169,12 @@ pub(super) fn publish(message: &Message, now: u64) -> Publish {
             topic,
             payload,
             expires_at,
+            light,
         } => Publish {
+            qos: match light {
+                true => 0,
+                false => Publish::STATE_QOS,
+            },
             expires_in: expires_at.map(|at| Duration::from_millis(at - now)),
             ..Publish::state(topic_name(topic), Bytes::from(payload.clone()))
         },

@@ -1,10 +1,11 @@
 //! Who is shown what: a subscriber of everything, over all lives of the bus.
 
+use core::mem;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{FutureExt, StreamExt};
 use latchbus_bus::{Bus, Delivery, Subscription};
-use latchbus_core::hub::{Kind, Mode, Start, Step};
+use latchbus_core::hub::{Cursor, Kind, Mode, Start, Step};
 use latchbus_core::topic::TopicFilter;
 
 use super::Violation;
@@ -15,6 +16,10 @@ use super::model::{Model, Shown, in_form};
 pub(super) struct Witness {
     subscription: Option<Subscription>,
     epoch: u64,
+    /// The revision that it was given last.
+    newest: u64,
+    /// How often it was told to forget what it knows.
+    pub(super) resets: u64,
     /// The last value of each topic.
     view: BTreeMap<String, Vec<u8>>,
     /// By epoch and revision.
@@ -24,12 +29,22 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    /// A life of the bus begins.
-    pub(super) fn begins(&mut self, bus: &Bus) {
+    /// A life of the bus begins: it comes back with what it knows, or knows nothing.
+    pub(super) fn begins(&mut self, bus: &Bus, resumes: bool) {
         let all = TopicFilter::parse("#").unwrap();
-        self.subscription = Some(bus.subscribe(all, Mode::Latest, Start::Snapshot).unwrap());
+        let start = match resumes {
+            true => Start::Resume(Cursor {
+                epoch: self.epoch,
+                rev: self.newest,
+            }),
+            false => Start::Snapshot,
+        };
+        if !resumes {
+            self.newest = 0;
+            self.view.clear();
+        }
+        self.subscription = Some(bus.subscribe(all, Mode::Latest, start).unwrap());
         self.epoch = bus.epoch();
-        self.view.clear();
     }
 
     /// Takes what there is, which must be what is committed, as far as its time is not over.
@@ -39,10 +54,15 @@ impl Witness {
             .as_mut()
             .and_then(|s| s.next().now_or_never())
         {
-            let Step::Entry { entry, retained } = step else {
-                continue;
-            };
-            self.takes(&entry, retained)?;
+            match step {
+                Step::Entry { entry, .. } => self.takes(&entry)?,
+                Step::Reset => {
+                    self.newest = 0;
+                    self.resets += 1;
+                    self.view.clear();
+                }
+                Step::Gap { .. } | Step::Synced { .. } => {}
+            }
         }
         let wanted = committed.shown(now);
         for (topic, values) in &wanted {
@@ -82,16 +102,13 @@ impl Witness {
         Ok(())
     }
 
-    fn takes(&mut self, entry: &Delivery, retained: bool) -> Result<(), Violation> {
+    fn takes(&mut self, entry: &Delivery) -> Result<(), Violation> {
         self.shown += 1;
+        let newest = mem::replace(&mut self.newest, entry.rev);
         let said = (
             entry.topic.as_str().to_owned(),
             entry.payload.bytes().to_vec(),
         );
-        let newest = self.revisions.range(..=(self.epoch, u64::MAX)).next_back();
-        let newest = newest
-            .filter(|((epoch, _), _)| *epoch == self.epoch)
-            .map(|((_, rev), _)| *rev);
         let place = (self.epoch, entry.rev);
         let before = self.revisions.insert(place, said.clone());
         if before.as_ref().is_some_and(|before| *before != said) {
@@ -100,11 +117,8 @@ impl Witness {
                 entry.rev, said.0
             )));
         }
-        if !retained && newest.is_some_and(|newest| entry.rev <= newest) {
-            return Err(Violation::Revision(format!(
-                "{} after {newest:?}",
-                entry.rev
-            )));
+        if entry.rev <= newest {
+            return Err(Violation::Revision(format!("{} after {newest}", entry.rev)));
         }
         let Some((topic, payload)) = in_form(entry) else {
             return Ok(());

@@ -20,7 +20,7 @@ use super::ledger::{Kind, Ledger};
 use super::trace::Trace;
 use super::wire::{Calm, wire};
 use crate::bench::topic_name;
-use crate::power::{Disk, Promise};
+use crate::power::{CHECKPOINT_BYTES, Disk, Promise};
 
 /// What a message over the direct link may suffer: more than any transport does to one while its connection stands.
 const FAULTS: Faults = Faults {
@@ -82,7 +82,7 @@ impl Server {
     pub(super) fn start(&self) {
         let (disk, seed) = (self.disk(), lock(&self.random).u64(..));
         let backend = disk.clone();
-        let store = simulation::Disk::backend(move || Ok(backend.clone()));
+        let store = simulation::Disk::backend(move |file| Ok(backend.file(file)), CHECKPOINT_BYTES);
         let store = match self.promise {
             Promise::NotDurable => store.without_durability(),
             Promise::Kept | Promise::Lied => store,

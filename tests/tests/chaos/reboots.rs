@@ -37,6 +37,9 @@ async fn boot(kiosk: &mut MqttPeer<4>, from: u64, to: u64) {
     }
 }
 
+/// A log of so many bytes is folded into the database. Its file stays as it is.
+const LOG_BYTES: u64 = 8 << 20;
+
 fn bytes(directory: &Path) -> u64 {
     let files = std::fs::read_dir(directory).unwrap();
     files
@@ -57,21 +60,18 @@ async fn ten_thousand_reboots_cost_a_bounded_number_of_topics_and_bytes() {
     let server = Server::start(&arguments).await;
     let mut kiosk = MqttPeer::<4>::open(server.mqtt, Connect::named("kiosk-1")).await;
     boot(&mut kiosk, 1, FIRST).await;
+    assert_eq!(server.stop().await.code(), Some(0));
+    // Where an orderly stop has folded the log in.
     let begun = bytes(&data);
+    let server = Server::start(&arguments).await;
+    let mut kiosk = MqttPeer::<4>::open(server.mqtt, Connect::named("kiosk-1")).await;
     boot(&mut kiosk, FIRST, REBOOTS + 1).await;
-    let grown = bytes(&data);
 
     let topics = http::kept(server.http, "clicks/main/kiosk-1/#")
         .await
         .unwrap();
-    eprintln!(
-        "{} topics, {begun} bytes after {FIRST} reboots, {grown} after {REBOOTS}",
-        topics.len()
-    );
     // The counts above the floor, and the floor.
     assert_eq!(topics.len(), FOLD_WINDOW_BOOTS as usize + 1, "{topics:?}");
-    // A database grows by doubling, and no more often than once for the same content.
-    assert!(grown <= 2 * begun, "{begun} bytes, then {grown}");
     let values = http::last(server.http, "clicks/main/values").await.unwrap();
     assert_eq!(
         Counter::parse(values.as_bytes()),
@@ -90,4 +90,14 @@ async fn ten_thousand_reboots_cost_a_bounded_number_of_topics_and_bytes() {
         .unwrap();
     assert_eq!(again.len(), topics.len());
     assert_eq!(server.stop().await.code(), Some(0));
+    let grown = bytes(&data);
+    eprintln!(
+        "{} topics, {begun} bytes after {FIRST} reboots, {grown} after {REBOOTS}",
+        topics.len()
+    );
+    // A database grows by doubling, and no more often than once for the same content; the log stays below 8 MiB.
+    assert!(
+        grown <= 2 * begun + LOG_BYTES,
+        "{begun} bytes, then {grown}"
+    );
 }

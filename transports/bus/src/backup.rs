@@ -34,6 +34,14 @@ pub enum Record {
 }
 
 impl Record {
+    /// The bytes of its payload.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Value(value) => value.payload.len(),
+            Self::Device(_) => 0,
+        }
+    }
+
     /// Where a peer that may merge this must be allowed to publish.
     pub(crate) fn topic(&self) -> String {
         match self {

@@ -34,7 +34,7 @@ use crate::pipeline::Pipeline;
 use crate::refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 use crate::session::Subscriptions;
 use crate::shared::Shared;
-use crate::store::{Disk, Loaded, RedbStore, Store, StoreError, StoredNote};
+use crate::store::{Disk, FileStore, Loaded, Store, StoreError, StoredNote};
 use crate::subscription::Subscription;
 use crate::wake::{Wake, WeakWake, lock};
 use crate::writer::Writer;
@@ -57,6 +57,9 @@ pub struct Options {
     pub session: SessionLimits,
     /// Topics that keep more than their last value; the first rule that matches counts.
     pub history: Vec<HistoryRule>,
+    /// State that was published at QoS 0 is shown before it is on disk, and is there after so long at the latest;
+    /// zero: before it is shown, as all else.
+    pub sync_interval: Duration,
     /// Where the time of day comes from.
     pub clock: Clock,
     /// Where chance begins: two buses that open with one seed make the same choices. None: anywhere.
@@ -73,6 +76,7 @@ impl Default for Options {
             rooms: vec!["main".into()],
             session: SessionLimits::default(),
             history: Vec::new(),
+            sync_interval: Duration::from_secs(1),
             clock: Clock::system(),
             seed: None,
         }
@@ -88,6 +92,7 @@ impl fmt::Debug for Options {
             .field("rooms", &self.rooms)
             .field("session", &self.session)
             .field("history", &self.history)
+            .field("sync_interval", &self.sync_interval)
             .field("clock", &self.clock)
             .field("seed", &self.seed)
             .finish_non_exhaustive()
@@ -230,7 +235,7 @@ impl Bus {
             StoreKind::Memory => Self::assemble(options, |_| Ok(None)),
             StoreKind::Directory(directory) => Self::assemble(options, |epoch| {
                 let disk = Disk::directory(directory)?;
-                let (store, loaded) = RedbStore::open(disk, epoch, tombstones)?;
+                let (store, loaded) = FileStore::open(disk, epoch, tombstones)?;
                 Ok(Some((Box::new(store), loaded)))
             }),
         };
@@ -302,11 +307,13 @@ impl Bus {
                     jobs,
                     (Arc::clone(&pipeline), Arc::clone(&shared)),
                     (store, ceiling),
+                    !options.sync_interval.is_zero(),
                     Arc::clone(&metrics),
                     Arc::clone(&health),
                 );
                 commits.begin_life(first)?;
-                (Some(Writer::new(queue, health)), Some(commits))
+                let unsynced = commits.unsynced();
+                (Some(Writer::new(queue, health, unsynced)), Some(commits))
             }
         };
         shared.set_durables_incomplete(!notes.is_empty());
@@ -327,6 +334,9 @@ impl Bus {
             watch: Mutex::default(),
         }));
         tokio::spawn(sys::run(Arc::downgrade(&bus.0)));
+        if bus.is_stored() && !options.sync_interval.is_zero() {
+            tokio::spawn(sys::sync(Arc::downgrade(&bus.0), options.sync_interval));
+        }
         Ok((bus, commits))
     }
 
@@ -544,6 +554,13 @@ impl Bus {
                 let _shown = pipeline.finish(expired, now, None);
                 pipeline.tick();
             }
+        }
+    }
+
+    /// Has what was shown before it is durable made so.
+    pub(crate) fn sync(&self) {
+        if let Some(writer) = &self.0.writer {
+            writer.sync();
         }
     }
 

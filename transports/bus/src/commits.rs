@@ -2,7 +2,10 @@
 //! answers it. Each step stands by itself, so that a thread can make them in turn, and a simulation can
 //! stop between any two.
 
-use core::mem;
+use core::{
+    mem,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use std::{
     sync::{Arc, Mutex},
     time::Instant,
@@ -17,12 +20,15 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Plan};
 use crate::refusal::PublishRefused;
 use crate::shared::Shared;
-use crate::store::{Change, Commit, HEADROOM, Sizes, Store, StoreError};
+use crate::store::{Change, Commit, HEADROOM, Sizes, Store, StoreError, Sync};
 use crate::wake::lock;
 use crate::{Note, Publish};
 
 /// The most messages that one commit takes, and that wait for the store. Publishers wait beyond it.
 pub(crate) const QUEUE: usize = 4_096;
+
+/// Payload bytes of one commit; it takes one message more that passes them.
+const COMMIT_BYTES: usize = 4 << 20;
 
 /// Revisions that are left free before a commit for events that overtake it, once one was overtaken: so many at
 /// first, twice as many each time up to the second, and half as many after each commit that was not.
@@ -51,8 +57,30 @@ pub(crate) enum Job {
     },
     /// What is due every second.
     Tick,
+    /// What was shown before it was durable is to be so.
+    Sync,
     /// The last job.
     Close(oneshot::Sender<()>),
+}
+
+/// What was shown before it is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced {
+    /// There is something.
+    pub(crate) any: AtomicBool,
+    /// It is time to make it durable.
+    pub(crate) due: AtomicBool,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { publish, .. } => publish.payload.len(),
+            Self::Import { record, .. } => record.bytes(),
+            Self::Remember { notes, .. } => notes.iter().map(Note::bytes).sum(),
+            Self::Export(_) | Self::Tick | Self::Sync | Self::Close(_) => 0,
+        }
+    }
 }
 
 type Answer = (
@@ -74,6 +102,11 @@ pub(crate) struct Commits {
     slack: u64,
     /// Whether the revisions of the last commit are in doubt.
     doubt: bool,
+    /// Whether commits that may be lost are shown before they are durable.
+    syncs_later: bool,
+    /// Whether it is on disk that this life has such commits.
+    lossy: bool,
+    unsynced: Arc<Unsynced>,
     /// The batch that is under way.
     batch: Option<Batch>,
     /// What was merged is ahead of the disk for good: nothing more is shown or answered.
@@ -96,6 +129,7 @@ struct Batch {
     /// Events have overtaken it before.
     overtaken: bool,
     tick: bool,
+    sync: bool,
     close: Option<oneshot::Sender<()>>,
 }
 
@@ -132,6 +166,7 @@ impl Commits {
         jobs: mpsc::Receiver<Job>,
         (pipeline, shared): (Arc<Mutex<Pipeline>>, Arc<Shared>),
         (store, ceiling): (Box<dyn Store>, u64),
+        syncs_later: bool,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> Self {
@@ -146,9 +181,16 @@ impl Commits {
             ceiling,
             slack: 0,
             doubt: false,
+            syncs_later,
+            lossy: false,
+            unsynced: Arc::default(),
             batch: None,
             given_up: false,
         }
+    }
+
+    pub(crate) fn unsynced(&self) -> Arc<Unsynced> {
+        Arc::clone(&self.unsynced)
     }
 
     /// Commits and shows what is to be shown at the start.
@@ -201,17 +243,20 @@ impl Commits {
     fn begin_with(&mut self, first: Job) {
         let mut waiting = Vec::new();
         let mut batch = Batch::default();
-        let mut next = Some(first);
+        let (mut next, mut bytes) = (Some(first), 0);
         while let Some(job) = next {
+            bytes += job.bytes();
             match job {
                 Job::Tick => batch.tick = true,
+                Job::Sync => {}
                 Job::Close(done) => batch.close = Some(done),
                 job => waiting.push(job),
             }
-            next = (waiting.len() < QUEUE && batch.close.is_none())
+            next = (waiting.len() < QUEUE && bytes < COMMIT_BYTES && batch.close.is_none())
                 .then(|| self.jobs.try_recv().ok())
                 .flatten();
         }
+        batch.sync = self.unsynced.due.swap(false, Ordering::Relaxed);
         if !self.given_up {
             self.plan(&mut batch, waiting);
         }
@@ -246,7 +291,7 @@ impl Commits {
                     batch.exports.push(answer);
                     continue;
                 }
-                Job::Tick | Job::Close(_) => continue,
+                Job::Tick | Job::Sync | Job::Close(_) => continue,
             };
             batch.take(plan, answer);
         }
@@ -285,12 +330,28 @@ impl Commits {
             .changes
             .extend(trim(&self.shared, self.store.sizes(), batch.tick));
         let confirms = batch.tick && self.doubt;
-        if commit.changes.is_empty() && commit.ceiling.is_none() && !confirms {
+        let is_empty = commit.changes.is_empty() && commit.ceiling.is_none() && !confirms;
+        if is_empty && !batch.sync {
             return Ok(());
+        }
+        if self.syncs_later && commit.ceiling.is_none() && batch.plans.iter().all(Plan::may_be_lost)
+        {
+            // The first says that there will be others, and so it has to be durable.
+            (commit.lossy, commit.sync) = match self.lossy || batch.base.is_none() {
+                true => (false, Sync::Later),
+                false => (true, Sync::Now),
+            };
         }
         let begun = Instant::now();
         self.health.begin();
-        let result = self.store.commit(&commit);
+        let result = match is_empty {
+            true => Ok(()),
+            false => self.store.commit(&commit),
+        };
+        let result = result.and_then(|()| match batch.sync {
+            true => self.store.sync(),
+            false => Ok(()),
+        });
         self.metrics.commit_time.record(begun.elapsed());
         if let Err(failure) = &result {
             self.metrics.commits_failed.add(1);
@@ -299,6 +360,12 @@ impl Commits {
             return result;
         }
         self.health.succeed();
+        self.lossy |= commit.lossy;
+        if commit.sync == Sync::Now || batch.sync {
+            self.unsynced.any.store(false, Ordering::Relaxed);
+        } else if batch.base.is_some() {
+            self.unsynced.any.store(true, Ordering::Relaxed);
+        }
         self.metrics.commits.add(1);
         self.metrics.store_bytes.set(self.store.sizes().bytes);
         self.doubt = batch.base.is_some();
@@ -406,6 +473,10 @@ struct Closed;
 
 impl Store for Closed {
     fn commit(&mut self, _: &Commit<'_>) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
         Err(StoreError::Closed)
     }
 

@@ -112,6 +112,14 @@ impl Note {
         }
     }
 
+    /// The bytes of its value.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.what {
+            What::Keep { value, .. } => value.len(),
+            What::Forget { .. } | What::ForgetAll => 0,
+        }
+    }
+
     pub(crate) fn keeps(&self) -> bool {
         matches!(self.what, What::Keep { .. })
     }

@@ -12,6 +12,7 @@ mod restoring;
 
 use core::fmt::Display;
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -196,7 +197,7 @@ impl Pipeline {
                 changes.push(Change::Device {
                     room,
                     device,
-                    record,
+                    record: Cow::Borrowed(record),
                 });
             }
             for (order, id) in &plan.press_ids {

@@ -30,7 +30,8 @@ use std::io;
 
 use crate::bus::{Bus, OpenError, Options};
 pub use crate::commits::Finished;
-use crate::store::{self, MemoryStore, RedbStore, Store, StoreError};
+pub use crate::store::StoreFile;
+use crate::store::{self, FileStore, LogLimits, MemoryStore, Store, StoreError};
 
 /// What a [`Disk::memory`] holds. It outlives the buses that are opened on it.
 #[derive(Debug, Clone, Default)]
@@ -52,12 +53,19 @@ impl Disk {
         Self(Form::Memory(memory.0.clone()))
     }
 
-    /// The real database on bytes of the test's own: torn, cut off, full. `open` is asked for them at the
-    /// start, and once more before the first commit after one that failed.
+    /// The real store on bytes of the test's own: torn, cut off, full. `open` is asked for them at the start, and
+    /// for those of the checkpoint again before the first one after one that failed. A log of `checkpoint_bytes` is
+    /// folded into the checkpoint.
     pub fn backend<B: redb::StorageBackend>(
-        open: impl FnMut() -> io::Result<B> + Send + 'static,
+        open: impl Fn(StoreFile) -> io::Result<B> + Send + Sync + 'static,
+        checkpoint_bytes: u64,
     ) -> Self {
-        Self(Form::Database(store::Disk::backend(open)))
+        let limits = LogLimits {
+            checkpoint_bytes,
+            allocate_bytes: checkpoint_bytes / 2,
+            unsynced_bytes: checkpoint_bytes as usize / 2,
+        };
+        Self(Form::Database(store::Disk::backend(open, limits)))
     }
 
     /// The same with commits that promise nothing (`Durability::None`): the test of a test of durability. In
@@ -89,7 +97,7 @@ pub fn open(options: Options, disk: Disk) -> Result<(Bus, Commits), OpenError> {
                 (Box::new(memory), loaded)
             }
             Form::Database(disk) => {
-                let (store, loaded) = RedbStore::open(disk, epoch, tombstones)?;
+                let (store, loaded) = FileStore::open(disk, epoch, tombstones)?;
                 (Box::new(store), loaded)
             }
         };

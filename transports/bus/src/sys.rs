@@ -39,6 +39,19 @@ pub(crate) async fn run(bus: Weak<Inner>) {
     }
 }
 
+/// Has what was shown before it is on disk brought there, until the bus closes or its last handle is gone.
+pub(crate) async fn sync(bus: Weak<Inner>, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(bus) = Bus::upgrade(&bus).filter(|bus| !bus.is_closed()) else {
+            return;
+        };
+        bus.sync();
+    }
+}
+
 /// Publishes the `$SYS` topics, in the names that mosquitto uses where it has one.
 fn report(bus: &Bus, started: Instant) {
     let (metrics, hub) = (bus.metrics(), bus.hub_counts());

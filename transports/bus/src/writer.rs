@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backup::{Export, Record};
 use crate::bus::{Accepted, Queued, Receipt};
-use crate::commits::{Commits, Finished, Job};
+use crate::commits::{Commits, Finished, Job, Unsynced};
 use crate::health::Health;
 use crate::refusal::PublishRefused;
 use crate::{Note, Publish};
@@ -25,14 +25,20 @@ pub(crate) struct Writer {
     queue: mpsc::Sender<Job>,
     health: Arc<Health>,
     closing: Arc<AtomicBool>,
+    unsynced: Arc<Unsynced>,
 }
 
 impl Writer {
-    pub(crate) fn new(queue: mpsc::Sender<Job>, health: Arc<Health>) -> Self {
+    pub(crate) fn new(
+        queue: mpsc::Sender<Job>,
+        health: Arc<Health>,
+        unsynced: Arc<Unsynced>,
+    ) -> Self {
         Self {
             queue,
             health,
             closing: Arc::default(),
+            unsynced,
         }
     }
 
@@ -108,6 +114,14 @@ impl Writer {
         self.health.watch();
         // A full queue has messages in it: the tick can wait for the next second.
         let _full_or_closed = self.queue.try_send(Job::Tick);
+    }
+
+    pub(crate) fn sync(&self) {
+        if self.unsynced.any.load(Ordering::Relaxed) {
+            self.unsynced.due.store(true, Ordering::Relaxed);
+            // A queue that is full wakes the writer anyway.
+            let _full_or_closed = self.queue.try_send(Job::Sync);
+        }
     }
 
     pub(crate) fn health(&self) -> Result<(), String> {

@@ -27,27 +27,46 @@ fn client(bus: &Bus) -> latchbus_bus::Client {
     bus.client(Peer::in_process()).unwrap()
 }
 
-/// Bytes that outlive the database, on a disk that can be full, or hang.
+/// The files of a store, which outlive it, on a disk that can be full, or hang.
 #[derive(Debug, Clone, Default)]
 struct Bytes {
-    bytes: Arc<InMemoryBackend>,
+    files: [Arc<InMemoryBackend>; 2],
+    /// Which of them this is.
+    file: usize,
     full: Arc<AtomicBool>,
     /// While it is set nothing is synchronised.
     held: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
 }
 
+impl Bytes {
+    fn disk(&self) -> Disk {
+        let files = self.clone();
+        let open = move |file| {
+            Ok(Self {
+                file: file as usize,
+                ..files.clone()
+            })
+        };
+        Disk::backend(open, 4_096)
+    }
+
+    fn bytes(&self) -> &InMemoryBackend {
+        &self.files[self.file]
+    }
+}
+
 impl StorageBackend for Bytes {
     fn len(&self) -> io::Result<u64> {
-        self.bytes.len()
+        self.bytes().len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.bytes.read(offset, out)
+        self.bytes().read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.bytes.set_len(len)
+        self.bytes().set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -62,7 +81,7 @@ impl StorageBackend for Bytes {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.bytes.write(offset, data)
+        self.bytes().write(offset, data)
     }
 }
 
@@ -89,11 +108,7 @@ async fn a_crash_before_the_commit_loses_only_what_was_not_answered() {
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_answers_nobody_and_heals() {
     let (clock, bytes) = (Clock::manual(1_000), Bytes::default());
-    let disk = || {
-        let bytes = bytes.clone();
-        Disk::backend(move || Ok(bytes.clone()))
-    };
-    let (bus, mut commits) = simulation::open(options(&clock), disk()).unwrap();
+    let (bus, mut commits) = simulation::open(options(&clock), bytes.disk()).unwrap();
     let client = client(&bus);
     let before = client.publish(state("a", "1")).await;
     assert!(commits.turn().unwrap());
@@ -117,18 +132,14 @@ async fn a_full_disk_answers_nobody_and_heals() {
     assert_eq!(last(&bus, "a").unwrap(), "2");
     drop((bus, commits, client));
 
-    let (bus, _commits) = simulation::open(options(&clock), disk()).unwrap();
+    let (bus, _commits) = simulation::open(options(&clock), bytes.disk()).unwrap();
     assert_eq!(last(&bus, "a").unwrap(), "2");
 }
 
 #[tokio::test]
 async fn events_and_reads_go_on_while_a_commit_hangs() {
     let (clock, bytes) = (Clock::manual(1_000), Bytes::default());
-    let disk = {
-        let bytes = bytes.clone();
-        Disk::backend(move || Ok(bytes.clone()))
-    };
-    let (bus, mut commits) = simulation::open(options(&clock), disk).unwrap();
+    let (bus, mut commits) = simulation::open(options(&clock), bytes.disk()).unwrap();
     let mut waiting = client(&bus).publish(state("a", "1")).await;
     bytes.held.store(true, Ordering::Relaxed);
     let writer = thread::spawn(move || {

@@ -46,6 +46,8 @@ pub struct Layer {
     pub mqtt_disconnect_on_denied: Option<bool>,
     /// The pace of subscriptions that name none, in milliseconds; in the file alone.
     pub pace_ms: Option<Within<0, 60_000>>,
+    /// How long state that was published at QoS 0 may be shown before it is on disk, in milliseconds; in the file alone.
+    pub sync_interval_ms: Option<Within<0, 60_000>>,
     /// Threads that serve connections; in the file alone.
     pub threads: Option<Within<1, 1_024>>,
     /// Bounds; in the file alone.

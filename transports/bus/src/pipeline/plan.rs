@@ -54,7 +54,32 @@ pub(super) enum Step {
     },
 }
 
+impl Plan {
+    /// Whether what it says may be shown before it is durable: state that was published at QoS 0, and the ends of
+    /// values whose time is over.
+    pub(crate) fn may_be_lost(&self) -> bool {
+        let alone = self.device.is_none()
+            && self.press_ids.is_empty()
+            && self.start.is_none()
+            && self.notes.is_empty();
+        alone && self.steps.iter().all(Step::may_be_lost)
+    }
+}
+
 impl Step {
+    fn may_be_lost(&self) -> bool {
+        match self {
+            Self::Publish {
+                payload,
+                stored,
+                at,
+                ..
+            } => !stored || (payload.qos() == 0 && at.is_none()),
+            Self::Clear { payload, .. } => payload.qos() == 0,
+            Self::Forget { .. } => true,
+        }
+    }
+
     /// A topic that the hub writes itself. It is stored for the sake of its revision: after a restart the hub
     /// derives it again, and says nothing where it comes out the same.
     pub(super) fn derived(topic: ClickTopic<'_>, value: impl Display) -> Self {

@@ -18,10 +18,10 @@ const PAGE_BYTES: u64 = 4_096;
 
 /// Checks every page of a database, and whatever else `look` looks at. Crashes are no damage: redb recovers from
 /// them, here in memory.
-pub(super) fn check(
+pub(super) fn check<T>(
     bytes: impl StorageBackend,
-    look: fn(&Database) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+    look: fn(&Database) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     let overlay = Overlay::new(bytes).map_err(|error| failed(StorageError::Io(error)))?;
     let checked = catch_unwind(AssertUnwindSafe(|| {
         let mut database = Database::builder()

@@ -1,7 +1,7 @@
 //! Where the bytes of the store on disk are: a file of a directory, or whatever a simulation puts in its
 //! place.
 
-use core::fmt;
+use core::{fmt, ops::Bound};
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -10,25 +10,49 @@ use std::{
 };
 
 use redb::{
-    Database, DatabaseError, Durability, StorageBackend, StorageError, backends::FileBackend,
+    BackendError, Database, DatabaseError, Durability, StorageBackend, StorageError,
+    backends::FileBackend,
 };
 
 use super::StoreError;
 use super::check::{check, refused};
-use super::redb::{failed, look};
+use super::log::{FileLog, LogLimits};
+use super::redb::{Mark, failed, look, mark};
 
+/// The checkpoint.
 pub(super) const FILE: &str = "latchbus.redb";
+/// The log.
+pub(super) const LOG: &str = "latchbus.log";
 
 /// What the database may keep in memory of itself: the pages of its trees that commits come back to. All values
 /// are in the hub anyway.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// How the database is opened, at the start and again after a failure.
+/// One of the two files of a store.
+#[cfg(any(test, feature = "simulation"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFile {
+    /// The database.
+    Checkpoint,
+    /// What was committed since.
+    Log,
+}
+
+/// How the files are opened: the database at the start and again after a failure, the log at the start.
 pub(crate) struct Disk {
-    open: Box<dyn FnMut(What) -> Result<Option<Database>, StoreError> + Send>,
-    /// The file, if it is one.
+    open: Box<dyn FnMut(What) -> Result<Opened, StoreError> + Send>,
+    log: LogPlace,
+    /// The database, if it is a file.
     path: Option<PathBuf>,
     pub(super) durability: Durability,
+    pub(super) log_limits: LogLimits,
+}
+
+enum LogPlace {
+    /// In a directory.
+    File(PathBuf),
+    #[cfg(any(test, feature = "simulation"))]
+    Bytes(Box<dyn FnMut() -> io::Result<Box<dyn StorageBackend>> + Send>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +64,11 @@ enum What {
     Open,
 }
 
+enum Opened {
+    Checked(Mark),
+    Database(Database),
+}
+
 impl Disk {
     /// A file in a directory, both of which are made if they are not there.
     pub(crate) fn directory(directory: &Path) -> Result<Self, StoreError> {
@@ -49,7 +78,8 @@ impl Disk {
             create(directory, &path)?;
         }
         let file = path.clone();
-        let mut disk = Self::new(move || open_file(&file));
+        let log = LogPlace::File(directory.join(LOG));
+        let mut disk = Self::new(log, move || open_file(&file));
         disk.path = Some(path);
         Ok(disk)
     }
@@ -59,13 +89,18 @@ impl Disk {
         directory.join(FILE).exists()
     }
 
-    /// Bytes that `open` gives, which is asked for them again after each failure, and twice at the start.
+    /// Bytes that `open` gives: those of the database twice at the start and again after each failure, those of the
+    /// log once.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn backend<B: StorageBackend>(
-        mut open: impl FnMut() -> io::Result<B> + Send + 'static,
+        open: impl Fn(StoreFile) -> io::Result<B> + Send + Sync + 'static,
+        log_limits: LogLimits,
     ) -> Self {
-        Self::new(move || {
-            let bytes = open().map_err(StorageError::Io)?;
+        let open = std::sync::Arc::new(open);
+        let open_log = std::sync::Arc::clone(&open);
+        let log = move || Ok(Box::new(open_log(StoreFile::Log)?) as Box<dyn StorageBackend>);
+        let mut disk = Self::new(LogPlace::Bytes(Box::new(log)), move || {
+            let bytes = open(StoreFile::Checkpoint).map_err(StorageError::Io)?;
             // The magic number is what redb writes last of a new database. A file gets its name only then.
             let mut magic = [0; 9];
             if bytes.len().map_err(StorageError::Io)? >= magic.len() as u64 {
@@ -75,10 +110,13 @@ impl Disk {
                 }
             }
             Ok(bytes)
-        })
+        });
+        disk.log_limits = log_limits;
+        disk
     }
 
     fn new<B: StorageBackend>(
+        log: LogPlace,
         mut open: impl FnMut() -> Result<B, DatabaseError> + Send + 'static,
     ) -> Self {
         let open = move |what| {
@@ -89,20 +127,22 @@ impl Disk {
                     .map_err(|error| failed(StorageError::Io(error)))?
                     == 0;
                 return match is_new {
-                    true => Ok(None),
-                    false if what == What::Check => check(bytes, |_| Ok(())).map(|()| None),
-                    false => check(bytes, look).map(|()| None),
+                    true => Ok(Opened::Checked(Mark::default())),
+                    false if what == What::Check => check(bytes, mark).map(Opened::Checked),
+                    false => check(bytes, look).map(Opened::Checked),
                 };
             }
             let database = Database::builder()
                 .set_cache_size(CACHE_BYTES)
                 .create_with_backend(bytes);
-            database.map(Some).map_err(refused)
+            database.map(Opened::Database).map_err(refused)
         };
         Self {
             open: Box::new(open),
+            log,
             path: None,
             durability: Durability::Immediate,
+            log_limits: LogLimits::default(),
         }
     }
 
@@ -115,22 +155,80 @@ impl Disk {
         }
     }
 
-    /// Whether the database is whole, found out without changing anything.
-    pub(super) fn check(&mut self) -> Result<(), StoreError> {
-        (self.open)(What::Check).map(drop)
+    /// Whether commits promise anything: false for a test of durability.
+    pub(super) fn synchronises(&self) -> bool {
+        matches!(self.durability, Durability::Immediate)
+    }
+
+    /// Whether the database is whole, found out without changing anything, and how much of the log it holds.
+    pub(super) fn check(&mut self) -> Result<Mark, StoreError> {
+        match (self.open)(What::Check)? {
+            Opened::Checked(mark) => Ok(mark),
+            Opened::Database(_) => unreachable!("it was asked to check"),
+        }
     }
 
     /// Whether the records can be read too, in the same way.
-    pub(super) fn look(&mut self) -> Result<(), StoreError> {
-        (self.open)(What::Look).map(drop)
+    pub(super) fn look(&mut self) -> Result<Mark, StoreError> {
+        match (self.open)(What::Look)? {
+            Opened::Checked(mark) => Ok(mark),
+            Opened::Database(_) => unreachable!("it was asked to look"),
+        }
     }
 
     pub(super) fn open(&mut self) -> Result<Database, StoreError> {
-        let database = (self.open)(What::Open)?;
-        Ok(database.unwrap_or_else(|| unreachable!("it was asked to open")))
+        match (self.open)(What::Open)? {
+            Opened::Database(database) => Ok(database),
+            Opened::Checked(_) => unreachable!("it was asked to open"),
+        }
     }
 
-    /// Its size; 0 where it is no file.
+    /// The log, if there is one, locked against other processes.
+    pub(super) fn open_log(&mut self) -> Result<Option<Box<dyn StorageBackend>>, StoreError> {
+        match &mut self.log {
+            LogPlace::File(path) => match OpenOptions::new().read(true).write(true).open(path) {
+                Ok(file) => lock_log(file).map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(StoreError::Log(error)),
+            },
+            #[cfg(any(test, feature = "simulation"))]
+            LogPlace::Bytes(open) => {
+                let bytes = open().map_err(StoreError::Log)?;
+                let is_new = bytes.len().map_err(StoreError::Log)? == 0;
+                Ok((!is_new).then_some(bytes))
+            }
+        }
+    }
+
+    /// A new log, in the file that was opened or one that is made. Nothing refers to it yet.
+    pub(super) fn create_log(
+        &mut self,
+        opened: Option<Box<dyn StorageBackend>>,
+    ) -> Result<Box<dyn StorageBackend>, StoreError> {
+        let file = match (opened, &mut self.log) {
+            (Some(file), _) => file,
+            (None, LogPlace::File(path)) => {
+                let mut options = OpenOptions::new();
+                // Another process that has just made it has the store.
+                let file = options.read(true).write(true).create_new(true).open(&*path);
+                lock_log(file.map_err(|error| match error.kind() {
+                    io::ErrorKind::AlreadyExists => StoreError::Locked,
+                    _ => StoreError::Log(error),
+                })?)?
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            (None, LogPlace::Bytes(open)) => open().map_err(StoreError::Log)?,
+        };
+        FileLog::create(&*file, self.log_limits).map_err(StoreError::Log)?;
+        if let LogPlace::File(path) = &self.log
+            && let Some(directory) = path.parent()
+        {
+            sync(directory).map_err(StoreError::Log)?;
+        }
+        Ok(file)
+    }
+
+    /// The size of the database; 0 where it is no file.
     pub(super) fn bytes(&self) -> u64 {
         let metadata = self.path.as_ref().and_then(|path| fs::metadata(path).ok());
         metadata.map_or(0, |file| file.len())
@@ -149,6 +247,17 @@ impl fmt::Debug for Disk {
 fn open_file(path: &Path) -> Result<FileBackend, DatabaseError> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     FileBackend::new(file)
+}
+
+fn lock_log(file: File) -> Result<Box<dyn StorageBackend>, StoreError> {
+    let file = FileBackend::new(file).map_err(failed)?;
+    match file.try_lock_range(Bound::Unbounded, Bound::Unbounded) {
+        // Where files cannot be locked, nothing can be done about it.
+        Ok(true) | Err(BackendError::Unsupported) => Ok(Box::new(file)),
+        Ok(false) => Err(StoreError::Locked),
+        Err(BackendError::Io(error)) => Err(StoreError::Log(error)),
+        Err(error) => Err(StoreError::Log(io::Error::other(error.to_string()))),
+    }
 }
 
 /// Makes a new database under another name, and gives it its own when it is on disk: a power cut leaves no half

@@ -14,18 +14,24 @@
 
 mod check;
 mod disk;
+mod file;
+mod log;
 #[cfg(any(test, feature = "simulation"))]
 mod memory;
 mod redb;
 mod repair;
 
 #[cfg(any(test, feature = "simulation"))]
+pub use self::disk::StoreFile;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use self::log::LogLimits;
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::memory::MemoryStore;
 pub use self::repair::{Repaired, repair};
-pub(crate) use self::{disk::Disk, redb::RedbStore};
+pub(crate) use self::{disk::Disk, file::FileStore, log::Sync};
 
 use core::{fmt, num::NonZeroU64};
-use std::io;
+use std::{borrow::Cow, io};
 
 use latchbus_core::hub::EarlierLife;
 use serde::{Deserialize, Serialize};
@@ -42,13 +48,21 @@ pub(crate) trait Store: fmt::Debug + Send {
     /// When it cannot say that they are durable. A later call begins anew, and may then find that they were.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError>;
 
+    /// Makes the commits durable that were to be so later.
+    ///
+    /// # Errors
+    /// When it cannot say that they are.
+    fn sync(&mut self) -> Result<(), StoreError>;
+
     /// What is stored after the last commit.
     fn sizes(&self) -> Sizes;
 }
 
-/// Changes that become durable together.
-#[derive(Debug, Default)]
+/// Changes that become durable together. Records of the log are made of it: a field or a variant that is added
+/// comes last, and makes a new format.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Commit<'a> {
+    #[serde(borrow)]
     pub(crate) changes: Vec<Change<'a>>,
     /// The first and the last of the revisions that they are to get; they are in doubt until the next commit.
     /// None: what was in doubt is no longer.
@@ -60,10 +74,15 @@ pub(crate) struct Commit<'a> {
     pub(crate) ceiling: Option<u64>,
     /// The last of this life: the revision of its newest event, which may be one that is not stored.
     pub(crate) stops: Option<u64>,
+    /// From here on commits of this life may be shown before they are durable.
+    pub(crate) lossy: bool,
+    /// Whether they have to be durable at once.
+    #[serde(skip)]
+    pub(crate) sync: Sync,
 }
 
 /// One change of what is stored.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Change<'a> {
     /// The topic keeps this value; `history` of them in all.
     Keep {
@@ -94,7 +113,7 @@ pub(crate) enum Change<'a> {
     Device {
         room: &'a str,
         device: &'a str,
-        record: &'a Record,
+        record: Cow<'a, Record>,
     },
     /// A press id was counted.
     PressId {
@@ -251,6 +270,9 @@ pub enum StoreError {
     /// While it could not be used, something else was put in its place.
     #[error("another store stands in its place")]
     Replaced,
+    /// The log failed.
+    #[error("the log cannot be read or written: {0}")]
+    Log(io::Error),
     /// The store was closed.
     #[error("it is closed")]
     Closed,

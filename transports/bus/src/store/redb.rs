@@ -1,4 +1,4 @@
-//! The store on disk: one redb file. Only here is its layout known.
+//! The checkpoint of the store: one redb file. Only here is its layout known.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | `press_ids` | room, device, slot | order, id |
 //! | `notes` | owner, client, part | the owner's own |
 //!
-//! Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
+//! Format 3 had no log, and no `log` and `applied` in `meta`. Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
 
 mod meta;
 mod opening;
@@ -19,119 +19,130 @@ mod salvage;
 mod tables;
 
 pub(super) use self::salvage::{Salvaged, look, salvage};
+pub(super) use self::tables::encode;
 
-use redb::{Database, ReadableDatabase};
+use core::ops::RangeInclusive;
+
+use redb::{Database, ReadableDatabase, TableError};
 
 use self::meta::Meta;
 use self::opening::begin;
 use self::tables::{META, write};
-use super::{
-    Change, Commit, Disk, Item, Loaded, Sizes, Store, StoreError, StoredNote, StoredValue,
-};
+use super::{Change, Commit, Disk, Item, Loaded, StoreError, StoredNote, StoredValue};
 
-/// The layout that this program writes, and reads.
-const FORMAT: u64 = 3;
-/// One that it turns into its own when it opens it.
-const EARLIER_FORMAT: u64 = 2;
+/// The layout that this program writes.
+const FORMAT: u64 = 4;
+/// Those that it reads, and turns into its own when it opens them.
+const FORMATS: RangeInclusive<u64> = 2..=FORMAT;
 
-/// One database, locked against other processes while it is open.
+/// How much of which log the database holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The key of the log; 0: there is none yet.
+    pub(super) key: u64,
+    /// The number of its newest record that the database holds.
+    pub(super) applied: u64,
+}
+
+/// The checkpoint: one database, locked against other processes while it is open.
 #[derive(Debug)]
-pub(crate) struct RedbStore {
+pub(super) struct RedbStore {
     disk: Disk,
     /// None after a failure that the database does not recover from without being opened again.
     database: Option<Database>,
     meta: Meta,
-    sizes: Sizes,
+    bytes: u64,
     /// Cleared topics that are remembered.
     tombstones: u64,
 }
 
 impl RedbStore {
-    /// Opens the store of a disk, which may be empty, and loads what it holds. A new one, and one of an earlier
-    /// format, gets this epoch.
-    pub(crate) fn open(
+    /// Opens the database of a disk, which may be empty, takes over what the log says, and loads what it holds then.
+    /// A new one, and one without revisions, gets this epoch.
+    pub(super) fn open(
         mut disk: Disk,
         epoch: u64,
         tombstones: usize,
+        log: (&[Commit<'_>], Mark),
     ) -> Result<(Self, Loaded), StoreError> {
-        disk.check()?;
         let database = disk.open()?;
-        let mut begun = None;
+        let (mut begun, tombstones) = (None, tombstones as u64);
         write(&database, disk.durability, |tables| {
-            begun = Some((begin(tables, epoch)?, tables.sizes()?));
+            begun = Some(begin(tables, epoch, tombstones, log)?);
             Ok(())
         })?;
-        let ((meta, loaded), mut sizes) = begun.ok_or(StoreError::Closed)?;
-        sizes.bytes = disk.bytes();
+        let (meta, loaded) = begun.ok_or(StoreError::Closed)?;
         let store = Self {
+            bytes: disk.bytes(),
             disk,
             database: Some(database),
             meta,
-            sizes,
-            tombstones: tombstones as u64,
+            tombstones,
         };
         Ok((store, loaded))
     }
 
-    fn try_commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
+    /// Makes all changes of the commits durable, or none. The newest of them is the record `applied` of the log.
+    ///
+    /// # Errors
+    /// When it cannot say that they are durable. A later call begins anew, and may then find that they were.
+    pub(super) fn fold(&mut self, log: &[Commit<'_>], applied: u64) -> Result<(), StoreError> {
+        let folded = self.try_fold(log, applied);
+        if folded.is_err() {
+            self.database = None;
+        }
+        folded
+    }
+
+    fn try_fold(&mut self, log: &[Commit<'_>], applied: u64) -> Result<(), StoreError> {
         let database = match self.database.take() {
             Some(database) => database,
             None => self.reopen()?,
         };
         let database = self.database.insert(database);
+        if self.meta.applied == applied {
+            return Ok(());
+        }
         let (before, tombstones) = (self.meta, self.tombstones);
         let mut meta = before;
-        meta.doubt = commit.revisions.map_or(0, |(first, _)| first);
-        if let Some((_, last)) = commit.revisions {
-            meta.revision = last;
-        }
-        meta.ceiling = commit.ceiling.unwrap_or(meta.ceiling);
-        meta.events = commit.stops.map_or(0, |newest_event| newest_event + 1);
-        let mut sizes = Sizes::default();
         write(database, self.disk.durability, |tables| {
-            let base = commit.revisions.map_or(0, |(first, _)| first);
-            let again = commit.again_from.unwrap_or(base)..base;
-            if commit.again_from.is_some() {
-                let certain = |rev, _: (&str, &[u8])| !again.contains(&rev);
-                tables.events.retain(certain).map_err(failed)?;
-            }
-            for change in &commit.changes {
-                tables.apply(change, &mut meta, (tombstones, &again))?;
-            }
-            meta.write(before, tables)?;
-            sizes = tables.sizes()?;
-            Ok(())
+            tables.fold(log, &mut meta, tombstones)?;
+            meta.applied = applied;
+            meta.write(before, tables)
         })?;
-        sizes.bytes = self.disk.bytes();
-        (self.meta, self.sizes) = (meta, sizes);
+        self.bytes = self.disk.bytes();
+        self.meta = meta;
         Ok(())
     }
 
-    /// Opens the database again after a failure, and looks how the commit that failed has ended.
+    /// Opens the database again after a failure, and looks how the transaction that failed has ended.
     fn reopen(&mut self) -> Result<Database, StoreError> {
         let database = self.disk.open()?;
-        let transaction = database.begin_read().map_err(failed)?;
-        let meta = transaction.open_table(META).map_err(failed)?;
-        let meta = Meta::read(&meta)?;
+        let meta = read_meta(&database)?;
         if (meta.format, meta.epoch) != (FORMAT, self.meta.epoch) {
             return Err(StoreError::Replaced);
         }
         self.meta = meta;
         Ok(database)
     }
+
+    /// Bytes on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
-impl Store for RedbStore {
-    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
-        let result = self.try_commit(commit);
-        if result.is_err() {
-            self.database = None;
-        }
-        result
-    }
+/// How much of which log a database holds.
+pub(super) fn mark(database: &Database) -> Result<Mark, StoreError> {
+    read_meta(database).map(Meta::mark)
+}
 
-    fn sizes(&self) -> Sizes {
-        self.sizes
+fn read_meta(database: &Database) -> Result<Meta, StoreError> {
+    let transaction = database.begin_read().map_err(failed)?;
+    match transaction.open_table(META) {
+        Ok(meta) => Meta::read(&meta),
+        Err(TableError::TableDoesNotExist(_)) => Ok(Meta::default()),
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -142,7 +153,7 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::{fs, path::Path};
+    use std::{borrow::Cow, fs, path::Path};
 
     use latchbus_core::clicks::Counter;
     use latchbus_core::hub::EarlierLife;
@@ -150,14 +161,13 @@ pub(super) mod tests {
 
     use super::tables::{DEVICES, PRESS_IDS, Topic, VALUES, encode};
     use crate::rooms::Record;
-
-    use crate::store::HEADROOM;
+    use crate::store::{FileStore, HEADROOM, Store};
 
     const FILE: &str = "latchbus.redb";
     const EPOCH: u64 = 7;
 
-    fn open(directory: &Path) -> Result<(RedbStore, Loaded), StoreError> {
-        RedbStore::open(Disk::directory(directory)?, EPOCH, 2)
+    fn open(directory: &Path) -> Result<(FileStore, Loaded), StoreError> {
+        FileStore::open(Disk::directory(directory)?, EPOCH, 2)
     }
 
     /// A record that no program has written.
@@ -223,7 +233,7 @@ pub(super) mod tests {
         let device = Change::Device {
             room: "main",
             device: "k",
-            record: &record,
+            record: Cow::Borrowed(&record),
         };
         let second = vec![
             keep("b", 4, 1),

@@ -8,19 +8,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::Database;
+use redb::{Database, StorageBackend};
 
 use super::check::refused;
-use super::disk::{FILE, sync};
-use super::redb::{Salvaged, salvage};
+use super::disk::{FILE, LOG, sync};
+use super::file::decode;
+use super::log::{FileLog, Found};
+use super::redb::{Mark, Salvaged, mark, salvage};
 use super::{Disk, StoreError};
 use crate::Clock;
 
 /// What [`repair`] has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repaired {
-    /// Where the damaged file is now.
+    /// Where the database that was there is now.
     pub original: PathBuf,
+    /// And the log, if there was one.
+    pub original_log: Option<PathBuf>,
     /// Whether the newest changes may be missing: the database was damaged, and not just records in it.
     pub may_have_gone_back: bool,
     /// Records that could not be read and were left out, by table.
@@ -33,6 +37,9 @@ impl fmt::Display for Repaired {
     /// A line for each thing that there is to know.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "the damaged file is now {}", self.original.display())?;
+        if let Some(log) = &self.original_log {
+            writeln!(f, "its log is now {}", log.display())?;
+        }
         if self.may_have_gone_back {
             writeln!(f, "the newest changes may be missing")?;
         }
@@ -60,16 +67,18 @@ impl fmt::Display for Repaired {
 pub fn repair(directory: &Path) -> Result<Option<Repaired>, StoreError> {
     let path = directory.join(FILE);
     fs::metadata(&path).map_err(StoreError::Directory)?;
-    let may_have_gone_back = match Disk::directory(directory)?.look() {
-        Ok(()) => return Ok(None),
-        Err(StoreError::Corrupted { .. }) => true,
+    let mut disk = Disk::directory(directory)?;
+    let log = disk.open_log()?;
+    let may_have_gone_back = match disk.look() {
+        Ok(mark) if log_is_whole(log.as_deref(), mark)? => return Ok(None),
+        Ok(_) | Err(StoreError::Corrupted { .. }) => true,
         Err(StoreError::Damaged { .. }) => false,
         Err(error) => return Err(error),
     };
     let copy = directory.join(format!("{FILE}.repairing"));
     let repaired = fs::copy(&path, &copy)
         .map_err(StoreError::Directory)
-        .and_then(|_| repair_copy(&copy));
+        .and_then(|_| repair_copy(&copy, log.as_deref()));
     let salvaged = match repaired {
         Ok(salvaged) => salvaged,
         Err(error) => {
@@ -78,23 +87,40 @@ pub fn repair(directory: &Path) -> Result<Option<Repaired>, StoreError> {
             return Err(error);
         }
     };
-    let original = free_name(directory)?;
+    let (original, original_log) = free_names(directory)?;
+    let original_log = log.map(|_| original_log);
     fs::File::open(&copy)
         .and_then(|copy| copy.sync_all())
-        .and_then(|()| fs::rename(&path, &original))
+        // In this order there is a store under its name at any moment. A repaired one refers to no log.
+        .and_then(|()| fs::hard_link(&path, &original).or_else(|_| fs::rename(&path, &original)))
         .and_then(|()| fs::rename(&copy, &path))
+        .and_then(|()| match &original_log {
+            Some(original) => fs::rename(directory.join(LOG), original),
+            None => Ok(()),
+        })
         .and_then(|()| sync(directory))
         .map_err(StoreError::Directory)?;
     Ok(Some(Repaired {
         original,
+        original_log,
         may_have_gone_back,
         left_out: salvaged.left_out,
         kept: salvaged.kept,
     }))
 }
 
-/// Lets redb repair a database, and leaves out the records that cannot be read.
-fn repair_copy(path: &Path) -> Result<Salvaged, StoreError> {
+/// Whether the log has everything that was synchronised, in a form that can be read.
+fn log_is_whole(log: Option<&dyn StorageBackend>, mark: Mark) -> Result<bool, StoreError> {
+    let Some(log) = log.filter(|_| mark.key != 0) else {
+        return Ok(mark.key == 0);
+    };
+    let found = FileLog::find(log, mark.key, mark.applied)?;
+    Ok(found.check().is_ok() && found.payloads().all(|payload| decode(payload).is_ok()))
+}
+
+/// Lets redb repair a database, leaves out the records that cannot be read, and takes over what can be read of the
+/// log.
+fn repair_copy(path: &Path, log: Option<&dyn StorageBackend>) -> Result<Salvaged, StoreError> {
     let opened = catch_unwind(AssertUnwindSafe(|| {
         // Which trusts nothing that it finds.
         Database::builder()
@@ -110,16 +136,29 @@ fn repair_copy(path: &Path) -> Result<Salvaged, StoreError> {
         Ok(Err(error)) => return Err(error),
         Err(_) => return Err(beyond("it cannot be made sense of")),
     };
-    salvage(&database, fastrand::u64(1..=u64::from(u32::MAX)))
+    let mark = mark(&database)?;
+    let found = match log {
+        Some(log) if mark.key != 0 => FileLog::salvage(log, mark.key, mark.applied)?,
+        _ => Found::default(),
+    };
+    let commits: Vec<_> = found.payloads().map(decode).collect();
+    let unreadable = commits.iter().filter(|commit| commit.is_err()).count() as u64;
+    let commits: Vec<_> = commits.into_iter().flatten().collect();
+    let epoch = fastrand::u64(1..=u64::from(u32::MAX));
+    let mut salvaged = salvage(&database, epoch, &commits)?;
+    (salvaged.left_out).extend((unreadable > 0).then_some(("log", unreadable)));
+    Ok(salvaged)
 }
 
-/// A name for the damaged file that nothing has.
-fn free_name(directory: &Path) -> Result<PathBuf, StoreError> {
+/// Names for the damaged files that nothing has.
+fn free_names(directory: &Path) -> Result<(PathBuf, PathBuf), StoreError> {
     let now = Clock::system().unix_ms();
     for suffix in now.. {
-        let name = directory.join(format!("{FILE}.damaged-{suffix}"));
-        if !name.try_exists().map_err(StoreError::Directory)? {
-            return Ok(name);
+        let [name, log] =
+            [FILE, LOG].map(|file| directory.join(format!("{file}.damaged-{suffix}")));
+        let exists = |name: &Path| name.try_exists().map_err(StoreError::Directory);
+        if !exists(&name)? && !exists(&log)? {
+            return Ok((name, log));
         }
     }
     Err(StoreError::Closed)
@@ -128,10 +167,10 @@ fn free_name(directory: &Path) -> Result<PathBuf, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Change, Commit, Item, Loaded, RedbStore, Store, StoredValue};
+    use crate::store::{Change, Commit, FileStore, Item, Loaded, Store, StoredValue};
 
-    fn open(directory: &Path) -> Result<(RedbStore, Loaded), StoreError> {
-        RedbStore::open(Disk::directory(directory)?, 7, 2)
+    fn open(directory: &Path) -> Result<(FileStore, Loaded), StoreError> {
+        FileStore::open(Disk::directory(directory)?, 7, 2)
     }
 
     fn value(payload: Vec<u8>) -> StoredValue {
@@ -161,6 +200,8 @@ mod tests {
             let commit = Commit {
                 changes,
                 revisions: Some((round * 1_000 + 1, round * 1_000 + 200)),
+                // What is in the log is in the database then.
+                stops: Some(0),
                 ..Commit::default()
             };
             store.commit(&commit).unwrap();
@@ -175,7 +216,7 @@ mod tests {
         let [_, bytes] = two_commits(directory.path());
         assert_eq!(repair(directory.path()).unwrap(), None);
         assert_eq!(fs::read(directory.path().join(FILE)).unwrap(), bytes);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]
@@ -233,6 +274,8 @@ mod tests {
                     assert_ne!(loaded.epoch, 7);
                     assert!(loaded.items.len() >= 200);
                     fs::remove_file(&repaired.original).unwrap();
+                    let log = repaired.original_log.unwrap();
+                    fs::remove_file(log).unwrap();
                 }
                 Ok(None) => panic!("it was refused"),
                 Err(StoreError::Corrupted { .. }) => {
@@ -240,7 +283,7 @@ mod tests {
                 }
                 Err(error) => panic!("{error}"),
             }
-            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
             tried += 1;
         }
         assert!(tried > 0);
@@ -262,6 +305,96 @@ mod tests {
         assert!(loaded.items.iter().all(is_value));
         drop(store);
         assert_eq!(repair(directory.path()).unwrap(), None);
+    }
+
+    /// A store whose log holds a hundred commits, and their bytes.
+    fn a_log(directory: &Path) -> Vec<u8> {
+        let (mut store, _) = open(directory).unwrap();
+        for rev in 1..=100 {
+            let topic = format!("t/{rev}");
+            let commit = Commit {
+                changes: vec![Change::Keep {
+                    topic: &topic,
+                    rev,
+                    value: value(vec![7; 100]),
+                    history: 1,
+                }],
+                revisions: Some((rev, rev)),
+                ..Commit::default()
+            };
+            store.commit(&commit).unwrap();
+        }
+        drop(store);
+        fs::read(directory.join(LOG)).unwrap()
+    }
+
+    #[test]
+    fn a_damaged_log_is_refused_and_repaired() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = a_log(directory.path());
+        let (path, database) = (directory.path().join(LOG), directory.path().join(FILE));
+        let whole = fs::read(&database).unwrap();
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        for at in (0..used - 200).step_by(used / 50) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&path, &damaged).unwrap();
+            let Err(refused) = open(directory.path()) else {
+                // A byte that nothing is written to.
+                fs::write(&path, &bytes).unwrap();
+                fs::write(&database, &whole).unwrap();
+                continue;
+            };
+            assert!(matches!(refused, StoreError::Corrupted { .. }), "{refused}");
+            assert_eq!(fs::read(&path).unwrap(), damaged);
+            let repaired = repair(directory.path()).unwrap().unwrap();
+            assert!(repaired.may_have_gone_back);
+            let log = repaired.original_log.unwrap();
+            assert_eq!(fs::read(&log).unwrap(), damaged);
+            let (store, loaded) = open(directory.path()).unwrap();
+            drop(store);
+            // All but the one that was hit.
+            assert_eq!(loaded.items.len(), 99);
+            fs::remove_file(&log).unwrap();
+            fs::remove_file(&repaired.original).unwrap();
+            fs::write(&path, &bytes).unwrap();
+            fs::write(&database, &whole).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_missing_cut_short_or_anothers_is_refused_and_repaired() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = a_log(directory.path());
+        let (path, database) = (directory.path().join(LOG), directory.path().join(FILE));
+        let whole = fs::read(&database).unwrap();
+        fs::remove_file(&path).unwrap();
+        let refused = open(directory.path()).map(drop);
+        assert!(matches!(refused, Err(StoreError::Corrupted { .. })));
+        assert!(!path.exists());
+        assert!(repair(directory.path()).unwrap().is_some());
+        assert_eq!(open(directory.path()).unwrap().1.items.len(), 0);
+        // The checkpoint of before the last one, whose part of the log is gone.
+        fs::write(&path, &bytes).unwrap();
+        fs::write(&database, &whole).unwrap();
+        let (mut store, _) = open(directory.path()).unwrap();
+        for rev in 200..203 {
+            let commit = Commit {
+                revisions: Some((rev, rev)),
+                ..Commit::default()
+            };
+            store.commit(&commit).unwrap();
+        }
+        drop(store);
+        fs::write(&database, &whole).unwrap();
+        let refused = open(directory.path()).map(drop);
+        assert!(matches!(refused, Err(StoreError::Corrupted { .. })));
+        assert!(
+            repair(directory.path())
+                .unwrap()
+                .unwrap()
+                .may_have_gone_back
+        );
     }
 
     #[test]

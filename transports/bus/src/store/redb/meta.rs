@@ -3,7 +3,7 @@
 use redb::ReadableTable;
 
 use super::tables::Tables;
-use super::{StoreError, failed};
+use super::{Mark, StoreError, failed};
 
 /// The numbers of the table `meta`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,10 +24,16 @@ pub(super) struct Meta {
     pub(super) left: u64,
     /// After a clean stop: one more than the revision of the newest event of all.
     pub(super) events: u64,
+    /// The key of the log; 0: there is none yet.
+    pub(super) log: u64,
+    /// The newest record of the log that is in here.
+    pub(super) applied: u64,
+    /// Whether something of this life may have been shown and lost; 0: no.
+    pub(super) lossy: u64,
 }
 
 impl Meta {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 9] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 12] {
         [
             ("format", &mut self.format),
             ("start", &mut self.start),
@@ -38,7 +44,17 @@ impl Meta {
             ("forgotten", &mut self.forgotten),
             ("left", &mut self.left),
             ("events", &mut self.events),
+            ("log", &mut self.log),
+            ("applied", &mut self.applied),
+            ("lossy", &mut self.lossy),
         ]
+    }
+
+    pub(super) fn mark(self) -> Mark {
+        Mark {
+            key: self.log,
+            applied: self.applied,
+        }
     }
 
     pub(super) fn read(table: &impl ReadableTable<&'static str, u64>) -> Result<Self, StoreError> {

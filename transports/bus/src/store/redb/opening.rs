@@ -4,22 +4,29 @@ use redb::ReadableTable;
 
 use super::meta::Meta;
 use super::tables::{Tables, Topic, decode};
-use super::{EARLIER_FORMAT, FORMAT, Item, Loaded, StoreError, StoredNote, failed};
+use super::{Commit, FORMAT, FORMATS, Item, Loaded, Mark, StoreError, StoredNote, failed};
 
-/// Checks the format, loads everything, and counts this start.
-pub(super) fn begin(tables: &mut Tables<'_>, epoch: u64) -> Result<(Meta, Loaded), StoreError> {
+/// Checks the format, takes over what the log says, loads everything, and counts this start.
+pub(super) fn begin(
+    tables: &mut Tables<'_>,
+    epoch: u64,
+    tombstones: u64,
+    (log, mark): (&[Commit<'_>], Mark),
+) -> Result<(Meta, Loaded), StoreError> {
     let before = Meta::read(&tables.meta)?;
     let mut meta = before;
     match meta.format {
         // New, unless something is there already.
         0 => (meta.epoch, meta.events) = (epoch, 1),
-        EARLIER_FORMAT => {
+        // Without revisions.
+        2 => {
             meta.epoch = epoch;
             meta.revision = upgrade(tables)?;
             meta.ceiling = meta.revision;
             meta.events = 1;
         }
-        FORMAT => {}
+        // Format 3 had no log.
+        found if FORMATS.contains(&found) => {}
         found => {
             return Err(StoreError::Version {
                 found,
@@ -27,6 +34,8 @@ pub(super) fn begin(tables: &mut Tables<'_>, epoch: u64) -> Result<(Meta, Loaded
             });
         }
     }
+    tables.fold(log, &mut meta, tombstones)?;
+    (meta.log, meta.applied) = (mark.key, mark.applied);
     let mut loaded = load(tables)?;
     let doubtful = loaded.settle(meta.doubt, meta.ceiling);
     if doubtful > 0 {
@@ -36,6 +45,7 @@ pub(super) fn begin(tables: &mut Tables<'_>, epoch: u64) -> Result<(Meta, Loaded
     loaded.life.known = meta.revision.max(meta.forgotten);
     loaded.life.forgotten = meta.forgotten;
     loaded.life.left = meta.left;
+    loaded.life.lossy = meta.lossy != 0 && meta.events == 0;
     loaded.life.events = meta.events.checked_sub(1).unwrap_or(meta.ceiling);
     // A boot number has 32 bits; a hub that has started that often goes on with the last one.
     loaded.start = u32::try_from(meta.start + 1).unwrap_or(u32::MAX);
@@ -46,11 +56,12 @@ pub(super) fn begin(tables: &mut Tables<'_>, epoch: u64) -> Result<(Meta, Loaded
         _ => loaded.newest(),
     };
     (meta.ceiling, meta.doubt, meta.events) = (loaded.ceiling, 0, 0);
+    meta.lossy = 0;
     meta.write(before, tables)?;
     Ok((meta, loaded))
 }
 
-/// Turns format 2 into this one, and says which revision is the newest.
+/// Turns what format 2 had into what this one has, and says which revision is the newest.
 fn upgrade(tables: &mut Tables<'_>) -> Result<u64, StoreError> {
     let mut topics = Vec::new();
     for row in tables.values.iter().map_err(failed)? {

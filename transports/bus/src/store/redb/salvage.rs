@@ -5,22 +5,25 @@ use redb::{Database, Durability};
 use super::meta::Meta;
 use super::opening::load;
 use super::tables::{Tables, Topic, decode, write};
-use super::{EARLIER_FORMAT, FORMAT, StoreError, StoredValue, failed};
+use super::{Commit, FORMAT, FORMATS, Mark, StoreError, StoredValue, failed};
 use crate::rooms::Record;
 
-/// Reads all records.
-pub(in crate::store) fn look(database: &Database) -> Result<(), StoreError> {
+/// Reads all records, and says how much of the log they hold.
+pub(in crate::store) fn look(database: &Database) -> Result<Mark, StoreError> {
     let transaction = database.begin_write().map_err(failed)?;
-    {
+    let mark = {
         let tables = Tables::open(&transaction)?;
-        let found = Meta::read(&tables.meta)?.format;
-        if ![0, EARLIER_FORMAT, FORMAT].contains(&found) {
+        let meta = Meta::read(&tables.meta)?;
+        let found = meta.format;
+        if found != 0 && !FORMATS.contains(&found) {
             let known = FORMAT;
             return Err(StoreError::Version { found, known });
         }
         load(&tables)?;
-    }
-    transaction.abort().map_err(failed)
+        meta.mark()
+    };
+    transaction.abort().map_err(failed)?;
+    Ok(mark)
 }
 
 /// What there is after [`salvage`].
@@ -31,16 +34,20 @@ pub(in crate::store) struct Salvaged {
     pub(in crate::store) kept: Vec<(&'static str, u64)>,
 }
 
-/// Takes out the records that cannot be read, and gives what is left a new epoch.
-pub(in crate::store) fn salvage(database: &Database, epoch: u64) -> Result<Salvaged, StoreError> {
+/// Takes out the records that cannot be read, takes over what there is of the log, and gives what is left a new
+/// epoch.
+pub(in crate::store) fn salvage(
+    database: &Database,
+    epoch: u64,
+    log: &[Commit<'_>],
+) -> Result<Salvaged, StoreError> {
     let mut salvaged = Salvaged::default();
     write(database, Durability::Immediate, |tables| {
         let before = Meta::read(&tables.meta)?;
         let mut meta = before;
-        if meta.format == FORMAT {
+        if meta.format > 2 {
             meta.epoch = epoch;
         }
-        meta.write(before, tables)?;
         let counts = tables.counts()?;
         let reads = |value: &[u8]| decode::<StoredValue>("", value).is_ok();
         (tables.values)
@@ -52,10 +59,14 @@ pub(in crate::store) fn salvage(database: &Database, epoch: u64) -> Result<Salva
         (tables.devices)
             .retain(|_, device| decode::<Record>("", device).is_ok())
             .map_err(failed)?;
-        salvaged.kept = tables.counts()?.to_vec();
-        let both = counts.iter().zip(&salvaged.kept);
+        let left = tables.counts()?;
+        let both = counts.iter().zip(left);
         let gone = both.map(|((table, before), (_, after))| (*table, before - after));
         salvaged.left_out = gone.filter(|(_, records)| *records > 0).collect();
+        tables.fold(log, &mut meta, u64::MAX)?;
+        (meta.log, meta.applied) = (0, 0);
+        meta.write(before, tables)?;
+        salvaged.kept = tables.counts()?.to_vec();
         Ok(())
     })?;
     Ok(salvaged)

@@ -1,6 +1,7 @@
 //! The tables, and how each change is made in them.
 
 use core::ops::Range;
+use std::collections::HashSet;
 
 use redb::{
     Database, Durability, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
@@ -9,7 +10,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use super::meta::Meta;
-use super::{Change, Sizes, StoreError, StoredValue, failed};
+use super::{Change, Commit, StoreError, StoredValue, failed};
 use crate::rooms::PRESS_IDS as PRESS_ID_SLOTS;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -56,14 +57,6 @@ impl<'t> Tables<'t> {
         })
     }
 
-    pub(super) fn sizes(&self) -> Result<Sizes, StoreError> {
-        Ok(Sizes {
-            oldest_event: self.oldest_event()?,
-            notes: self.notes.len().map_err(failed)?,
-            bytes: 0,
-        })
-    }
-
     /// The records of each table that holds what was published or counted.
     pub(super) fn counts(&self) -> Result<[(&'static str, u64); 4], StoreError> {
         Ok([
@@ -79,7 +72,41 @@ impl<'t> Tables<'t> {
         Ok(oldest.map(|(rev, _)| rev.value()))
     }
 
-    pub(super) fn apply(
+    /// Makes the changes of commits, but for those that later ones make void.
+    pub(super) fn fold(
+        &mut self,
+        commits: &[Commit<'_>],
+        meta: &mut Meta,
+        tombstones: u64,
+    ) -> Result<(), StoreError> {
+        let mut void = void(commits).into_iter().rev();
+        for commit in commits {
+            let base = commit.revisions.map_or(0, |(first, _)| first);
+            meta.doubt = base;
+            if let Some((_, last)) = commit.revisions {
+                meta.revision = last;
+            }
+            meta.ceiling = commit.ceiling.unwrap_or(meta.ceiling);
+            meta.events = commit.stops.map_or(0, |newest_event| newest_event + 1);
+            meta.lossy |= u64::from(commit.lossy);
+            let again = commit.again_from.unwrap_or(base)..base;
+            if commit.again_from.is_some() {
+                let certain = |rev, _: (&str, &[u8])| !again.contains(&rev);
+                self.events.retain(certain).map_err(failed)?;
+            }
+            for change in &commit.changes {
+                match (void.next(), change) {
+                    // It says all the same that the topic is not cleared any more.
+                    (Some(true), Change::Keep { topic, .. }) => self.forget_clear(topic)?,
+                    (Some(true), _) => {}
+                    _ => self.apply(change, meta, (tombstones, &again))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(
         &mut self,
         change: &Change<'_>,
         meta: &mut Meta,
@@ -149,7 +176,7 @@ impl<'t> Tables<'t> {
                 device,
                 record,
             } => {
-                let record = encode(record)?;
+                let record = encode(&**record)?;
                 let key = (*room, *device);
                 self.devices
                     .insert(key, record.as_slice())
@@ -224,6 +251,9 @@ impl<'t> Tables<'t> {
     }
 
     fn forget_clear(&mut self, topic: &str) -> Result<(), StoreError> {
+        if self.cleared_topics.is_empty().map_err(failed)? {
+            return Ok(());
+        }
         let rev = self.cleared_topics.remove(topic).map_err(failed)?;
         if let Some(rev) = rev.map(|rev| rev.value()) {
             self.cleared.remove(rev).map_err(failed)?;
@@ -244,6 +274,36 @@ impl<'t> Tables<'t> {
     }
 }
 
+/// Of all changes from the last to the first, whether later ones make them void: those of a topic that keeps one value,
+/// of a device, and of a note.
+fn void(commits: &[Commit<'_>]) -> Vec<bool> {
+    let (mut topics, mut devices) = (HashSet::new(), HashSet::new());
+    let (mut notes, mut clients) = (HashSet::new(), HashSet::new());
+    let changes = commits
+        .iter()
+        .rev()
+        .flat_map(|commit| commit.changes.iter().rev());
+    let is_void = |change| match change {
+        &Change::Keep { topic, history, .. } if history <= 1 => !topics.insert(topic),
+        &Change::Keep { topic, .. } | &Change::Clear { topic, .. } => {
+            topics.remove(topic);
+            false
+        }
+        &Change::Device { room, device, .. } => !devices.insert((room, device)),
+        &Change::Note {
+            owner,
+            client,
+            part: Some(part),
+            ..
+        } => clients.contains(&(owner, client)) || !notes.insert((owner, client, part)),
+        &Change::Note { owner, client, .. } => !clients.insert((owner, client)),
+        Change::Start(_) | Change::Event { .. } | Change::Trim { .. } | Change::PressId { .. } => {
+            false
+        }
+    };
+    changes.map(is_void).collect()
+}
+
 pub(super) fn write(
     database: &Database,
     durability: Durability,
@@ -255,7 +315,7 @@ pub(super) fn write(
     transaction.commit().map_err(failed)
 }
 
-pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, StoreError> {
+pub(in crate::store) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, StoreError> {
     postcard::to_allocvec(record).map_err(|error| StoreError::Damaged {
         table: "new record",
         reason: error.to_string(),
