@@ -222,3 +222,64 @@ test('a WebSocket that a proxy does not pass on, and one that is refused: the pa
   await page.reload();
   await page.waitForSelector('#stopped >> text=--allow-origins', { state: 'visible' });
 });
+
+/** A page of another server on this machine. A page that no server has delivered may not reach this machine at all. */
+async function foreignPage(t, context, name, html) {
+  const server = http.createServer((_, response) => response.setHeader('content-type', 'text/html').end(html));
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => server.close());
+  const page = await context.newPage();
+  await page.goto(`http://${name}:${server.address().port}/`);
+  return page;
+}
+
+test('what a hostile page can make a browser do: nothing is written and nothing read', async (t) => {
+  const server = await startServer(t);
+  const topic = `${server.url}/api/v1/topics/lab/a`;
+  const context = await profile(t);
+  for (const name of ['evil.example.com', 'localhost', '127.0.0.1']) {
+    const page = await foreignPage(t, context, name, '<title>hostile</title>');
+    const seen = await page.evaluate(
+      async ({ topic, hub }) => {
+        const outcome = (promise) => promise.then((answer) => answer.type + answer.status).catch(() => 'failed');
+        const opened = await new Promise((resolve) => {
+          const socket = new WebSocket(hub.replace('http', 'ws') + '/ws', 'latchbus.v1.json');
+          socket.onopen = () => resolve('open');
+          socket.onerror = () => resolve('refused');
+        });
+        return {
+          opened,
+          read: await outcome(fetch(topic)),
+          written: await outcome(fetch(topic, { method: 'POST', body: '1', mode: 'no-cors' })),
+          put: await outcome(fetch(topic, { method: 'PUT', body: '1' })),
+          ticket: await outcome(fetch(`${hub}/api/v1/ticket`, { method: 'POST' })),
+        };
+      },
+      { topic, hub: server.url },
+    );
+    assert.deepEqual(seen, { opened: 'refused', read: 'failed', written: 'opaque0', put: 'failed', ticket: 'failed' }, name);
+  }
+  assert.equal(await ask(topic), 404);
+  const metrics = await (await fetch(`${server.url}/metrics`)).text();
+  assert.match(metrics, /^latchbus_messages_received_total 0$/m);
+});
+
+test('the dashboard is framed by those who may', async (t) => {
+  for (const [flags, isShown] of [
+    [['--allow-frames', 'http://grafana.example.com:*'], true],
+    [[], false],
+  ]) {
+    const server = await startServer(t, { flags });
+    const html = `<iframe src="${server.url}/" width="900" height="700"></iframe>`;
+    const page = await foreignPage(t, await profile(t), 'grafana.example.com', html);
+    const frame = page.frames().find((each) => each !== page.mainFrame());
+    if (isShown) {
+      await frame.waitForSelector('body[data-phase=live]');
+      await frame.click('#red');
+      await frame.waitForSelector('#red-count >> text=1');
+    } else {
+      await page.waitForLoadState('load');
+      assert.equal(await frame.locator('#red').count(), 0);
+    }
+  }
+});

@@ -22,18 +22,23 @@ fn send(to: SocketAddr, method: &str, path: &str, headers: Headers<'_>) -> Answe
     headers.iter().fold(request, with).send(to)
 }
 
-/// The status of an answer to bytes as they are.
-fn status(to: SocketAddr, bytes: &str) -> u16 {
+/// A connection to which these bytes were sent.
+fn open(to: SocketAddr, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(bytes.as_bytes()).unwrap();
+    stream
+}
+
+/// The status of an answer to bytes as they are.
+fn status(to: SocketAddr, bytes: &str) -> u16 {
     let mut head = [0; 12];
-    stream.read_exact(&mut head).unwrap();
+    open(to, bytes).read_exact(&mut head).unwrap();
     core::str::from_utf8(&head[9..]).unwrap().parse().unwrap()
 }
 
-/// The status of the answer to a WebSocket's handshake.
-fn upgrade(to: SocketAddr, path: &str, headers: Headers<'_>) -> u16 {
+/// A WebSocket's handshake.
+fn handshake(path: &str, headers: Headers<'_>) -> String {
     let mut head = format!(
         "GET {path} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -44,7 +49,12 @@ fn upgrade(to: SocketAddr, path: &str, headers: Headers<'_>) -> u16 {
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
-    status(to, &(head + "\r\n"))
+    head + "\r\n"
+}
+
+/// The status of the answer to one.
+fn upgrade(to: SocketAddr, path: &str, headers: Headers<'_>) -> u16 {
+    status(to, &handshake(path, headers))
 }
 
 const TOPIC: &str = "/api/v1/topics/a";
@@ -268,6 +278,42 @@ fn trusted_proxies_are_believed() {
     for (name, expected) in [("bus.example.com", 200), ("evil.example", 403)] {
         let headers = [("Host", "backend"), ("X-Forwarded-Host", name)];
         assert_eq!(send(server.http(), "GET", "/", &headers).status, expected);
+    }
+}
+
+/// What the log shows of a client behind a proxy.
+#[test]
+fn clients_behind_a_proxy_are_known_by_their_own_address() {
+    let server =
+        Server::on_free_ports(["--ephemeral", "--trusted-proxies=127.0.0.1", "--log=debug"]);
+    let headers = |client| {
+        [
+            ("Host", "backend"),
+            ("X-Forwarded-For", client),
+            ("Origin", "http://backend"),
+        ]
+    };
+    let own = upgrade(server.http(), "/mqtt", &headers("192.0.2.9"));
+    assert_eq!(own, 101);
+    let mut socket = open(server.http(), &handshake("/ws", &headers("192.0.2.8")));
+    let mut got = Vec::new();
+    while !got.ends_with(b"welcome") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        got.push(byte[0]);
+    }
+    drop(socket);
+    let refused = [
+        ("Host", "backend"),
+        ("X-Forwarded-For", "192.0.2.10"),
+        ("Origin", "http://evil.example"),
+    ];
+    assert_eq!(upgrade(server.http(), "/ws", &refused), 403);
+    // Both connections have ended with their sockets.
+    server.signal(rustix::process::Signal::TERM);
+    let (_, _, log) = server.wait();
+    for client in ["192.0.2.8", "192.0.2.9", "192.0.2.10"] {
+        assert!(log.contains(client), "{client}: {log}");
     }
 }
 

@@ -256,16 +256,25 @@ impl Rules {
         };
         let host = Authority::parse(text).ok_or(Refusal::NoHost)?;
         if let Some(forwarded) = &asked.forwarded {
-            let (text, host) = match &forwarded.host {
+            let (text, named) = match &forwarded.host {
                 Some((text, named)) => (text.as_str(), named.clone().ok_or(Refusal::NoHost)?),
-                None => (text, host),
+                None => (text, host.clone()),
             };
-            if self.is_own_name(&host) || self.hosts.is_empty() {
-                return Ok(Called::By(host));
+            if self.hosts.is_empty() {
+                return Ok(Called::By(named));
             }
-            return Err(Refusal::Host {
-                host: text.to_owned(),
-            });
+            // A page may have added the name, where the proxy passes that on, but not changed `Host`.
+            let is_listed =
+                |host: &Authority| self.is_own_name(host) || host.name.is_single_label();
+            return match (self.is_own_name(&named), is_listed(&host)) {
+                (true, true) => Ok(Called::By(named)),
+                (true, false) => Err(Refusal::Host {
+                    host: host.to_string(),
+                }),
+                (false, _) => Err(Refusal::Host {
+                    host: text.to_owned(),
+                }),
+            };
         }
         if self.is_own_name(&host) {
             Ok(Called::By(host))

@@ -29,25 +29,46 @@ pub(crate) struct Forwarded {
 
 impl Forwarded {
     /// Of a request whose peer is a trusted proxy. Each proxy writes behind what it was given, so the values are read
-    /// from the right as long as they are of a proxy that is trusted.
+    /// from the right as long as they are of a proxy that is trusted. Most proxies pass the header that they do not write on
+    /// as the client sent it: what the two say differently is not believed.
     pub(crate) fn read(headers: &HeaderMap, trusted: &Networks) -> Self {
         let prefix = last(headers, &PREFIX, 0).and_then(prefix);
-        if headers.contains_key(FORWARDED) {
-            return Self {
-                prefix,
-                ..standard(headers, trusted)
-            };
-        }
-        let clients: Vec<_> = values(headers, &FOR).rev().map(address).collect();
-        let (hops, client) = first_untrusted(&clients, trusted);
-        let host = last(headers, &HOST, hops);
+        let by_standard = headers.contains_key(FORWARDED);
+        let by_custom = [FOR, HOST, PROTO]
+            .iter()
+            .any(|name| headers.contains_key(name));
+        let read = match (by_standard, by_custom) {
+            (true, false) => standard(headers, trusted),
+            (true, true) => custom(headers, trusted).agreed(standard(headers, trusted)),
+            (false, _) => custom(headers, trusted),
+        };
+        Self { prefix, ..read }
+    }
+
+    fn agreed(self, other: Self) -> Self {
+        let ip = |client: &Option<SocketAddr>| client.map(|client| client.ip());
         Self {
-            client,
-            host: host.map(|text| (text.to_owned(), Authority::parse(text))),
-            port: last(headers, &PORT, hops).and_then(parse_port),
-            https: last(headers, &PROTO, hops).and_then(is_https),
-            prefix,
+            client: self
+                .client
+                .filter(|_| ip(&self.client) == ip(&other.client)),
+            host: self.host.filter(|host| Some(host) == other.host.as_ref()),
+            port: self.port,
+            https: self.https.filter(|_| self.https == other.https),
+            prefix: None,
         }
+    }
+}
+
+fn custom(headers: &HeaderMap, trusted: &Networks) -> Forwarded {
+    let clients: Vec<_> = values(headers, &FOR).rev().map(address).collect();
+    let (hops, client) = first_untrusted(&clients, trusted);
+    let host = last(headers, &HOST, hops);
+    Forwarded {
+        client,
+        host: host.map(|text| (text.to_owned(), Authority::parse(text))),
+        port: last(headers, &PORT, hops).and_then(parse_port),
+        https: last(headers, &PROTO, hops).and_then(is_https),
+        prefix: None,
     }
 }
 
@@ -210,13 +231,36 @@ mod tests {
                 "for=6.6.6.6;host=evil.example, for=\"[2001:db8::1]:47\";HOST=\"bus.example.com:8443\"; Proto=https",
             ),
             ("forwarded", "for=10.0.0.2;proto=http"),
-            ("x-forwarded-host", "ignored.example"),
         ]);
         assert_eq!(read.client, Some("[2001:db8::1]:47".parse().unwrap()));
         assert_eq!(
             (host(&read), read.https),
             ("bus.example.com:8443".to_owned(), Some(true))
         );
+    }
+
+    /// A proxy writes one of the two and passes the client's own on.
+    #[test]
+    fn what_the_two_say_differently_is_not_believed() {
+        let (bus, evil) = (
+            "for=192.0.2.1;host=bus.example.com",
+            "for=6.6.6.6;host=localhost",
+        );
+        let x = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "bus.example.com"),
+        ];
+        let agreed = read(&[x[0], x[1], ("forwarded", bus)]);
+        assert_eq!(host(&agreed), "bus.example.com");
+        assert_eq!(agreed.client, Some("192.0.2.1:0".parse().unwrap()));
+        for pairs in [
+            &[x[0], x[1], ("forwarded", evil)][..],
+            &[x[0], ("forwarded", evil)],
+            &[("forwarded", bus), ("x-forwarded-host", "localhost")],
+        ] {
+            let read = read(pairs);
+            assert_eq!((read.host, read.client), (None, None), "{pairs:?}");
+        }
     }
 
     #[test]

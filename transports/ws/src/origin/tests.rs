@@ -372,6 +372,9 @@ fn trusted_proxies_say_by_which_name_a_request_came() {
     assert_eq!(through(&trusted, "backend", evil.0, None, evil.1), Ok(()));
     assert!(is_host(through(&listed, "backend", evil.0, None, evil.1)));
 
+    // A name that was rebound to a proxy which passes on what a page has added.
+    assert!(is_host(through(&listed, evil.0, bus, None, evil.1)));
+
     // A browser on the proxy's machine, with a rebound name, adds headers of its own.
     let rules = Rules::new(&trusted);
     let is_proxied = |peer: &str, host| {
