@@ -166,6 +166,7 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
     // These check the origin within their handshakes.
     guarded
         .route("/mqtt", any(mqtt::upgrade))
+        .route("/mqtt/", any(mqtt::upgrade))
         .with_state(app.clone())
         .merge(ws.router())
 }

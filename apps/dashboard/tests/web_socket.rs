@@ -76,6 +76,34 @@ async fn mqtt_runs_within_web_sockets() {
     assert_eq!(close_code(&server, &mut socket, Signal::TERM).await, 1001);
 }
 
+/// Clients name the subprotocol of 3.1 and an address with a slash at its end, and speak 3.1.1 or 5 all the same.
+#[tokio::test]
+async fn mqtt_goes_by_several_names() {
+    let server = Server::ephemeral();
+    for path in ["/mqtt", "/mqtt/"] {
+        for protocol in ["mqtt", "mqttv3.1", "mqttv3.1, mqtt", "other, mqtt"] {
+            for (level, properties, answer) in [(4, &[][..], 4), (5, &[0], 5)] {
+                let mut socket = web_socket(&server, path, protocol).await;
+                let body = [
+                    b"\0\x04MQTT",
+                    &[level, 2, 0, 60][..],
+                    properties,
+                    b"\0\x01a",
+                ]
+                .concat();
+                let connect = [&[0x10, body.len() as u8][..], &body].concat();
+                socket.send(Message::Binary(connect.into())).await.unwrap();
+                let Some(Message::Binary(connack)) = next(&mut socket).await else {
+                    panic!("no CONNACK at {path} with {protocol}");
+                };
+                assert_eq!(connack[..1], [0x20]);
+                assert_eq!(connack[2..4], [0, 0], "{path} with {protocol}");
+                assert!(connack.len() >= answer);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn text_within_mqtt_ends_the_connection() {
     let server = Server::ephemeral();

@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use super::App;
 use super::tunnel::Tunnel;
 
-const SUBPROTOCOL: &str = "mqtt";
+/// That of MQTT 5 and 3.1.1 (MQTT-6.0.0-4), and that of 3.1, which some clients offer whatever they speak. The level in the
+/// CONNECT decides.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
 /// How long a connection that ends waits for its last frame to be sent, and for the client to end it too.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -23,7 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Response {
-    let accepted = handshake::accept(&mut request, &app.0.guard, &[SUBPROTOCOL]);
+    let accepted = handshake::accept(&mut request, &app.0.guard, &SUBPROTOCOLS);
     let accepted = accepted.and_then(|(handshake, protocol)| match protocol {
         Some(_) => Ok(handshake),
         // MQTT 5 §6.0: the client names the subprotocol.
