@@ -108,6 +108,19 @@ const checks = {
     await second.close();
   },
 
+  async 'more at once than the receive maximum'(url, version) {
+    const name = `burst-${version}-${url.split(':')[0]}`;
+    const reader = await Client.open(url, version, `${name}-reader`);
+    await reader.mqtt.subscribeAsync(name, { qos: 2 });
+    const writer = await Client.open(url, version, name);
+    const numbers = Array.from({ length: 2_000 }, (_, number) => `${number}`);
+    await Promise.all(numbers.map((number) => writer.mqtt.publishAsync(name, number, { qos: 2 })));
+    same(writer.closed, 0);
+    await reader.expect(...numbers);
+    await writer.close();
+    await reader.close();
+  },
+
   async takeover(url, version) {
     const first = await Client.open(url, version, 'twin');
     const second = await Client.open(url, version, 'twin');

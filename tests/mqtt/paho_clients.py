@@ -17,7 +17,7 @@ RETAINED = 10_000
 class Client:
     """A paho client with its loop in a thread, and what it has received."""
 
-    def __init__(self, server, kind, name, clean=True, will=None, expiry=300):
+    def __init__(self, server, kind, name, clean=True, will=None, expiry=300, inflight=20):
         version, transport = kind
         self.five = version == 5
         protocol = mqtt.MQTTv5 if self.five else mqtt.MQTTv311
@@ -25,6 +25,7 @@ class Client:
         self.paho = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=protocol, transport=transport, **options
         )
+        self.paho.max_inflight_messages_set(inflight)
         if transport == "websockets":
             self.paho.ws_set_options(path="/mqtt")
         self.received, self.subscribed, self.connacks, self.losses = [], [], [], []
@@ -241,7 +242,20 @@ def refused_5(server, transport):
         client.paho.publish("clicks/main/values", "{}", 1)
         until(lambda: codes, "the answer")
         same(codes, [0x87])
-        same(client.subscribe("$share/none", 1), 0x8F)
+        same(client.subscribe("l" * 2000, 1), 0x8F)
+
+
+def burst(server, kind):
+    """More at once than the receive maximum, which paho does not look at."""
+    name = f"burst-{kind[0]}-{kind[1]}"
+    with Client(server, kind, name + "-reader") as reader, Client(server, kind, name, inflight=2_000) as writer:
+        reader.subscribe(name, 2)
+        sent = [str(number) for number in range(2_000)]
+        pending = [writer.paho.publish(name, number, 2) for number in sent]
+        for message in pending:
+            message.wait_for_publish(DEADLINE)
+        same(writer.losses, [])
+        reader.expect(*sent)
 
 
 def through_a_cut(server, kind):
@@ -281,7 +295,7 @@ def main():
         for version in (3, 5):
             for transport in ("tcp", "websockets"):
                 kind = (version, transport)
-                for check in (each_quality, retained, will, persistent, takeover, snapshot):
+                for check in (each_quality, retained, will, persistent, takeover, snapshot, burst):
                     checks.run(f"{check.__name__} {version} {transport}", check, server, kind)
                 if transport == "tcp":
                     checks.run(f"through_a_cut {version}", through_a_cut, server, kind)

@@ -26,6 +26,7 @@ pub fn drive(data: &[u8], deliveries: &[Delivery]) {
         max_packet_bytes: 4 << 10,
         in_flight: 4,
         receive_maximum: 4,
+        receive_tolerance: 4,
         write_bytes: 1 << 10,
         ..Bounds::default()
     };

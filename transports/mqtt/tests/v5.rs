@@ -125,8 +125,9 @@ async fn violations_are_named_before_the_end() {
     v5.send(Packet::ConnectAck(Box::default())).await;
     v5.ends(DisconnectReasonCode::ProtocolError).await;
 
+    // 256 are announced; more are tolerated, for there are clients that do not look.
     let mut v5 = V5::open(running.address, "d").await;
-    for id in 1..=257 {
+    for id in 1..=4_096 {
         v5.send(Packet::Publish(Box::new(message(
             "t",
             "x",
@@ -135,9 +136,21 @@ async fn violations_are_named_before_the_end() {
         ))))
         .await;
     }
-    for _ in 0..256 {
+    for _ in 0..4_096 {
         assert!(matches!(v5.next().await, Some(Packet::PublishReceived(_))));
     }
+    // One that is released makes room for another, and for no more.
+    v5.send(Packet::PublishRelease(PublishAck2 {
+        packet_id: NonZeroU16::MIN,
+        ..PublishAck2::default()
+    }))
+    .await;
+    assert!(matches!(v5.next().await, Some(Packet::PublishComplete(_))));
+    for (qos, id) in [(QoS::ExactlyOnce, 1), (QoS::AtLeastOnce, 5_000)] {
+        v5.send(Packet::Publish(Box::new(message("t", "x", qos, id))))
+            .await;
+    }
+    assert!(matches!(v5.next().await, Some(Packet::PublishReceived(_))));
     v5.ends(DisconnectReasonCode::ReceiveMaximumExceeded).await;
 
     let mut v5 = V5::open(running.address, "e").await;

@@ -13,9 +13,13 @@ pub struct Bounds {
     /// QoS 1 and 2 messages that a client may leave unacknowledged before it gets no more; a client of
     /// MQTT 5 may ask for less. Default 256.
     pub in_flight: u16,
-    /// QoS 1 and 2 messages that a client of MQTT 5 may have unacknowledged by the server, or of QoS 2 not
-    /// released. Default 256. A client of 3.1.1, which cannot be told, may have 4,096 if this is less.
+    /// QoS 1 and 2 messages that a client of MQTT 5 is told that it may have unacknowledged by the server, or of QoS 2
+    /// not released. Default 256.
     pub receive_maximum: u16,
+    /// So many of them end the connection, if that is more. A client of 3.1.1 cannot be told how many it may have, and
+    /// may send many before it reads; widespread ones of MQTT 5 do not look at what they are told. But each of QoS 2 that is not
+    /// released is remembered, on disk too. Default 4,096.
+    pub receive_tolerance: u16,
     /// The longest that a session outlives its connection; what a client of 3.1.1 gets that asks for a
     /// persistent session. Default one day.
     pub session_expiry: Duration,
@@ -43,6 +47,7 @@ impl Default for Bounds {
             max_packet_bytes: 256 << 10,
             in_flight: 256,
             receive_maximum: 256,
+            receive_tolerance: 4_096,
             session_expiry: Duration::from_secs(24 * 60 * 60),
             topic_aliases: 16,
             keep_alive: None,

@@ -14,10 +14,6 @@ use crate::{Reason, Violation};
 /// A longer topic gets no alias from a client, which bounds what aliases take.
 const ALIASED_TOPIC_BYTES: usize = 4_096;
 
-/// A client of 3.1.1 is not told how many publishes it may have unacknowledged, and may send many before it reads;
-/// but each of QoS 2 that it does not release is remembered, on disk too.
-const UNANNOUNCED_RECEIVE_MAXIMUM: u16 = 4_096;
-
 impl Connection {
     pub(super) fn publish(&mut self, publish: Publish) -> Result<Option<Request>, Violation> {
         let service = publish.service;
@@ -40,10 +36,7 @@ impl Connection {
         }
         self.unanswered += usize::from(service.qos() == 1);
         let in_flight = self.unanswered + self.session.incoming.len();
-        let most = match self.version {
-            Version::V5 => self.bounds.receive_maximum,
-            Version::V3 => self.bounds.receive_maximum.max(UNANNOUNCED_RECEIVE_MAXIMUM),
-        };
+        let most = (self.bounds.receive_maximum).max(self.bounds.receive_tolerance);
         if in_flight > usize::from(most) {
             return Err(Violation::ReceiveMaximum(most));
         }
