@@ -11,13 +11,14 @@ from deadline import DEADLINE
 
 
 class Server:
-    """latchbus on ports of the system's choice, in memory unless it is given a directory."""
+    """latchbus on ports of the system's choice, unless it is given one; in memory unless it is given a directory."""
 
-    def __init__(self, directory=None):
+    def __init__(self, directory=None, mqtt=0):
+        self.port = mqtt
         self.storage = ["--data-dir", directory] if directory else ["--ephemeral"]
 
     def __enter__(self):
-        command = [os.environ["LATCHBUS"], *self.storage, "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]
+        command = [os.environ["LATCHBUS"], *self.storage, "--http", "127.0.0.1:0", "--mqtt", f"127.0.0.1:{self.port}"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.log = []
         threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
@@ -30,11 +31,12 @@ class Server:
         self.http = int(words["http"].rsplit(":", 1)[1])
         return self
 
-    def kill(self):
-        """Ends it as a power cut does, and starts another on what is left."""
+    def kill(self, meanwhile=lambda: None):
+        """Ends it as a power cut does, and starts it again on what is left."""
         self.process.kill()
         self.process.wait(DEADLINE)
-        return Server(self.storage[1]).__enter__()
+        meanwhile()
+        return self.__enter__()
 
     def __exit__(self, *_):
         self.process.terminate()

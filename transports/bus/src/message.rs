@@ -177,6 +177,11 @@ impl Payload {
         }
     }
 
+    pub(crate) const fn with_origin(mut self, origin: u64) -> Self {
+        self.origin = origin;
+        self
+    }
+
     /// What ends a value whose time is over: nobody has published it.
     pub(crate) fn expiry() -> Self {
         Self {
@@ -200,8 +205,7 @@ impl Payload {
         self.qos
     }
 
-    /// Who published it: [`Client::id`](crate::Client::id), or 0 if that client was of an earlier life of
-    /// the bus.
+    /// Who published it: [`Client::origin`](crate::Client::origin); 0 where that is not known.
     pub fn origin(&self) -> u64 {
         self.origin
     }

@@ -59,7 +59,7 @@ pub struct Connection {
     /// What the client's topic aliases stand for.
     aliases: BTreeMap<NonZeroU16, TopicName<String>>,
     problem_information: bool,
-    /// The bus's number of this client.
+    /// What the bus writes beside the messages of this client.
     origin: u64,
     out: BytesMut,
     ending: Option<Violation>,
@@ -167,12 +167,12 @@ impl Connection {
         }
     }
 
-    /// Says which client of the bus this is ([`latchbus_bus::Client::id`]), which the option no-local
+    /// Says who this is on the bus ([`latchbus_bus::Client::origin`]), which the option no-local
     /// needs, the epoch of the hub, for `latchbus-rev`, and its clock, for what is left of the time of a
     /// message that expires.
     #[must_use]
-    pub fn on_bus(mut self, client: u64, epoch: u64, clock: Clock) -> Self {
-        self.origin = client;
+    pub fn on_bus(mut self, origin: u64, epoch: u64, clock: Clock) -> Self {
+        self.origin = origin;
         (self.wire.epoch, self.wire.clock) = (epoch, clock);
         self
     }

@@ -30,6 +30,7 @@ pub struct Client(Arc<ClientInner>);
 struct ClientInner {
     bus: Bus,
     id: u64,
+    origin: u64,
     peer: Peer,
     /// Where it has connected from last: that of the peer is where it began.
     address: Mutex<Option<SocketAddr>>,
@@ -50,10 +51,17 @@ impl Client {
         Self(Arc::new(ClientInner {
             bus,
             id,
+            origin: origin(&peer),
             address: Mutex::new(peer.address),
             peer,
             queued: Arc::default(),
         }))
+    }
+
+    /// What stands for who it is beside its messages, also after a restart: the same for clients that have the same name on the
+    /// same transport. Not 0.
+    pub fn origin(&self) -> u64 {
+        self.0.origin
     }
 
     /// A number that no other client of this bus has, from 1.
@@ -110,14 +118,14 @@ impl Client {
             return Ok(Receipt::known(Err(refused)));
         }
         let Some(writer) = &bus.writer else {
-            let accepted = lock(&bus.pipeline).accept(publish, self.0.id);
+            let accepted = lock(&bus.pipeline).accept(publish, self.0.origin);
             return Ok(self.known(accepted));
         };
         let publish = match self.may_go_straight(&publish) {
             false => publish,
             true => {
                 let (shared, metrics) = (&bus.shared, &bus.metrics);
-                match pipeline::accept_event(shared, metrics, publish, self.0.id) {
+                match pipeline::accept_event(shared, metrics, publish, self.0.origin) {
                     Ok(accepted) => return Ok(self.known(accepted)),
                     Err(publish) => publish,
                 }
@@ -128,7 +136,7 @@ impl Client {
             topic: publish.topic.clone(),
             bytes: publish.payload.len(),
         };
-        match writer.accept(publish, self.0.id, self.queued()) {
+        match writer.accept(publish, self.0.origin, self.queued()) {
             Ok(receipt) => Ok(receipt.about(about)),
             Err(room) => Err(room.map(|receipt| receipt.about(about)).boxed()),
         }
@@ -321,4 +329,15 @@ impl Future for Receipt {
             }
         })
     }
+}
+
+/// FNV-1a of the transport and the name. It is stored, so it must not depend on the version of a library.
+fn origin(peer: &Peer) -> u64 {
+    const OFFSET: u64 = 0xCBF2_9CE4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01B3;
+    let bytes = peer.transport.bytes().chain([0]).chain(peer.name.bytes());
+    let hash = bytes.fold(OFFSET, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+    });
+    hash.max(1)
 }

@@ -10,7 +10,7 @@ use latchbus_core::topic::TopicName;
 
 use crate::rooms::Record;
 use crate::shared::Changes;
-use crate::store::{Change, StoredValue};
+use crate::store::{Change, Said, StoredValue};
 use crate::{Note, Payload, Publish};
 
 /// Longer topics and values are seldom.
@@ -168,19 +168,23 @@ impl StoredValue {
             at,
             qos: payload.qos(),
             expires_at: payload.expires_at(),
-            properties: payload.properties().map(|said| (**said).clone()),
+            said: Said::new(
+                payload.origin(),
+                payload.properties().map(|said| (**said).clone()),
+            ),
             payload: payload.bytes().to_vec(),
         }
     }
 
     pub(super) fn into_payload(self) -> (u64, Payload) {
+        let (origin, properties) = self.said.into_parts();
         let payload = Payload::restore(
             self.payload.into(),
             self.qos,
             self.expires_at,
-            self.properties.map(Arc::new),
+            properties.map(Arc::new),
         );
-        (self.at, payload)
+        (self.at, payload.with_origin(origin))
     }
 }
 

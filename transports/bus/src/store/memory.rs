@@ -340,7 +340,7 @@ mod tests {
             at: rev * 10,
             qos: 0,
             expires_at: None,
-            properties: None,
+            said: crate::store::Said::Nothing,
             payload: rev.to_string().into(),
         }
     }

@@ -150,8 +150,35 @@ pub(crate) struct StoredValue {
     pub(crate) qos: u8,
     /// Milliseconds since the Unix epoch.
     pub(crate) expires_at: Option<NonZeroU64>,
-    pub(crate) properties: Option<Properties>,
+    pub(crate) said: Said,
     pub(crate) payload: Vec<u8>,
+}
+
+/// What goes with a stored payload. The first two are stored as an `Option<Properties>`, which is what earlier versions wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Said {
+    Nothing,
+    Properties(Properties),
+    /// With the [origin](crate::Payload::origin).
+    By(u64, Option<Properties>),
+}
+
+impl Said {
+    pub(crate) fn new(origin: u64, properties: Option<Properties>) -> Self {
+        match (origin, properties) {
+            (0, None) => Self::Nothing,
+            (0, Some(properties)) => Self::Properties(properties),
+            (origin, properties) => Self::By(origin, properties),
+        }
+    }
+
+    pub(crate) fn into_parts(self) -> (u64, Option<Properties>) {
+        match self {
+            Self::Nothing => (0, None),
+            Self::Properties(properties) => (0, Some(properties)),
+            Self::By(origin, properties) => (origin, properties),
+        }
+    }
 }
 
 /// Something that stands in the hub's order.
@@ -279,4 +306,26 @@ pub enum StoreError {
     /// The database failed.
     #[error(transparent)]
     Database(Box<::redb::Error>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stores of versions that knew no origin are read as they were meant.
+    #[test]
+    fn what_goes_with_a_payload_is_stored_as_the_option_that_it_was() {
+        for was in [None, Some(Properties::default())] {
+            let stored = postcard::to_allocvec(&was).unwrap();
+            let is = Said::new(0, was);
+            assert_eq!(postcard::to_allocvec(&is), Ok(stored.clone()));
+            assert_eq!(postcard::from_bytes::<Said>(&stored), Ok(is));
+        }
+        for properties in [None, Some(Properties::default())] {
+            let said = Said::new(7, properties.clone());
+            let stored = postcard::to_allocvec(&said).unwrap();
+            let read: Said = postcard::from_bytes(&stored).unwrap();
+            assert_eq!(read.into_parts(), (7, properties));
+        }
+    }
 }

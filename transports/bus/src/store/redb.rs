@@ -198,10 +198,13 @@ pub(super) mod tests {
             at: 5,
             qos: 1,
             expires_at: core::num::NonZeroU64::new(u64::MAX),
-            properties: Some(crate::Properties {
-                user: vec![("k".into(), "v".into())],
-                ..crate::Properties::default()
-            }),
+            said: crate::store::Said::By(
+                u64::MAX,
+                Some(crate::Properties {
+                    user: vec![("k".into(), "v".into())],
+                    ..crate::Properties::default()
+                }),
+            ),
             payload: payload.into(),
         }
     }

@@ -178,7 +178,7 @@ mod tests {
             at: 1,
             qos: 0,
             expires_at: None,
-            properties: None,
+            said: crate::store::Said::Nothing,
             payload,
         }
     }

@@ -210,6 +210,7 @@ impl Server {
             .bus
             .client(peer)
             .map_err(|refused| (Reason::NOT_AUTHORIZED, refused.to_string()))?;
+        connect.will.take_if(|will| is_bridge_state(&will.publish));
         if let Some(will) = &connect.will
             && let Err(refused) = client.check_publish(&will.publish)
             && !self.tolerates(connect.version, &refused)
@@ -279,7 +280,7 @@ impl Server {
         let now = Instant::now().into_std();
         let bus = &self.0.bus;
         let mut connection = Connection::accept(connect, kept, assigned, bounds, now).on_bus(
-            subscriptions.client().id(),
+            subscriptions.client().origin(),
             bus.epoch(),
             bus.clock().clone(),
         );
@@ -310,6 +311,13 @@ impl Server {
             claim,
         }
     }
+}
+
+/// Whether a will is the one that a bridge of Mosquitto has unless it is told otherwise: it says on the other server that the
+/// bridge is gone. `$SYS` is the bus's own here; the bridge is to come in all the same.
+fn is_bridge_state(publish: &latchbus_bus::Publish) -> bool {
+    let topic = publish.topic.as_str();
+    topic.starts_with("$SYS/broker/connection/") && topic.ends_with("/state")
 }
 
 type Begun<R, W> = (Input<R>, W, Admitted);
