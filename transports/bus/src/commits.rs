@@ -384,6 +384,12 @@ impl Commits {
         }
     }
 
+    /// Whether [`finish`](Self::finish) takes long: it closes the store, or copies all that is kept.
+    pub(crate) fn finish_blocks(&self) -> bool {
+        (self.batch.as_ref())
+            .is_some_and(|batch| batch.close.is_some() || !batch.exports.is_empty())
+    }
+
     /// Shows and answers what was committed.
     pub(crate) fn finish(&mut self) -> Finished {
         let Some(mut batch) = self.batch.take() else {

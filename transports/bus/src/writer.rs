@@ -2,9 +2,14 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::{io, sync::Arc, thread};
+use std::{
+    io,
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -42,12 +47,13 @@ impl Writer {
         }
     }
 
-    /// Starts the thread that commits. It ends when the bus is closed, or when every handle to it is gone.
+    /// Starts the thread that commits. It ends when the bus is closed, when every handle to it is gone, or with the
+    /// runtime, on which what was committed is shown. Call it inside that.
     pub(crate) fn start(&self, commits: Commits) -> io::Result<()> {
-        let closing = Arc::clone(&self.closing);
+        let (closing, runtime) = (Arc::clone(&self.closing), Handle::current());
         thread::Builder::new()
             .name("latchbus-store".into())
-            .spawn(move || run(commits, &closing))?;
+            .spawn(move || run(commits, &closing, &runtime))?;
         Ok(())
     }
 
@@ -138,17 +144,36 @@ impl Writer {
     }
 }
 
-fn run(mut commits: Commits, closing: &AtomicBool) {
+fn run(mut commits: Commits, closing: &AtomicBool, runtime: &Handle) {
     while commits.blocking_begin() {
         loop {
             commit(&mut commits, closing);
-            match commits.finish() {
+            let Some((committed, finished)) = finish(commits, runtime) else {
+                return;
+            };
+            commits = committed;
+            match finished {
                 Finished::Shown => break,
                 Finished::Overtaken => {}
                 Finished::Closed => return,
             }
         }
     }
+}
+
+/// Shows and answers what was committed, as a task of the runtime: from there a thousand sessions are woken without
+/// a system call, from this thread with one for each. `None` when the runtime has ended.
+fn finish(mut commits: Commits, runtime: &Handle) -> Option<(Commits, Finished)> {
+    if commits.finish_blocks() {
+        let finished = commits.finish();
+        return Some((commits, finished));
+    }
+    let (done, finished) = std_mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        let finished = commits.finish();
+        let _this_thread_waits = done.send((commits, finished));
+    });
+    finished.recv().ok()
 }
 
 /// Commits a batch, as often as it takes, unless the bus closes first.
