@@ -88,7 +88,16 @@ impl Server {
 
     /// Starts it on a directory, and where one was before.
     pub async fn start_on(http: SocketAddr, mqtt: SocketAddr, arguments: &[&str]) -> Self {
-        let mut child = Command::new(built("latchbus"))
+        Self::start_program(&built("latchbus"), (http, mqtt), arguments).await
+    }
+
+    /// Starts another build of it.
+    pub async fn start_program(
+        program: &Path,
+        (http, mqtt): (SocketAddr, SocketAddr),
+        arguments: &[&str],
+    ) -> Self {
+        let mut child = Command::new(program)
             .args(["--http", &http.to_string(), "--mqtt", &mqtt.to_string()])
             .args(["--log", "warn"])
             .args(arguments)
@@ -151,6 +160,21 @@ pub fn written_bytes(process: u32) -> u64 {
     let mut lines = counts.lines();
     let written = lines.find_map(|line| line.strip_prefix("write_bytes: "));
     written.unwrap().parse().unwrap()
+}
+
+/// The bytes that the device below a path has been sent so far, by all processes; `None` where the system does not
+/// say (Linux: `/sys/dev/block`).
+pub fn device_bytes(path: &Path) -> Option<u64> {
+    use std::os::linux::fs::MetadataExt as _;
+    /// Which number of the line: sectors of 512 bytes that were written.
+    const SECTORS_WRITTEN: usize = 6;
+    let device = std::fs::metadata(path).ok()?.st_dev();
+    // As the C library takes it apart.
+    let major = (device >> 8) & 0xFFF;
+    let minor = (device & 0xFF) | ((device >> 12) & 0xFFF00);
+    let line = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    let sectors: u64 = line.split_whitespace().nth(SECTORS_WRITTEN)?.parse().ok()?;
+    Some(sectors * 512)
 }
 
 /// `latchbus-device`, to be given arguments and started. Dropped, it is killed.

@@ -5,6 +5,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
@@ -71,6 +72,12 @@ enum Proof {
         /// Measurements of each
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+        /// Another build of `latchbus` to measure beside this one
+        #[arg(long)]
+        other: Option<PathBuf>,
+        /// Where the stores are made; the system's temporary directory unless told
+        #[arg(long)]
+        directory: Option<PathBuf>,
     },
     /// A whole room in virtual time, one seed after the other on each core
     Simulate {
@@ -112,8 +119,12 @@ fn main() -> ExitCode {
             clients,
             seconds,
             rounds,
+            other,
+            directory,
         } => {
-            runtime.block_on(cost(clients, Duration::from_secs(seconds), rounds));
+            let on = directory.unwrap_or_else(std::env::temp_dir);
+            let length = Duration::from_secs(seconds);
+            runtime.block_on(cost(clients, length, rounds, other, &on));
             true
         }
         Proof::Simulate { seeds, from } => simulate(from, seeds),
@@ -214,24 +225,55 @@ fn simulate(first: u64, seeds: u64) -> bool {
     exact
 }
 
-async fn cost(clients: usize, length: Duration, rounds: usize) {
-    println!(
-        "{clients} connections, one publish of 16 bytes in flight on each; each line a fresh server"
-    );
-    for round in 1..=rounds {
-        let mut stored = None;
-        for peer in cost::Peer::ALL {
-            let Some(figures) = cost::measure(peer, clients, length).await else {
-                println!("round {round}: {peer}: not installed");
-                continue;
-            };
-            let rate = figures.acknowledged_per_second;
-            let ratio = rate / *stored.get_or_insert(rate);
-            let bytes = figures.bytes_written_per_publish;
-            println!(
-                "round {round}: {peer}: {rate:.0} acknowledged a second ({ratio:.2} of the first), {bytes:.0} bytes written \
-                 for each"
-            );
+/// Each load in turn, and in it each server in turn.
+async fn cost(clients: usize, length: Duration, rounds: usize, other: Option<PathBuf>, on: &Path) {
+    let mut peers = vec![
+        cost::Peer::Stored,
+        cost::Peer::Ephemeral,
+        cost::Peer::Mosquitto,
+    ];
+    if let Some(other) = other {
+        peers.insert(1, cost::Peer::Other(other));
+    }
+    let loads = [
+        (
+            cost::Load::Connections(clients),
+            format!("{clients} connections, one publish of QoS 1 in flight on each"),
+        ),
+        (
+            cost::Load::Connections(1),
+            "one connection, one publish of QoS 1 in flight".to_owned(),
+        ),
+        (
+            cost::Load::Sensors,
+            format!(
+                "{} sensors, QoS 0, one publish a second each",
+                cost::SENSORS
+            ),
+        ),
+    ];
+    println!("16 bytes of state a publish; each line a fresh server");
+    for (load, name) in loads {
+        println!("{name}:");
+        for round in 1..=rounds {
+            let mut first = None;
+            for peer in &peers {
+                let Some(figures) = cost::measure(peer, load, length, on).await else {
+                    println!("round {round}: {peer}: not installed");
+                    continue;
+                };
+                let rate = figures.per_second;
+                let ratio = rate / *first.get_or_insert(rate);
+                let device = figures
+                    .device_bytes
+                    .map_or_else(String::new, |bytes| format!(", {bytes:.0} at the device"));
+                println!(
+                    "round {round}: {peer}: {rate:.0} a second ({ratio:.2} of the first), median {:.3} ms, for each {:.0} \
+                     bytes by the process{device}",
+                    figures.latency.as_secs_f64() * 1e3,
+                    figures.process_bytes,
+                );
+            }
         }
     }
 }
