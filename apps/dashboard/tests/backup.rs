@@ -233,6 +233,22 @@ fn a_file_that_is_not_whole_changes_nothing() {
 }
 
 #[test]
+fn a_server_below_a_base_path() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("backup.jsonl");
+    let server = Server::on_free_ports(["--ephemeral", "--base-path", "/lb"]);
+    server.send("PUT", "/lb/api/v1/topics/a", "1");
+    for base in ["", "/", "/lb", "/lb/"] {
+        let url = format!("http://{}{base}", server.http());
+        done(with(&["export", "--url", &url], &file));
+        done(with(&["import", "--url", &url], &file));
+    }
+    let elsewhere = format!("http://{}/other", server.http());
+    let line = refused(with(&["export", "--url", &elsewhere], &file));
+    assert!(line.contains("refuses"), "{line}");
+}
+
+#[test]
 fn an_export_that_fails_leaves_the_file_as_it_was() {
     let directory = tempdir().unwrap();
     let file = directory.path().join("backup.jsonl");

@@ -81,8 +81,11 @@ async fn ask(url: &str, method: Method, path: &str, body: Body) -> anyhow::Resul
         .scheme()
         .is_none_or(|scheme| *scheme == Scheme::HTTP);
     let (Some(authority), true) = (address.authority(), is_plain) else {
-        bail!("{url} is not of the form http://HOST:PORT");
+        bail!(
+            "{url} is not of the form http://HOST:PORT, with the base path of the server behind it"
+        );
     };
+    let path = format!("{}{path}", address.path().trim_end_matches('/'));
     let (host, port) = (authority.host(), authority.port_u16().unwrap_or(80));
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
