@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { mosquittoPub, openPage, showsSoon, startServer, until, useBrowser } from './support.mjs';
+import { mosquittoPub, mosquittoPubRejected, openPage, showsSoon, startServer, until, useBrowser } from './support.mjs';
 
 const browser = useBrowser();
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
@@ -29,8 +29,8 @@ async function filled(t) {
   const long = 'a-very-long-device-name-in-the-north-wing-of-the-third-floor-01';
   await mosquittoPub(server, `clicks/main/${long}/count/1-00c0ffee`, '-r', '-m', '{"red":1234567890,"blue":1234567890}');
   await mosquittoPub(server, 'clicks/main/kiosk-1/status', '-r', '-m', 'online');
-  await mosquittoPub(server, 'clicks/main/bad/count/1-00c0ffee', '-r', '-m', 'nonsense');
-  await mosquittoPub(server, 'clicks/main/no device/press', '-m', 'red');
+  await mosquittoPubRejected(server, 'clicks/main/bad/count/1-00c0ffee', '-r', '-m', 'nonsense');
+  await mosquittoPubRejected(server, 'clicks/main/no device/press', '-m', 'red');
   return server;
 }
 

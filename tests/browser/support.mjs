@@ -175,16 +175,25 @@ export function mosquittoSub(t, server, filter) {
 }
 
 /** `mosquitto_pub`: resolves when it has ended well. */
-export function mosquittoPub(server, topic, ...message) {
+export async function mosquittoPub(server, topic, ...message) {
+  const status = await mosquittoPubStatus(server, topic, message);
+  assert.equal(status, 0, `mosquitto_pub ended with ${status}`);
+}
+
+/** `mosquitto_pub` (3.1.1) with what the server rejects: it ends when its connection has been closed. */
+export async function mosquittoPubRejected(server, topic, ...message) {
+  const CONNECTION_LOST = 7;
+  assert.equal(await mosquittoPubStatus(server, topic, message), CONNECTION_LOST);
+}
+
+function mosquittoPubStatus(server, topic, message) {
   const [host, port] = server.mqtt.split(':');
   const child = spawn('mosquitto_pub', ['-h', host, '-p', port, '-q', '1', '-t', topic, ...message], {
     stdio: 'inherit',
   });
   const ended = new Promise((resolve, reject) => {
     child.once('error', reject);
-    child.once('exit', (status) =>
-      status === 0 ? resolve() : reject(new Error(`mosquitto_pub ended with ${status}`)),
-    );
+    child.once('exit', resolve);
   });
   return within(ended, 'the end of mosquitto_pub');
 }
