@@ -72,8 +72,8 @@ impl<const LEVEL: u8> Transport for Mqtt<LEVEL> {
     /// 3.1.1 has no words from the server: whatever is wrong ends the connection.
     fn verdict(wrong: Wrong) -> Verdict {
         let code = match wrong {
-            Wrong::Message => 0x90,
-            Wrong::Frame | Wrong::Text => 0x81,
+            // A publish to a wildcard is malformed: 0x90 is for names that are well-formed (MQTT 5 §3.14.2.1).
+            Wrong::Message | Wrong::Frame | Wrong::Text => 0x81,
             Wrong::LongFrame => 0x95,
         };
         Verdict::Ended(match LEVEL {

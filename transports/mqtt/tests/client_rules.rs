@@ -22,7 +22,7 @@ use latchbus_bus::Options as BusOptions;
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_mqtt::client::{Client, Link, Messages, Options, SendError};
 use latchbus_mqtt::server::Config;
-use support::{DEADLINE, Raw, Running};
+use support::{DEADLINE, Running};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
