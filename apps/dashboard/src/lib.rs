@@ -20,6 +20,7 @@ pub mod failure;
 pub mod http;
 mod listener;
 mod log;
+mod reload;
 pub mod server;
 pub mod settings;
 mod signals;

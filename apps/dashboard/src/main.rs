@@ -41,8 +41,8 @@ fn run() -> Result<(), String> {
             print(&report.map_err(|error| failure::one_line(error.as_ref()))?)
         }
         Command::Serve { config, flags } => {
-            let settings = settings(config, *flags)?;
-            server::run(settings).map_err(|error| failure::one_line(error.as_ref()))
+            let read = move || settings(config.clone(), (*flags).clone());
+            server::run(read()?, Box::new(read)).map_err(|error| failure::one_line(error.as_ref()))
         }
     }
 }

@@ -15,6 +15,8 @@ use tracing::{error, info, warn};
 use crate::http::{self, Http};
 use crate::listener::Bound;
 use crate::log;
+use crate::reload::Reload;
+pub use crate::reload::Source;
 use crate::settings::Settings;
 use crate::signals::Signals;
 
@@ -28,17 +30,18 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What an MQTT packet may need besides its topic and its payload: its header and its properties.
 const PACKET_HEADROOM_BYTES: usize = 16 << 10;
 
-/// Runs the server until a signal ends it. When every listener accepts, the standard output gets the line
+/// Runs the server until a signal ends it. On SIGHUP, what can be changed while it runs is taken from the settings that
+/// `source` reads again. When every listener accepts, the standard output gets the line
 /// `ready http=ADDRESS mqtt=ADDRESS`.
 ///
 /// # Errors
 /// When it could not be started, which has then changed nothing but an empty store, or when it could not
 /// go on.
-pub fn run(settings: Settings) -> anyhow::Result<()> {
-    log::start(&settings.log);
+pub fn run(settings: Settings, source: Source) -> anyhow::Result<()> {
+    let reload = Reload::new(source, log::start(&settings.log));
     raise_open_files();
     let runtime = start_runtime(settings.threads).context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(settings));
+    let result = runtime.block_on(serve(settings, reload));
     // Whatever still runs has had its time.
     runtime.shutdown_background();
     result
@@ -86,7 +89,7 @@ fn with_advice(error: OpenError) -> anyhow::Error {
     }
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let bound_http = Bound::bind(settings.http, "HTTP")?;
     let bound_mqtt = Bound::bind(settings.mqtt, "MQTT")?;
     let store = settings.bus.store.clone();
@@ -131,7 +134,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     ready(&addresses);
 
     let ended_early = tokio::select! {
-        (name, _) = signals.next() => {
+        (name, _) = signals.stop(&reload) => {
             info!("stopping: {name}");
             None
         }
@@ -139,7 +142,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Some(ended) = tasks.join_next() => Some(ended),
     };
     tokio::spawn(async move {
-        let (name, number) = signals.next().await;
+        let (name, number) = signals.stop(&reload).await;
         warn!("stopping at once: {name}");
         process::exit(128 + i32::from(number));
     });

@@ -1,14 +1,16 @@
 //! The bus: one hub, its rules, its store, and the handles by which programs and transports use it.
 
 mod client;
+mod farewell;
 
 pub(crate) use self::client::Queued;
 pub use self::client::{Accepted, Client, Receipt};
+pub use self::farewell::Farewell;
 
 use core::{
     cmp::Reverse,
     fmt, mem,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 use std::{
@@ -203,6 +205,9 @@ pub(crate) struct Inner {
     session: SessionLimits,
     metrics: Arc<Metrics>,
     closing: CancellationToken,
+    /// Who still has something to say before the sessions end, and whether these are to.
+    farewells: AtomicUsize,
+    sessions_end: CancellationToken,
     /// The same where it is asked at every turn.
     is_closing: AtomicBool,
     /// Streams that end when the bus closes.
@@ -325,6 +330,8 @@ impl Bus {
             session: options.session,
             metrics,
             closing: CancellationToken::new(),
+            farewells: AtomicUsize::new(0),
+            sessions_end: CancellationToken::new(),
             is_closing: AtomicBool::new(false),
             streams: Mutex::new(Vec::new()),
             clients: AtomicU64::new(1),
@@ -508,24 +515,19 @@ impl Bus {
         self.0.closing.clone()
     }
 
-    /// Asks the transports to end their connections. What they still publish meanwhile, wills say, is
-    /// accepted until [`close`](Self::close).
+    /// Asks the transports to end their connections. Sessions end when what there is to say has been delivered
+    /// ([`farewell`](Self::farewell)). What is published meanwhile is accepted until [`close`](Self::close).
     pub fn begin_close(&self) {
         // The sessions that end now come back after the start.
         self.0.shared.set_durables_incomplete(true);
-        self.0.is_closing.store(true, Ordering::Release);
         self.0.closing.cancel();
-        for session in self.live_sessions() {
-            session.wake_to_close();
-        }
+        self.end_sessions_if_all_is_said();
     }
 
     /// Ends the bus: streams end, and what was accepted for the store is written.
     pub async fn close(&self) {
         self.begin_close();
-        for stream in lock(&self.0.streams).drain(..) {
-            stream.wake();
-        }
+        self.end_sessions_in_time().await;
         if let Some(writer) = &self.0.writer {
             writer.close().await;
         }

@@ -81,8 +81,8 @@ pub use access::{Access, Peer, ReservedTopics};
 pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use bus::{
-    Accepted, Behind, Bus, ClickLimits, Client, HistoryRule, Lost, OpenError, Options, Receipt,
-    SessionLimits, StoreKind,
+    Accepted, Behind, Bus, ClickLimits, Client, Farewell, HistoryRule, Lost, OpenError, Options,
+    Receipt, SessionLimits, StoreKind,
 };
 pub use capacity::Capacity;
 pub use clock::Clock;

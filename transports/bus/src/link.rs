@@ -199,6 +199,12 @@ pub trait LinkSender: Send {
     /// Says goodbye as the transport provides, as far as the peer still listens.
     fn close(&mut self, close: Close) -> impl Future<Output = ()> + Send;
 
+    /// Whether a flush has left something that the peer may still get: what waits for a disk, say. A closing bus
+    /// waits for it, as long as the session is woken in time.
+    fn has_unsent(&mut self) -> bool {
+        false
+    }
+
     /// How long the link may send nothing before the session calls [`keep_alive`](Self::keep_alive).
     fn quiet_limit(&self) -> Option<Duration> {
         None

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use latchbus_core::hub::Cursor;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::Delivery;
+use crate::alarm::Alarm;
 use crate::bell::OnBell;
 use crate::bus::Client;
 use crate::link::{Close, Event, LinkReceiver, LinkSender, Subscribe};
@@ -21,6 +22,9 @@ use crate::wake::{Wake, lock};
 
 pub use entries::Confirmations;
 pub(crate) use entries::Subscriptions;
+
+/// How long a link of a closing bus may take to deliver what there is.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a link that ends waits for the answers to what its peer has published.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -150,12 +154,17 @@ impl Session {
             let read = pin!(self.read(&mut receiver, &outbox));
             let mut read = OnBell::new(read);
             let (mut write, mut reads_first) = (pin!(self.write(sender, &outbox)), false);
+            let (mut drain_until, mut drained_in_time) = (None, Alarm::default());
             poll_fn(|cx| {
                 if stop.poll_unpin(cx).is_ready() {
                     return Poll::Ready(Ended::Stopped);
                 }
                 if self.subscriptions.poll_closing(cx).is_ready() {
-                    return Poll::Ready(Ended::Closing);
+                    let drain_until =
+                        *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_TIMEOUT);
+                    if drained_in_time.poll_ring(Some(drain_until), cx).is_ready() {
+                        return Poll::Ready(Ended::Closing);
+                    }
                 }
                 // Each is first every other time: a peer that never stops sending must not keep the writing from its
                 // turn, and an order of chance would make no two runs of a simulation the same.
@@ -167,8 +176,11 @@ impl Session {
                             Err(error) => Ended::Receiver(error),
                         });
                     }
-                    if !reads && let Poll::Ready(error) = write.poll_unpin(cx) {
-                        return Poll::Ready(Ended::Sender(error));
+                    if !reads && let Poll::Ready(written) = write.poll_unpin(cx) {
+                        return Poll::Ready(match written {
+                            Ok(()) => Ended::Closing,
+                            Err(error) => Ended::Sender(error),
+                        });
                     }
                 }
                 Poll::Pending

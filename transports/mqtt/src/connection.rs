@@ -1,6 +1,7 @@
 //! One connection of a session: bytes and events in, requests and bytes out, without I/O.
 
 mod bounds;
+mod last_will;
 mod noting;
 mod publishing;
 pub(crate) mod subscribing;
@@ -17,6 +18,7 @@ use latchbus_core::hub::Kind;
 use latchbus_core::topic::TopicName;
 
 pub use self::bounds::Bounds;
+pub(crate) use self::last_will::LastWill;
 use self::subscribing::{Subscribing, Unsubscribing};
 use crate::decode::Decoder;
 use crate::encode::{self, Ack, Welcome};
@@ -43,7 +45,7 @@ pub struct Connection {
     session_expiry: Duration,
     keep_alive: Option<Duration>,
     heard: Instant,
-    will: Option<Box<Will>>,
+    will: LastWill,
     /// QoS 1 publishes of the client that the bus has not answered.
     unanswered: usize,
     /// Asked of the bus and not answered; bounded by the requests that the bus takes unanswered.
@@ -150,7 +152,7 @@ impl Connection {
             session_expiry: Duration::from_secs(agreed.session_expiry_secs.into()),
             keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
             heard: now,
-            will: connect.will.map(Box::new),
+            will: LastWill::new(connect.will),
             unanswered: 0,
             subscribes: VecDeque::new(),
             unsubscribes: VecDeque::new(),
@@ -295,6 +297,22 @@ impl Connection {
         !self.out.is_empty() || self.session.outgoing.may_resend(self.window)
     }
 
+    /// Whether something is left that the client may still get, or acknowledge: to close on bytes that were not read
+    /// may cost it what it has not read either.
+    pub fn has_unsent(&self) -> bool {
+        self.has_output() || self.has_notes() || self.session.outgoing.len() > 0
+    }
+
+    /// The will, for whoever publishes it if the server stops before the connection ends.
+    pub(crate) fn last_will(&self) -> LastWill {
+        self.will.clone()
+    }
+
+    /// Whether the session outlives the server, and with it the delay of a will.
+    pub(crate) fn outlives_the_server(&self) -> bool {
+        self.is_durable() && !self.session_expiry.is_zero()
+    }
+
     /// Whether the client takes its answers so slowly that no more of its packets should be read.
     pub fn is_clogged(&self) -> bool {
         let waiting = self.out.len() + self.session.ledger.waiting_bytes();
@@ -360,7 +378,7 @@ impl Connection {
             marks,
             session: self.session,
             session_expiry: self.session_expiry,
-            will: self.will.map(|will| *will),
+            will: self.will.take(),
             too_large: self.too_large,
         }
     }
@@ -412,7 +430,7 @@ impl Connection {
     fn leave(&mut self, reason: Reason, session_expiry_secs: Option<u32>) -> Result<(), Violation> {
         if reason == Reason::SUCCESS {
             // MQTT 3.1.1 §3.14.4, MQTT 5 §3.14.4
-            self.will = None;
+            drop(self.will.take());
         }
         if let Some(asked) = session_expiry_secs {
             if self.session_expiry.is_zero() && asked > 0 {

@@ -16,25 +16,27 @@ use std::sync::{Arc, Weak};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_bus::proxy::{self, Networks};
-use latchbus_bus::{Bus, Counter, Gauge};
+use latchbus_bus::{Bus, Counter, Farewell, Gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::entering::Entered;
 use self::registry::{LastWords, Registry};
 use self::restoring::restore_all;
-use self::words::say_all;
+use self::words::{say_all, say_before_the_end};
 use crate::connection::Bounds;
 
 pub use self::link::LinkError;
 
 /// How often sessions that have expired and wills that are due are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long the wills of connected clients may take when the server stops.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// After a failed accept: most often too many open files, which passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -127,7 +129,11 @@ impl Server {
         let connections = config.max_connections.min(Semaphore::MAX_PERMITS);
         let registry = Arc::new(registry);
         let ended = restore_all(&bus, &registry, config.will_grace);
-        tokio::spawn(keep_house(Arc::downgrade(&registry), bus.closing(), ended));
+        tokio::spawn(keep_house(
+            Arc::downgrade(&registry),
+            (bus.closing(), bus.farewell()),
+            (ended, bus.is_stored()),
+        ));
         Self(Arc::new(Inner {
             bus,
             bounds: Arc::new(config.bounds.clone()),
@@ -221,13 +227,20 @@ impl Server {
 
 /// Ends the sessions that have expired and publishes the wills that are due, until the bus closes or the
 /// server is gone.
-async fn keep_house(registry: Weak<Registry>, closing: CancellationToken, ended: Vec<LastWords>) {
+///
+/// When the bus closes, the wills of those who are connected are published while everybody still is; so are those of
+/// sessions that end with the server because there is no store.
+async fn keep_house(
+    registry: Weak<Registry>,
+    (closing, farewell): (CancellationToken, Farewell),
+    (ended, is_stored): (Vec<LastWords>, bool),
+) {
     say_all(ended).await;
     let mut ticks = interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = closing.cancelled() => return,
+            () = closing.cancelled() => break,
             _ = ticks.tick() => {}
         }
         let Some(registry) = registry.upgrade() else {
@@ -235,4 +248,13 @@ async fn keep_house(registry: Weak<Registry>, closing: CancellationToken, ended:
         };
         say_all(registry.expire(Instant::now())).await;
     }
+    if let Some(registry) = registry.upgrade() {
+        let mut words = registry.take_wills();
+        if !is_stored {
+            words.extend(registry.drain());
+        }
+        // A store that is stuck has them at the next start.
+        let _stuck = timeout(FAREWELL_TIME, say_before_the_end(words)).await;
+    }
+    drop(farewell);
 }

@@ -39,6 +39,9 @@ struct Work {
     order_first: bool,
     /// Whether news are on their way to some of them: nothing newer is to go out before.
     announcing: bool,
+    /// Whether the bus is closing, and, if so, whether all was sent.
+    closing: bool,
+    drained: bool,
     /// Places in groups that have no news, until the link is flushed: who cannot send is to take no turn.
     idle: Vec<u64>,
     /// Whether a turn in a group was taken: the others are to come in between.
@@ -56,16 +59,21 @@ struct Work {
 }
 
 impl Session {
-    /// Sends answers and messages until the link breaks.
-    pub(super) async fn write<S: LinkSender>(&self, sender: &mut S, outbox: &Outbox) -> S::Error {
+    /// Sends answers and messages until the link breaks, or until all that there is was sent and the bus closes.
+    pub(super) async fn write<S: LinkSender>(
+        &self,
+        sender: &mut S,
+        outbox: &Outbox,
+    ) -> Result<(), S::Error> {
         let mut work = self.unfinished();
         loop {
             match self.write_once(sender, outbox, &mut work).await {
+                Ok(()) if work.drained => return Ok(()),
                 Ok(()) if mem::take(&mut work.took_turn) || mem::take(&mut work.announcing) => {
                     yield_now().await;
                 }
                 Ok(()) => coop::consume_budget().await,
-                Err(error) => return error,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -83,6 +91,8 @@ impl Session {
             in_order: InOrder::new(),
             order_first: false,
             announcing: false,
+            closing: false,
+            drained: false,
             idle: Vec::new(),
             took_turn: false,
             paused: BinaryHeap::new(),
@@ -101,6 +111,8 @@ impl Session {
         work: &mut Work,
     ) -> Result<(), S::Error> {
         work.now = Instant::now();
+        // Before the mailbox is emptied, too.
+        work.closing = self.client.bus().is_closed();
         while let Some(event) = outbox.try_next() {
             work.sent_at = work.now;
             sender.push(event)?;
@@ -120,11 +132,20 @@ impl Session {
         if has_more && sender.credit() > 0 {
             return Ok(());
         }
+        let is_idle = !has_more && work.paused.is_empty();
+        if work.closing && is_idle && !sender.has_unsent() {
+            work.drained = true;
+            return Ok(());
+        }
+        let closing = work.closing;
         let resume_at = work.paused.peek().map(|Reverse((at, _))| *at);
         let look_at = [quiet_until, resume_at].into_iter().flatten().min();
         let answer = poll_fn(|cx| {
             if let Poll::Ready(Some(event)) = outbox.poll_next(cx) {
                 return Poll::Ready(Some(event));
+            }
+            if !closing && self.client.bus().is_closed() {
+                return Poll::Ready(None);
             }
             match self.wake.poll_woken(cx).is_ready()
                 || work.alarm.poll_ring(look_at, cx).is_ready()
@@ -212,7 +233,7 @@ impl Session {
             }
         }
         while let Some(Reverse((at, key))) = work.paused.peek().copied() {
-            if at > work.now {
+            if at > work.now && !work.closing {
                 break;
             }
             work.paused.pop();
@@ -274,7 +295,7 @@ impl Session {
                 work.unfinished.push(key);
                 break;
             }
-            match self.take(key, credit.min(BATCH), work.now, &mut work.steps) {
+            match self.take(key, credit.min(BATCH), work) {
                 Next::Waits => {}
                 Next::Idle => work.idle.push(key),
                 Next::Ready => work.unfinished.push(key),
@@ -328,13 +349,8 @@ impl Session {
     }
 
     /// Takes a batch of one subscription.
-    fn take(
-        &self,
-        key: u64,
-        most: usize,
-        now: Instant,
-        steps: &mut Vec<(u64, Step<Delivery>)>,
-    ) -> Next {
+    fn take(&self, key: u64, most: usize, work: &mut Work) -> Next {
+        let (now, steps) = (work.now, &mut work.steps);
         let mut subscriptions = lock(&self.subscriptions.entries);
         let Some(entry) = subscriptions.get_mut(key).filter(|entry| !entry.waiting) else {
             return Next::Waits;
@@ -354,7 +370,10 @@ impl Session {
                 Batch::Complete | Batch::Waiting | Batch::Ended => Next::Waits,
             };
         }
-        if let Some(until) = entry.not_before.filter(|until| *until > now) {
+        if let Some(until) = entry
+            .not_before
+            .filter(|until| *until > now && !work.closing)
+        {
             return Next::Paused(until);
         }
         let (mut newest, mut synced) = (0, entry.synced);
@@ -380,7 +399,7 @@ impl Session {
             // A snapshot is not paced: it has each topic once anyway.
             entry.not_before = entry
                 .pace
-                .filter(|_| synced && newest > 0)
+                .filter(|_| synced && newest > 0 && !work.closing)
                 .map(|pace| now + pace);
         }
         match (batch, entry.not_before) {

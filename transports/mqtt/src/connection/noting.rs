@@ -27,8 +27,7 @@ impl Connection {
             let note = self.session_note();
             self.session.ledger.note(note);
         }
-        let will = self.will.as_deref();
-        let will = will.map(|will| Part::Will.keep(&WillRecord::new(will, None)));
+        let will = (self.will).read(|will| Part::Will.keep(&WillRecord::new(will, None)));
         if durable || will.is_some() {
             self.session
                 .ledger

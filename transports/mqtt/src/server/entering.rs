@@ -13,7 +13,7 @@ use super::Server;
 use super::disk::Disk;
 use super::link::{Input, LinkError, Receiver, Sender, Shared};
 use super::logging::{self, Arrived};
-use super::registry::{Away, Claim};
+use super::registry::{Away, Claim, Present};
 use crate::connection::Connection;
 use crate::opening::{Opening, opening};
 use crate::record::Note;
@@ -290,6 +290,14 @@ impl Server {
                 // Of a client that the rules did not allow at the start, say.
                 disk.remember(vec![Note::ForgetAll]).await;
             }
+        }
+        if has_will {
+            claim.present(Present {
+                will: connection.last_will(),
+                client: subscriptions.client().clone(),
+                disk: disk.clone(),
+                delays: connection.outlives_the_server(),
+            });
         }
         let shared = Shared::new(connection);
         let wake = subscriptions.wake();

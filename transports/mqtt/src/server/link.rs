@@ -376,6 +376,10 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
         Ok(self.writer.flush().await?)
     }
 
+    fn has_unsent(&mut self) -> bool {
+        self.storing.is_some() || self.shared.lock().has_unsent()
+    }
+
     async fn close(&mut self, close: Close) {
         let reason = match close {
             Close::GoingAway => Some(Reason::SERVER_SHUTTING_DOWN),

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
-use crate::Session;
+use crate::connection::LastWill;
 use crate::record::{Note, Part};
 use crate::server::Metrics;
+use crate::{Session, packet};
 
 /// One slot for each client identifier: at most one connection has it, or a session that is kept.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ enum Slot {
         stop: Arc<Stop>,
         /// Cancelled when it has, for those who wait for it, if any do.
         gone: Option<CancellationToken>,
+        /// What is published if the server stops while it is here.
+        present: Option<Box<Present>>,
     },
     Away {
         place: Place,
@@ -77,6 +80,16 @@ impl Stop {
             false => Poll::Pending,
         }
     }
+}
+
+/// What is known of a client with a will that is connected.
+#[derive(Debug)]
+pub(crate) struct Present {
+    pub(crate) will: LastWill,
+    pub(crate) client: Client,
+    pub(crate) disk: Option<Disk>,
+    /// Whether its session outlives the server, so that a will with a delay is due later.
+    pub(crate) delays: bool,
 }
 
 /// A place among those who are away.
@@ -229,6 +242,7 @@ impl Registry {
             turn,
             stop: Arc::clone(&stop),
             gone: None,
+            present: None,
         };
         clients.slots.insert(Arc::clone(&id), slot);
         Claim {
@@ -275,6 +289,26 @@ impl Registry {
             }
         };
         taken.into_iter().map(words).collect()
+    }
+
+    /// The wills of connected clients, for a server that stops; the connections do not publish them any more.
+    pub(crate) fn take_wills(&self) -> Vec<LastWords> {
+        let mut clients = self.lock();
+        let here = clients.slots.values_mut().filter_map(|slot| match slot {
+            Slot::Here { present, .. } => present.as_deref(),
+            Slot::Away { .. } => None,
+        });
+        let wills = here.filter_map(|present| {
+            let due = |will: &packet::Will| will.delay.is_zero() || !present.delays;
+            Some(LastWords {
+                client: present.client.clone(),
+                disk: present.disk.clone(),
+                will: Some(present.will.take_if(due)?.publish),
+                notes: vec![Part::Will.forget()],
+                hold: None,
+            })
+        });
+        wills.collect()
     }
 
     /// Ends all sessions of clients that are away: their last words.
@@ -377,6 +411,16 @@ impl Claim {
     /// Where the connection comes from that has asked for the identifier.
     pub(crate) fn taken_by(&self) -> Option<SocketAddr> {
         self.stop.by.get().copied()
+    }
+
+    /// Says whose will it is.
+    pub(crate) fn present(&self, is_present: Present) {
+        let mut clients = self.registry.lock();
+        if let Some(Slot::Here { turn, present, .. }) = clients.slots.get_mut(&self.id)
+            && *turn == self.turn
+        {
+            *present = Some(Box::new(is_present));
+        }
     }
 
     /// Leaves the session behind. At the bound, the one that was away longest is dropped; what it still

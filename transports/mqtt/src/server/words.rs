@@ -76,3 +76,26 @@ pub(super) async fn say_all(mut words: Vec<LastWords>) {
         }
     }
 }
+
+/// Publishes wills while the bus closes, and waits until they are in the hub or refused.
+pub(super) async fn say_before_the_end(words: Vec<LastWords>) {
+    let mut receipts = Vec::with_capacity(words.len());
+    for words in words {
+        let Some(will) = words.will else {
+            continue;
+        };
+        let receipt = match &words.disk {
+            Some(disk) => disk.publish(will, &words.notes).await,
+            None => words.client.publish(will).await,
+        };
+        receipts.push((receipt, words.disk, words.notes));
+    }
+    for (receipt, disk, notes) in receipts {
+        let outcome = receipt.await;
+        if let (Err(refused), Some(disk)) = (outcome, disk)
+            && refused != PublishRefused::Closed
+        {
+            disk.remember(notes).await;
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a running server takes over from its settings on SIGHUP.
+
+use core::fmt;
+
+use tracing::{info, warn};
+
+use crate::log::Log;
+use crate::settings::Settings;
+
+/// Reads the settings again: where they came from is the caller's.
+pub type Source = Box<dyn Fn() -> Result<Settings, String> + Send + Sync>;
+
+/// What can be changed while the server runs, and where its settings come from. Each part takes what it needs from
+/// all settings, and says what it did.
+pub(crate) struct Reload {
+    source: Source,
+    log: Log,
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reload")
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reload {
+    pub(crate) fn new(source: Source, log: Log) -> Self {
+        Self { source, log }
+    }
+
+    /// Takes the settings over. Where they cannot be read, all stays as it is.
+    pub(crate) fn reload(&self) {
+        let settings = match (self.source)() {
+            Ok(settings) => settings,
+            Err(error) => {
+                warn!(%error, "SIGHUP: the settings cannot be read; nothing is changed");
+                return;
+            }
+        };
+        match self.log.set(&settings.log) {
+            Ok(filter) => {
+                info!(log = %filter, "SIGHUP: the log filter is reloaded; other settings need a restart")
+            }
+            Err(error) => warn!(%error, "SIGHUP: the log filter stays as it is"),
+        }
+    }
+}
