@@ -30,7 +30,7 @@ const FACTS = [
   ['fact-clients', 'clients/connected'],
   ['fact-conflated', 'publish/messages/conflated'],
   ['fact-skipped', 'publish/messages/skipped'],
-  ['fact-dropped', 'publish/messages/dropped'],
+  ['fact-refused', 'publish/messages/refused'],
 ];
 
 const bus = connectHub();

@@ -91,6 +91,8 @@ pub struct Hub<P> {
     /// See [`Seen::followed`].
     followed: VecDeque<u64>,
     recent_bytes: usize,
+    /// Of the payloads of the kept values.
+    kept_bytes: usize,
     /// The newest revision that has left the ring.
     left: u64,
     newest_event: u64,
@@ -130,6 +132,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             recent: VecDeque::new(),
             followed: VecDeque::new(),
             recent_bytes: 0,
+            kept_bytes: 0,
             left: 0,
             newest_event: 0,
             restored: 0,
@@ -171,9 +174,21 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         self.topics.places_taken()
     }
 
+    /// How many bytes the payloads of the kept values have.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// How many subscriptions there are.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions_live
+    }
+
+    /// Whether any subscription matches `topic`.
+    pub fn is_followed(&mut self, topic: TopicName<&str>) -> bool {
+        let mut is_followed = false;
+        self.filters.matching(topic, |_| is_followed = true);
+        is_followed
     }
 
     /// The newest kept value of `topic`.
@@ -288,6 +303,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         }
         let entry = self.accept(topic, payload, Kind::Cleared, at);
         let values = self.topics.clear(&entry);
+        self.kept_bytes -= values.iter().map(payload_bytes).sum::<usize>();
         self.follow(values.back().map_or(0, |value| value.rev), entry.rev);
         for_each(&mut self.views, &self.matched, |view| {
             for value in &values {
@@ -660,6 +676,8 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     /// Puts a value at the end of the log, and takes out what it replaces.
     fn keep(&mut self, entry: &SharedEntry<P>, history: usize) {
         let replaced = self.topics.keep(entry, history);
+        let gone: usize = replaced.values().map(payload_bytes).sum();
+        self.kept_bytes = self.kept_bytes + payload_bytes(entry) - gone;
         self.follow(replaced.newest, entry.rev);
         for_each(&mut self.views, &self.matched, |view| {
             if let Some(tombstone) = &replaced.tombstone {
@@ -760,6 +778,10 @@ fn for_each<P>(
             change(view);
         }
     }
+}
+
+fn payload_bytes<P: AsRef<[u8]>>(entry: &SharedEntry<P>) -> usize {
+    entry.payload.as_ref().len()
 }
 
 fn ring_bytes<P: AsRef<[u8]>>(entry: &Entry<Arc<str>, P>) -> usize {

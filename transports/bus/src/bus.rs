@@ -64,6 +64,8 @@ pub struct Options {
     pub sync_interval: Duration,
     /// Where the time of day comes from.
     pub clock: Clock,
+    /// How often the `$SYS` topics are published; none: never.
+    pub sys_every: Option<Duration>,
     /// Where chance begins: two buses that open with one seed make the same choices. None: anywhere.
     pub seed: Option<u64>,
 }
@@ -80,6 +82,7 @@ impl Default for Options {
             history: Vec::new(),
             sync_interval: Duration::from_secs(1),
             clock: Clock::system(),
+            sys_every: Some(sys::EVERY),
             seed: None,
         }
     }
@@ -96,6 +99,7 @@ impl fmt::Debug for Options {
             .field("history", &self.history)
             .field("sync_interval", &self.sync_interval)
             .field("clock", &self.clock)
+            .field("sys_every", &self.sys_every)
             .field("seed", &self.seed)
             .finish_non_exhaustive()
     }
@@ -340,7 +344,7 @@ impl Bus {
             log_limit: LogLimit::default(),
             watch: Mutex::default(),
         }));
-        tokio::spawn(sys::run(Arc::downgrade(&bus.0)));
+        tokio::spawn(sys::run(Arc::downgrade(&bus.0), options.sys_every));
         if bus.is_stored() && !options.sync_interval.is_zero() {
             tokio::spawn(sys::sync(Arc::downgrade(&bus.0), options.sync_interval));
         }

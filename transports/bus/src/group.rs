@@ -36,6 +36,12 @@ struct Group {
 }
 
 impl Groups {
+    /// How many groups there are, and how many members they have together.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let members = self.groups.values().map(|group| group.members);
+        (self.groups.len(), members.sum())
+    }
+
     /// Another member, if the group is there.
     pub(crate) fn join(&mut self, name: &(String, String)) -> Option<SubscriptionId> {
         let id = *self.names.get(name)?;

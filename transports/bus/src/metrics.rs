@@ -1,6 +1,7 @@
 //! What the bus counts.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use latchbus_core::hub::Counts;
 
@@ -57,10 +58,26 @@ pub struct Metrics {
     pub connections_accepted: Counter,
     /// Connections that a bound or a rule refused.
     pub connections_refused: Counter,
+    /// Bytes that were read from connections.
+    pub bytes_received: Counter,
+    /// Bytes that were written to connections.
+    pub bytes_sent: Counter,
+    /// MQTT packets, WebSocket messages and serial frames that came, whatever they ask for.
+    pub packets_received: Counter,
+    /// The same of those that were sent.
+    pub packets_sent: Counter,
     /// Messages that peers published.
     pub messages_received: Counter,
+    /// Bytes of their payloads.
+    pub payload_bytes_received: Counter,
     /// Messages that were given to links.
     pub messages_sent: Counter,
+    /// Bytes of their payloads.
+    pub payload_bytes_sent: Counter,
+    /// Sessions that are kept while their clients are away.
+    pub sessions_away: Arc<Gauge>,
+    /// Sessions that ended because their clients stayed away.
+    pub sessions_expired: Arc<Counter>,
     /// Publishes that rules, bounds or a wrong form refused.
     pub publishes_refused: Counter,
     /// Of these, publishes to topics that only the hub writes, or that a rule forbids.

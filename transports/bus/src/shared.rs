@@ -321,6 +321,11 @@ impl Shared {
         }
     }
 
+    /// How many shared subscriptions there are, and how many members they have together.
+    pub(crate) fn groups(&self) -> (usize, usize) {
+        lock(&self.state).groups.counts()
+    }
+
     /// Messages that were not delivered because their time was over.
     pub(crate) fn expired(&self) -> u64 {
         lock(&self.state).expired
@@ -430,6 +435,11 @@ impl Changes<'_> {
 
     pub(crate) fn hub(&self) -> &Hub<Payload> {
         &self.state.hub
+    }
+
+    /// Whether any subscription matches this topic.
+    pub(crate) fn is_followed(&mut self, topic: TopicName<&str>) -> bool {
+        self.state.hub.is_followed(topic)
     }
 
     /// Makes the next publish take a revision after this one.

@@ -1,5 +1,7 @@
 //! What the bus does by the clock: rates every second, `$SYS` topics every ten.
 
+mod load;
+
 use core::{fmt::Display, time::Duration};
 use std::sync::Weak;
 
@@ -8,33 +10,41 @@ use latchbus_core::hub::Retain;
 use latchbus_core::topic::TopicName;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::load::Loads;
 use crate::bus::{Behind, Bus, Inner};
 use crate::json::json_text;
 use crate::shared::Changes;
 use crate::{Payload, Publish};
 
+/// How often the `$SYS` topics are published, unless the options say otherwise. Mosquitto's interval.
+pub(crate) const EVERY: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
-const TICKS_PER_REPORT: u64 = 10;
+/// What nobody follows is not worth a place in the recent ring, where messages wait for sessions that are away, so often.
+const LOADS_UNFOLLOWED_EVERY: Duration = Duration::from_secs(60);
+const PREFIX: &str = "$SYS/broker/";
 /// Clients that a report names.
 const CLIENTS: usize = 16;
 /// Characters of a client's name that it shows.
 const NAME_CHARS: usize = 64;
 
 /// Runs until the bus closes or its last handle is gone.
-pub(crate) async fn run(bus: Weak<Inner>) {
-    let started = Instant::now();
-    let mut ticks = interval(TICK);
+pub(crate) async fn run(bus: Weak<Inner>, every: Option<Duration>) {
+    let mut report = Report::new(Instant::now());
+    let mut ticks =
+        interval(every.map_or(TICK, |every| TICK.min(every).max(Duration::from_millis(1))));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for tick in 0_u64.. {
-        ticks.tick().await;
+    let mut due = Instant::now();
+    loop {
+        let now = ticks.tick().await;
         let Some(bus) = Bus::upgrade(&bus).filter(|bus| !bus.is_closed()) else {
             return;
         };
         bus.tick();
         // The log hears of it.
         let _capacity = bus.capacity();
-        if tick % TICKS_PER_REPORT == 0 {
-            report(&bus, started);
+        if let Some(every) = every.filter(|_| now >= due) {
+            due = now + every;
+            report.publish(&bus, now);
         }
     }
 }
@@ -52,32 +62,113 @@ pub(crate) async fn sync(bus: Weak<Inner>, every: Duration) {
     }
 }
 
-/// Publishes the `$SYS` topics, in the names that mosquitto uses where it has one.
-fn report(bus: &Bus, started: Instant) {
-    let (metrics, hub) = (bus.metrics(), bus.hub_counts());
-    let (kept, subscriptions) = bus.read(|hub| (hub.places_taken(), hub.subscriptions()));
-    let (lost, behind) = (bus.lost(), behind(&bus.behind(CLIENTS)));
-    let at = bus.clock().unix_ms();
-    bus.shared().change(|changes| {
-        let mut show = |name: &str, value: &dyn Display| show(changes, name, value, at);
-        show("version", &concat!("latchbus ", env!("CARGO_PKG_VERSION")));
-        show(
-            "uptime",
-            &format_args!("{} seconds", started.elapsed().as_secs()),
+/// What the `$SYS` topics say that is not counted elsewhere.
+#[derive(Debug)]
+struct Report {
+    started: Instant,
+    /// The most clients that a report has seen.
+    clients_maximum: u64,
+    loads: Loads,
+    /// When the loads were published that nobody follows.
+    loads_shown: Option<Instant>,
+}
+
+impl Report {
+    fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            clients_maximum: 0,
+            loads: Loads::new(now),
+            loads_shown: None,
+        }
+    }
+
+    /// Publishes the `$SYS` topics: those of mosquitto in its names and with its meaning, and then our own. See "`$SYS`" in
+    /// `docs/mqtt.md`.
+    fn publish(&mut self, bus: &Bus, now: Instant) {
+        let (metrics, hub) = (bus.metrics(), bus.hub_counts());
+        let (kept, kept_bytes, subscriptions) =
+            bus.read(|hub| (hub.places_taken(), hub.kept_bytes(), hub.subscriptions()));
+        let (groups, members) = bus.shared().groups();
+        let (lost, behind) = (bus.lost(), behind(&bus.behind(CLIENTS)));
+        let (connected, away) = (metrics.connections.get(), metrics.sessions_away.get());
+        self.clients_maximum = self.clients_maximum.max(connected + away);
+        // What a bound has kept from its receivers, on either side of the hub.
+        let dropped = metrics.publishes_dropped.get() + lost.skipped;
+        let accepted = metrics.connections_accepted.get();
+        self.loads.update(
+            now,
+            [
+                metrics.packets_received.get(),
+                metrics.packets_sent.get(),
+                dropped,
+                metrics.messages_received.get(),
+                metrics.messages_sent.get(),
+                metrics.bytes_received.get(),
+                metrics.bytes_sent.get(),
+                accepted + metrics.connections_refused.get(),
+                accepted,
+            ],
         );
-        show("clients/connected", &metrics.connections.get());
-        show("clients/total", &metrics.connections_accepted.get());
-        show("messages/received", &metrics.messages_received.get());
-        show("messages/sent", &metrics.messages_sent.get());
-        show("publish/messages/accepted", &hub.accepted);
-        show("publish/messages/dropped", &metrics.publishes_refused.get());
-        show("publish/messages/conflated", &lost.conflated);
-        show("publish/messages/skipped", &lost.skipped);
-        show("publish/messages/expired", &lost.expired);
-        show("clients/behind", &behind);
-        show("retained messages/count", &kept);
-        show("subscriptions/count", &subscriptions);
-    });
+        let at = bus.clock().unix_ms();
+        let uptime = now.duration_since(self.started).as_secs();
+        bus.shared().change(|changes| {
+            let mut show = |name: &str, value: &dyn Display| show(changes, name, value, at);
+            show("version", &concat!("latchbus ", env!("CARGO_PKG_VERSION")));
+            show("uptime", &format_args!("{uptime} seconds"));
+            for (name, value) in [
+                ("clients/connected", connected),
+                ("clients/active", connected),
+                ("clients/disconnected", away),
+                ("clients/inactive", away),
+                ("clients/total", connected + away),
+                ("clients/maximum", self.clients_maximum),
+                ("clients/expired", metrics.sessions_expired.get()),
+                ("messages/received", metrics.packets_received.get()),
+                ("messages/sent", metrics.packets_sent.get()),
+                ("bytes/received", metrics.bytes_received.get()),
+                ("bytes/sent", metrics.bytes_sent.get()),
+                ("publish/messages/received", metrics.messages_received.get()),
+                ("publish/messages/sent", metrics.messages_sent.get()),
+                ("publish/messages/dropped", dropped),
+                (
+                    "publish/bytes/received",
+                    metrics.payload_bytes_received.get(),
+                ),
+                ("publish/bytes/sent", metrics.payload_bytes_sent.get()),
+                ("messages/stored", kept as u64),
+                ("store/messages/count", kept as u64),
+                ("store/messages/bytes", kept_bytes as u64),
+                ("retained messages/count", kept as u64),
+                (
+                    "subscriptions/count",
+                    (subscriptions - groups.min(subscriptions)) as u64,
+                ),
+                ("shared_subscriptions/count", members as u64),
+                // Our own.
+                ("publish/messages/accepted", hub.accepted),
+                ("publish/messages/refused", metrics.publishes_refused.get()),
+                ("publish/messages/conflated", lost.conflated),
+                ("publish/messages/skipped", lost.skipped),
+                ("publish/messages/expired", lost.expired),
+            ] {
+                show(name, &value);
+            }
+            show("clients/behind", &behind);
+            let is_due = self
+                .loads_shown
+                .is_none_or(|at| now.duration_since(at) >= LOADS_UNFOLLOWED_EVERY);
+            if is_due {
+                self.loads_shown = Some(now);
+            }
+            self.loads.each(|name, value| {
+                let name = format!("load/{name}");
+                if is_due || is_followed(changes, &name) {
+                    self::show(changes, &name, &format_args!("{value:.2}"), at);
+                }
+            });
+        });
+    }
 }
 
 /// The clients that have lost most, as a JSON array.
@@ -94,8 +185,13 @@ fn behind(clients: &[Behind]) -> String {
     format!("[{}]", clients.join(","))
 }
 
+fn is_followed(changes: &mut Changes<'_>, name: &str) -> bool {
+    let topic = format!("{PREFIX}{name}");
+    TopicName::parse(topic.as_str()).is_ok_and(|topic| changes.is_followed(topic))
+}
+
 fn show(changes: &mut Changes<'_>, name: &str, value: &dyn Display, at: u64) {
-    let topic = format!("$SYS/broker/{name}");
+    let topic = format!("{PREFIX}{name}");
     let Ok(topic) = TopicName::parse(topic.as_str()) else {
         return;
     };

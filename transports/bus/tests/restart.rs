@@ -34,6 +34,7 @@ impl World {
     fn start(&self) -> Life {
         let options = Options {
             limits: LIMITS,
+            sys_every: None,
             clock: Clock::manual(1_000),
             seed: Some(7),
             rooms: self.rooms.clone(),

@@ -8,6 +8,7 @@ mod logging;
 mod refusing;
 mod registry;
 mod restoring;
+mod tally;
 mod words;
 
 use core::net::SocketAddr;
@@ -77,7 +78,9 @@ impl Default for Config {
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Sessions that are kept while their clients are away.
-    pub sessions_away: Gauge,
+    pub sessions_away: Arc<Gauge>,
+    /// Sessions that ended because their clients stayed away.
+    pub sessions_expired: Arc<Counter>,
     /// Sessions of an earlier life of the server that were there again at its start.
     pub sessions_restored: Counter,
     /// Sessions that were dropped because there were too many.
@@ -120,7 +123,12 @@ struct Inner {
 impl Server {
     /// A server without connections. Call it inside a tokio runtime.
     pub fn new(bus: Bus, config: Config) -> Self {
-        let metrics = Arc::new(Metrics::default());
+        // The bus tells of sessions in `$SYS`.
+        let metrics = Arc::new(Metrics {
+            sessions_away: Arc::clone(&bus.metrics().sessions_away),
+            sessions_expired: Arc::clone(&bus.metrics().sessions_expired),
+            ..Metrics::default()
+        });
         let registry = Registry::new(
             config.max_sessions_away,
             config.max_connections,

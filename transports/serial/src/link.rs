@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::io;
 
 use latchbus_bus::frames::{Bad, decode_postcard};
-use latchbus_bus::{Close, Event, LinkReceiver, LinkSender, Request};
+use latchbus_bus::{Bus, Close, Event, LinkReceiver, LinkSender, Request};
 use latchbus_core::wire::{
     ErrorCode, LINK_CHECKSUM_BYTES, LinkCounts, LinkDecoder, ServerFrame, max_link_bytes,
 };
@@ -29,7 +29,7 @@ const COMPLAINTS: u32 = 8;
 const COMPLAINT_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes the two halves of a link.
-pub(crate) fn link<S: AsyncRead + AsyncWrite>(stream: S) -> (Receiver<S>, Sender<S>) {
+pub(crate) fn link<S: AsyncRead + AsyncWrite>(stream: S, bus: &Bus) -> (Receiver<S>, Sender<S>) {
     let (read, write) = tokio::io::split(stream);
     let receiver = Receiver {
         stream: read,
@@ -39,6 +39,7 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(stream: S) -> (Receiver<S>, Sender
         end: 0,
         seen: LinkCounts::default(),
         held: None,
+        bus: bus.clone(),
         complaints: Complaints {
             left: COMPLAINTS,
             since: Instant::now(),
@@ -49,6 +50,8 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(stream: S) -> (Receiver<S>, Sender
         // Ends whatever the device has half read.
         buffer: vec![0],
         sent: 0,
+        frames: 0,
+        bus: bus.clone(),
         largest: 1,
     };
     (receiver, sender)
@@ -67,6 +70,7 @@ pub(crate) struct Receiver<S> {
     seen: LinkCounts,
     /// What comes behind a complaint.
     held: Option<Request>,
+    bus: Bus,
     complaints: Complaints,
 }
 
@@ -89,6 +93,7 @@ impl<S: AsyncRead + Send> LinkReceiver for &mut Receiver<S> {
             if self.begin == self.end {
                 self.end = self.stream.read(&mut self.input[..]).await?;
                 self.begin = 0;
+                self.bus.metrics().bytes_received.add(self.end as u64);
                 if self.end == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -103,6 +108,9 @@ impl<S> Receiver<S> {
         let input = self.input.get(self.begin..self.end)?;
         let (message, rest) = self.decoder.feed(input);
         self.begin = self.end - rest.len();
+        if message.is_some() {
+            self.bus.metrics().packets_received.add(1);
+        }
         let request = message.map(|message| decode_postcard(message).unwrap_or_else(Request::from));
         let before = core::mem::replace(&mut self.seen, self.decoder.counts());
         let complaint = if self.seen.oversized != before.oversized {
@@ -158,6 +166,9 @@ pub(crate) struct Sender<S> {
     buffer: Vec<u8>,
     /// How much of the buffer is sent.
     sent: usize,
+    /// Frames in the buffer.
+    frames: u64,
+    bus: Bus,
     /// The longest event since the link began: what the next is taken to be like.
     largest: usize,
 }
@@ -166,6 +177,7 @@ impl<S> Sender<S> {
     /// Buffers a frame.
     pub(crate) fn push_frame(&mut self, frame: &ServerFrame<'_>) {
         outgoing::write(&mut self.buffer, frame);
+        self.frames += 1;
     }
 }
 
@@ -183,6 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
     fn push(&mut self, event: Event) -> io::Result<()> {
         let before = self.buffer.len();
         outgoing::write_event(&mut self.buffer, &event);
+        self.frames += u64::from(self.buffer.len() > before);
         if matches!(event, Event::Message { .. }) {
             self.largest = self.largest.max(self.buffer.len() - before);
         }
@@ -197,6 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
             }
             self.sent += sent;
         }
+        let metrics = self.bus.metrics();
+        metrics.bytes_sent.add(self.sent as u64);
+        metrics.packets_sent.add(core::mem::take(&mut self.frames));
         self.sent = 0;
         self.buffer.clear();
         self.buffer.shrink_to(max_link_bytes(BATCH_BYTES));

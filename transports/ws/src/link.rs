@@ -1,12 +1,12 @@
 //! One connection of the server: the two halves that a session drives.
 
-use core::{future::poll_fn, mem::MaybeUninit, pin::Pin, task::Poll, time::Duration};
+use core::{future::poll_fn, mem, mem::MaybeUninit, pin::Pin, task::Poll, time::Duration};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use latchbus_bus::frames::{Bad, decode_postcard};
-use latchbus_bus::{Alarm, Close, Event, LinkReceiver, LinkSender, Request, Wake};
+use latchbus_bus::{Alarm, Bus, Close, Event, LinkReceiver, LinkSender, Request, Wake};
 use latchbus_core::wire::ServerFrame;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout};
@@ -46,17 +46,20 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
     protocol: Protocol,
     bounds: Bounds,
     wake: Wake,
+    bus: Bus,
 ) -> (Receiver<S>, Sender<S>) {
     let (read, write) = tokio::io::split(stream);
     let control = Arc::new(Control {
         wake,
         owed: Mutex::default(),
+        bus,
     });
     let receiver = Receiver {
         stream: read,
         frames: FrameReader::new(bounds.max_message_bytes),
         protocol,
         bounds,
+        taken: 0,
         heard: Instant::now(),
         silence: Alarm::default(),
         control: Arc::clone(&control),
@@ -68,6 +71,7 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
         buffer: Vec::new(),
         sent: 0,
         messages: 0,
+        frames: 0,
         largest: 1,
         flow: Flow::new(),
         control,
@@ -80,6 +84,8 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
 struct Control {
     wake: Wake,
     owed: Mutex<Owed>,
+    /// Counts what goes through.
+    bus: Bus,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +124,8 @@ pub(crate) struct Receiver<S> {
     frames: FrameReader,
     protocol: Protocol,
     bounds: Bounds,
+    /// Messages since the last read.
+    taken: u64,
     heard: Instant,
     silence: Alarm,
     control: Arc<Control>,
@@ -144,6 +152,8 @@ impl<S: AsyncRead> Receiver<S> {
     async fn request(&mut self) -> Result<Option<Request>, ReceiveError> {
         loop {
             while let Some(incoming) = self.frames.next_incoming()? {
+                self.taken +=
+                    u64::from(matches!(incoming, Incoming::Text(_) | Incoming::Binary(_)));
                 match incoming {
                     Incoming::Text(text) if self.protocol == Protocol::Json => {
                         return Ok(Some(json::decode(&text).unwrap_or_else(Request::from)));
@@ -176,6 +186,8 @@ impl<S: AsyncRead> Receiver<S> {
                     }
                 }
             }
+            let taken = mem::take(&mut self.taken);
+            self.control.bus.metrics().packets_received.add(taken);
             self.read().await?;
         }
     }
@@ -198,6 +210,7 @@ impl<S: AsyncRead> Receiver<S> {
         if read == 0 {
             return Err(ReceiveError::Cut);
         }
+        self.control.bus.metrics().bytes_received.add(read as u64);
         self.heard = Instant::now();
         Ok(())
     }
@@ -227,6 +240,8 @@ pub(crate) struct Sender<S> {
     sent: usize,
     /// Messages in the buffer.
     messages: usize,
+    /// Frames in the buffer that answer or bring something.
+    frames: u64,
     /// The longest message of this batch and the one before: what the next is taken to be like.
     largest: usize,
     flow: Flow,
@@ -237,6 +252,7 @@ impl<S: AsyncWrite + Send> Sender<S> {
     /// Buffers the first frame. `time` is the server's, in Unix milliseconds.
     pub(crate) fn push_welcome(&mut self, frame: &ServerFrame<'_>, time: u64) {
         outgoing::write_welcome(&mut self.buffer, self.protocol, frame, time);
+        self.frames += 1;
     }
 
     async fn write_all(&mut self) -> io::Result<()> {
@@ -253,6 +269,11 @@ impl<S: AsyncWrite + Send> Sender<S> {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             self.sent += sent;
+        }
+        if self.sent > 0 {
+            let metrics = self.control.bus.metrics();
+            metrics.bytes_sent.add(self.sent as u64);
+            metrics.packets_sent.add(mem::take(&mut self.frames));
         }
         self.sent = 0;
         self.buffer.clear();
@@ -285,6 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
         outgoing::write_event(&mut self.buffer, self.protocol, &event);
         let length = self.buffer.len() - before;
         self.flow.produce(length);
+        self.frames += u64::from(length > 0);
         if matches!(event, Event::Message { .. }) {
             self.largest = match self.messages {
                 0 => length.max(self.largest / 2),

@@ -213,7 +213,8 @@ impl Server {
         let peer = client.peer().address;
         let mut session = Session::new(client);
         let bounds = self.0.bounds;
-        let (mut receiver, mut sender) = link(stream, protocol, bounds, session.wake());
+        let (mut receiver, mut sender) =
+            link(stream, protocol, bounds, session.wake(), self.0.bus.clone());
         let welcome = ServerFrame::Welcome {
             server: NAME,
             epoch: self.0.bus.epoch(),

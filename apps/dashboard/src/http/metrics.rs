@@ -58,6 +58,30 @@ fn text(app: &App) -> String {
         "Messages that were sent to subscribers.",
         metrics.messages_sent.get(),
     );
+    for (name, help, value) in [
+        (
+            "received_bytes_total",
+            "Bytes that were read from MQTT, WebSocket and serial connections.",
+            &metrics.bytes_received,
+        ),
+        (
+            "sent_bytes_total",
+            "Bytes that were written to MQTT, WebSocket and serial connections.",
+            &metrics.bytes_sent,
+        ),
+        (
+            "received_packets_total",
+            "MQTT packets, WebSocket messages and serial frames that came.",
+            &metrics.packets_received,
+        ),
+        (
+            "sent_packets_total",
+            "MQTT packets, WebSocket messages and serial frames that were sent.",
+            &metrics.packets_sent,
+        ),
+    ] {
+        out.counter(name, help, value.get());
+    }
     out.counter(
         "messages_conflated_total",
         "Values that subscriptions did not take because a newer one had replaced them.",

@@ -111,6 +111,8 @@ impl Client {
     ) -> Result<Receipt, BoxFuture<'_, Receipt>> {
         let bus = &self.0.bus.0;
         bus.metrics.messages_received.add(1);
+        let bytes = publish.payload.len() as u64;
+        bus.metrics.payload_bytes_received.add(bytes);
         if let Err(refused) = self.check_access(&publish) {
             bus.metrics.refused(&refused);
             let bytes = publish.payload.len();

@@ -30,6 +30,8 @@ struct Work {
     now: Instant,
     /// When something was last given to the link.
     sent_at: Instant,
+    /// Bytes of payloads that were given to the link in this turn.
+    sent_bytes: u64,
     alarm: Alarm,
     /// Subscriptions that may have news, and take turns.
     ready: Vec<u64>,
@@ -86,6 +88,7 @@ impl Session {
         Work {
             now,
             sent_at: now,
+            sent_bytes: 0,
             alarm: Alarm::default(),
             ready: running.map(|(key, _)| key).collect(),
             in_order: InOrder::new(),
@@ -267,7 +270,11 @@ impl Session {
             self.pass_turns(&work.ready);
         }
         if sent > 0 {
-            self.client.bus().metrics().messages_sent.add(sent);
+            let metrics = self.client.bus().metrics();
+            metrics.messages_sent.add(sent);
+            metrics
+                .payload_bytes_sent
+                .add(mem::take(&mut work.sent_bytes));
         }
         Ok(())
     }
@@ -277,7 +284,10 @@ impl Session {
         let mut sent = 0;
         for (key, step) in work.steps.drain(..) {
             work.sent_at = work.now;
-            sent += u64::from(matches!(step, Step::Entry { .. }));
+            if let Step::Entry { entry, .. } = &step {
+                sent += 1;
+                work.sent_bytes += entry.payload.bytes().len() as u64;
+            }
             sender.push(event(key, step))?;
         }
         Ok(sent)

@@ -37,6 +37,8 @@ pub const LIMITS: Limits = Limits {
 pub fn open() -> Bus {
     Bus::open(Options {
         limits: LIMITS,
+        // A report is longer than so small a ring.
+        sys_every: None,
         ..Options::default()
     })
     .unwrap()
@@ -45,6 +47,8 @@ pub fn open() -> Bus {
 pub fn open_in(directory: &std::path::Path) -> Bus {
     Bus::open(Options {
         limits: LIMITS,
+        // A report is longer than so small a ring.
+        sys_every: None,
         store: StoreKind::Directory(directory.to_owned()),
         ..Options::default()
     })
@@ -54,6 +58,8 @@ pub fn open_in(directory: &std::path::Path) -> Bus {
 pub fn open_with(session: SessionLimits) -> Bus {
     Bus::open(Options {
         limits: LIMITS,
+        // A report is longer than so small a ring.
+        sys_every: None,
         session,
         ..Options::default()
     })

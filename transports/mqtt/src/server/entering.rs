@@ -125,7 +125,7 @@ impl Server {
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
-        let mut input = Input::new(reader);
+        let mut input = Input::new(reader, self.0.bus.clone());
         let deadline = Instant::now() + self.0.config.connect_timeout;
         let closing = self.0.bus.closing();
         let opened = tokio::select! {
@@ -312,7 +312,7 @@ impl Server {
                 bus: bus.clone(),
                 alarm: Alarm::default(),
             },
-            sender: Sender::new(shared, writer, disk.clone(), wake),
+            sender: Sender::new(shared, writer, disk.clone(), wake, bus.clone()),
             subscriptions,
             disk,
             has_will,

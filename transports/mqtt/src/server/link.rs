@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::disk::{Disk, Storing};
+use super::tally::Tally;
 use crate::connection::{Connection, Progress, Remains};
 use crate::record::Note;
 use crate::{Reason, Violation};
@@ -123,13 +124,17 @@ impl Shared {
 pub(crate) struct Input<R> {
     reader: R,
     pub(crate) bytes: BytesMut,
+    bus: Bus,
+    tally: Tally,
 }
 
 impl<R: AsyncRead + Unpin + Send> Input<R> {
-    pub(crate) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R, bus: Bus) -> Self {
         Self {
             reader,
             bytes: BytesMut::new(),
+            bus,
+            tally: Tally::default(),
         }
     }
 
@@ -158,6 +163,11 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
             return Err(LinkError::Eof);
         }
         self.bytes.extend_from_slice(read.filled());
+        let metrics = self.bus.metrics();
+        metrics.bytes_received.add(read.filled().len() as u64);
+        metrics
+            .packets_received
+            .add(self.tally.count(read.filled()));
         Ok(Poll::Ready(()))
     }
 
@@ -274,10 +284,18 @@ pub(crate) struct Sender<W> {
     disk: Option<Disk>,
     storing: Option<Storing>,
     wake: Wake,
+    bus: Bus,
+    tally: Tally,
 }
 
 impl<W: AsyncWrite + Unpin + Send> Sender<W> {
-    pub(crate) fn new(shared: Arc<Shared>, writer: W, disk: Option<Disk>, wake: Wake) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        writer: W,
+        disk: Option<Disk>,
+        wake: Wake,
+        bus: Bus,
+    ) -> Self {
         Self {
             shared,
             writer,
@@ -285,6 +303,8 @@ impl<W: AsyncWrite + Unpin + Send> Sender<W> {
             disk,
             storing: None,
             wake,
+            bus,
+            tally: Tally::default(),
         }
     }
 
@@ -365,6 +385,10 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
             if self.writing.is_empty() {
                 break;
             }
+            // Once a packet, also where a write is cut short: the output is whole packets.
+            let metrics = self.bus.metrics();
+            metrics.packets_sent.add(self.tally.count(&self.writing));
+            metrics.bytes_sent.add(self.writing.len() as u64);
             while self.writing.has_remaining() {
                 let written = self.writer.write(&self.writing).await?;
                 if written == 0 {

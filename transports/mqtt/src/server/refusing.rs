@@ -26,7 +26,7 @@ impl Server {
         let Ok(_permit) = self.0.turning_away.try_acquire() else {
             return;
         };
-        let mut input = Input::new(reader);
+        let mut input = Input::new(reader, self.0.bus.clone());
         let answer = async {
             let refused = match self.open(&mut input).await? {
                 Opening::Connect(connect) => (

@@ -275,6 +275,7 @@ impl Registry {
         // Subscriptions end here, without the lock.
         let words = |(place, mut away, claim): (Place, Away, Claim)| {
             if away.expires <= now {
+                self.metrics.sessions_expired.add(1);
                 return away.end_held(claim);
             }
             LastWords {
