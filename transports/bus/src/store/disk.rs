@@ -73,12 +73,18 @@ impl Disk {
     /// A file in a directory, both of which are made if they are not there.
     pub(crate) fn directory(directory: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(directory).map_err(StoreError::Directory)?;
-        let path = directory.join(FILE);
+        let (path, log) = (directory.join(FILE), directory.join(LOG));
         if !path.try_exists().map_err(StoreError::Directory)? {
+            // The log is made after the database.
+            if log.try_exists().map_err(StoreError::Directory)? {
+                return Err(StoreError::Corrupted {
+                    reason: format!("{FILE} is missing, and {LOG} is there"),
+                });
+            }
             create(directory, &path)?;
         }
         let file = path.clone();
-        let log = LogPlace::File(directory.join(LOG));
+        let log = LogPlace::File(log);
         let mut disk = Self::new(log, move || open_file(&file));
         disk.path = Some(path);
         Ok(disk)

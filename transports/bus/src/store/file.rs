@@ -41,6 +41,14 @@ impl FileStore {
                 });
             }
             (file, _) => {
+                // A crash while the store was made has left zeros, or nothing.
+                if let Some(file) = &file
+                    && !FileLog::is_new(&**file)?
+                {
+                    return Err(StoreError::Corrupted {
+                        reason: "the log belongs to another database".into(),
+                    });
+                }
                 let file = disk.create_log(file)?;
                 let mark = Mark {
                     key: fastrand::u64(1..),

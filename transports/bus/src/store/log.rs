@@ -197,9 +197,7 @@ impl FileLog {
         key: u64,
         applied: u64,
     ) -> Result<Found, StoreError> {
-        let length = file.len().map_err(StoreError::Log)?;
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        file.read(0, &mut bytes).map_err(StoreError::Log)?;
+        let bytes = read_all(file)?;
         let mut found = Found {
             highest: applied,
             ..Found::default()
@@ -270,6 +268,11 @@ impl FileLog {
         file.set_len(0)?;
         allocate(file, 0..limits.allocate_bytes)?;
         file.sync_data()
+    }
+
+    /// Whether nothing was ever appended.
+    pub(super) fn is_new(file: &dyn StorageBackend) -> Result<bool, StoreError> {
+        Ok(read_all(file)?.iter().all(|byte| *byte == 0))
     }
 
     /// The number of the newest record.
@@ -411,6 +414,13 @@ impl FileLog {
         self.allocated = to;
         Ok(())
     }
+}
+
+fn read_all(file: &dyn StorageBackend) -> Result<Vec<u8>, StoreError> {
+    let length = file.len().map_err(StoreError::Log)?;
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    file.read(0, &mut bytes).map_err(StoreError::Log)?;
+    Ok(bytes)
 }
 
 /// Writes zeros, so that later writes find the file's bytes in their places.

@@ -111,9 +111,12 @@ pub fn repair(directory: &Path) -> Result<Option<Repaired>, StoreError> {
 
 /// Whether the log has everything that was synchronised, in a form that can be read.
 fn log_is_whole(log: Option<&dyn StorageBackend>, mark: Mark) -> Result<bool, StoreError> {
-    let Some(log) = log.filter(|_| mark.key != 0) else {
+    let Some(log) = log else {
         return Ok(mark.key == 0);
     };
+    if mark.key == 0 {
+        return FileLog::is_new(log);
+    }
     let found = FileLog::find(log, mark.key, mark.applied)?;
     Ok(found.check().is_ok() && found.payloads().all(|payload| decode(payload).is_ok()))
 }
@@ -395,6 +398,25 @@ mod tests {
                 .unwrap()
                 .may_have_gone_back
         );
+    }
+
+    #[test]
+    fn a_database_and_a_log_that_do_not_belong_together_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = a_log(directory.path());
+        let (path, database) = (directory.path().join(LOG), directory.path().join(FILE));
+        fs::remove_file(&database).unwrap();
+        let refused = open(directory.path()).map(drop);
+        assert!(matches!(refused, Err(StoreError::Corrupted { .. })));
+        assert!(!database.exists());
+        // A database that has no log yet.
+        drop(Database::create(&database).unwrap());
+        let refused = open(directory.path()).map(drop);
+        assert!(matches!(refused, Err(StoreError::Corrupted { .. })));
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        let repaired = repair(directory.path()).unwrap().unwrap();
+        assert_eq!(fs::read(repaired.original_log.unwrap()).unwrap(), bytes);
+        assert_eq!(open(directory.path()).unwrap().1.items.len(), 0);
     }
 
     #[test]
