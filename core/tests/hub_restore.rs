@@ -137,3 +137,25 @@ fn what_was_forgotten_takes_no_event_from_whoever_is_owed_it() {
     let all = ["reset", "s at 3", "e at 5", "synced"];
     assert_eq!(resume(&mut hub, 2, Mode::Every, true), all);
 }
+
+#[test]
+fn a_cursor_of_what_was_lost_in_any_earlier_life_is_reset() {
+    let mut hub = hub();
+    hub.skip_to(2);
+    hub.publish(name("s"), vec![1], Retain::LAST, 30).unwrap();
+    hub.restored(EarlierLife {
+        known: 60,
+        revision: 100,
+        lost: vec![(10, 20), (60, 100)],
+        ..EarlierLife::default()
+    });
+    let reset = ["reset", "s at 3", "synced"];
+    for rev in [11, 20, 61, 100] {
+        assert_eq!(resume(&mut hub, rev, Mode::Latest, false), reset, "{rev}");
+    }
+    // What survived, and what came between.
+    for rev in [3, 10, 21, 60] {
+        let resumed = resume(&mut hub, rev, Mode::Latest, false);
+        assert_eq!(resumed, ["synced"], "{rev}");
+    }
+}

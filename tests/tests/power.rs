@@ -31,6 +31,12 @@ fn what_was_acknowledged_survives_every_power_cut() {
     assert!(all.acknowledged > 10 * all.cuts, "{all}");
 }
 
+/// A reader that took nothing in the life after the one that lost what it knew, and came back in the next.
+#[test]
+fn what_was_lost_two_lives_ago_is_not_kept_by_a_reader() {
+    power::run(663_225_342, FORMS, Promise::Kept).unwrap();
+}
+
 #[test]
 fn a_seed_is_a_run() {
     let run = |seed| power::run(seed, 2, Promise::Kept).unwrap();

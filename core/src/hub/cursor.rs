@@ -127,10 +127,10 @@ pub(super) trait Source {
     fn vacant(&self) -> (u64, u64) {
         (0, 0)
     }
-    /// Revisions of the earlier life whose values may have been taken, and were lost: after the first, up to the
-    /// second.
-    fn lost(&self) -> (u64, u64) {
-        (0, 0)
+    /// Revisions of earlier lives whose values may have been taken, and were lost: after the first, up to the second
+    /// of each pair.
+    fn lost(&self) -> &[(u64, u64)] {
+        &[]
     }
     /// The newest tombstone of the whole hub that was forgotten.
     fn forgotten_ever(&self) -> u64;
@@ -519,8 +519,8 @@ impl Walk {
     }
 }
 
-fn is_lost(rev: u64, (after, to): (u64, u64)) -> bool {
-    rev > after && rev <= to
+fn is_lost(rev: u64, lost: &[(u64, u64)]) -> bool {
+    lost.iter().any(|(after, to)| rev > *after && rev <= *to)
 }
 
 fn older<I>(a: Option<Found<I>>, b: Option<Found<I>>) -> Option<Found<I>> {

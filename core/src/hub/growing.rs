@@ -57,7 +57,7 @@ pub enum Upcoming<E> {
 }
 
 /// What a hub that was restored knows of its earlier life, besides what was put back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EarlierLife {
     /// The newest revision that anything is known to have had.
     pub known: u64,
@@ -70,8 +70,9 @@ pub struct EarlierLife {
     pub forgotten: u64,
     /// The newest revision that had left the recent ring.
     pub left: u64,
-    /// Whether what was taken with revisions after `known` may have been lost: a cursor from there is reset.
-    pub lossy: bool,
+    /// Revisions whose values may have been taken in this or an earlier life, and were lost: after the first, up to
+    /// the second of each pair. A cursor from there is reset.
+    pub lost: Vec<(u64, u64)>,
 }
 
 /// A hub for servers. `P` is the payload as the server shares it, for example bytes together with
@@ -100,7 +101,7 @@ pub struct Hub<P> {
     restored: u64,
     vacant: (u64, u64),
     /// See [`Source::lost`].
-    lost: (u64, u64),
+    lost: Vec<(u64, u64)>,
     filters: FilterTree,
     views: Vec<Option<View<P>>>,
     free_views: Vec<ViewId>,
@@ -137,7 +138,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             newest_event: 0,
             restored: 0,
             vacant: (0, 0),
-            lost: (0, 0),
+            lost: Vec::new(),
             filters: FilterTree::new(),
             views: Vec::new(),
             free_views: Vec::new(),
@@ -351,14 +352,12 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             events,
             forgotten,
             left,
-            lossy,
+            lost,
         } = life;
         self.forgotten = self.forgotten.max(forgotten);
         self.left = self.left.max(left);
         self.vacant = (known, revision);
-        if lossy {
-            self.lost = self.vacant;
-        }
+        self.lost = lost;
         self.skip_to(revision);
         self.restored = events;
     }
@@ -593,7 +592,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             left: self.left,
             restored: self.restored,
             vacant: self.vacant,
-            lost: self.lost,
+            lost: &self.lost,
         };
         Ok(walk(&mut subscription.walk, &source))
     }
@@ -758,7 +757,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             left: self.left,
             restored: self.restored,
             vacant: self.vacant,
-            lost: self.lost,
+            lost: &self.lost,
         })
     }
 }

@@ -116,7 +116,7 @@ pub(super) struct Seen<'a, P> {
     pub(super) restored: u64,
     pub(super) vacant: (u64, u64),
     /// See [`Source::lost`].
-    pub(super) lost: (u64, u64),
+    pub(super) lost: &'a [(u64, u64)],
 }
 
 impl<P> Source for Seen<'_, P> {
@@ -142,7 +142,7 @@ impl<P> Source for Seen<'_, P> {
         self.vacant
     }
 
-    fn lost(&self) -> (u64, u64) {
+    fn lost(&self) -> &[(u64, u64)] {
         self.lost
     }
 

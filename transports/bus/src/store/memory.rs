@@ -29,6 +29,7 @@ struct Tables {
     left: u64,
     stopped: Option<u64>,
     lossy: bool,
+    lost: Vec<(u64, u64)>,
     items: BTreeMap<u64, (String, Item)>,
     devices: BTreeMap<(String, String), Record>,
     /// By room, device and slot: order and id.
@@ -78,7 +79,9 @@ impl MemoryStore {
         loaded.life.known = tables.revision.max(tables.forgotten);
         loaded.life.forgotten = tables.forgotten;
         loaded.life.left = tables.left;
-        loaded.life.lossy = core::mem::take(&mut tables.lossy) && tables.stopped.is_none();
+        let lossy = core::mem::take(&mut tables.lossy) && tables.stopped.is_none();
+        loaded.lose(core::mem::take(&mut tables.lost), lossy);
+        tables.lost = loaded.life.lost.clone();
         loaded.life.events = tables.stopped.take().unwrap_or(tables.ceiling);
         let items = loaded.items.iter().cloned();
         tables.items = items

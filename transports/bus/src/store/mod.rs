@@ -234,6 +234,9 @@ pub(crate) struct Sizes {
     pub(crate) bytes: u64,
 }
 
+/// Ranges of lost revisions that are remembered; beyond them the two oldest become one, with what lies between.
+const LOST_RANGES: usize = 64;
+
 /// The hub may use so many revisions after those of a commit before the next has to raise the ceiling.
 pub(crate) const HEADROOM: u64 = 1 << 24;
 
@@ -241,6 +244,20 @@ impl Loaded {
     /// The newest revision of all items.
     pub(self) fn newest(&self) -> u64 {
         self.items.last().map_or(0, |(rev, ..)| *rev)
+    }
+
+    /// Takes over which revisions were lost in earlier lives, and adds those of the last one where something of it may
+    /// have been.
+    pub(self) fn lose(&mut self, before: Vec<(u64, u64)>, lossy: bool) {
+        self.life.lost = before;
+        let lost = &mut self.life.lost;
+        lost.extend(lossy.then_some((self.life.known, self.life.revision)));
+        if lost.len() > LOST_RANGES {
+            let (oldest, _) = lost.remove(0);
+            if let Some((after, _)) = lost.first_mut() {
+                *after = oldest;
+            }
+        }
     }
 
     /// Gives what is in doubt new revisions behind all that were, and says which they are: the number of items

@@ -10,6 +10,7 @@
 //! | `devices` | room, device | `rooms::Record`, postcard |
 //! | `press_ids` | room, device, slot | order, id |
 //! | `notes` | owner, client, part | the owner's own |
+//! | `lost` | revision | revision: what was shown after the first, up to the second, was lost in a crash |
 //!
 //! Format 3 had no log, and no `log` and `applied` in `meta`. Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
 

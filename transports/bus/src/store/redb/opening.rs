@@ -45,7 +45,11 @@ pub(super) fn begin(
     loaded.life.known = meta.revision.max(meta.forgotten);
     loaded.life.forgotten = meta.forgotten;
     loaded.life.left = meta.left;
-    loaded.life.lossy = meta.lossy != 0 && meta.events == 0;
+    let lossy = meta.lossy != 0 && meta.events == 0;
+    loaded.lose(tables.lost()?, lossy);
+    if lossy {
+        tables.set_lost(&loaded.life.lost)?;
+    }
     loaded.life.events = meta.events.checked_sub(1).unwrap_or(meta.ceiling);
     // A boot number has 32 bits; a hub that has started that often goes on with the last one.
     loaded.start = u32::try_from(meta.start + 1).unwrap_or(u32::MAX);

@@ -22,6 +22,7 @@ pub(super) const DEVICES: TableDefinition<'_, (&str, &str), &[u8]> =
     TableDefinition::new("devices");
 pub(super) const PRESS_IDS: TableDefinition<'_, (&str, &str, u16), (u64, &str)> =
     TableDefinition::new("press_ids");
+const LOST: TableDefinition<'_, u64, u64> = TableDefinition::new("lost");
 const NOTES: TableDefinition<'_, (&str, &str, &[u8]), &[u8]> = TableDefinition::new("notes");
 
 /// What is stored of a topic: its kept values, oldest first, with their revisions.
@@ -41,6 +42,7 @@ pub(super) struct Tables<'t> {
     pub(super) devices: Table<'t, (&'static str, &'static str), &'static [u8]>,
     pub(super) press_ids: Table<'t, (&'static str, &'static str, u16), (u64, &'static str)>,
     pub(super) notes: Table<'t, (&'static str, &'static str, &'static [u8]), &'static [u8]>,
+    lost: Table<'t, u64, u64>,
 }
 
 impl<'t> Tables<'t> {
@@ -54,7 +56,26 @@ impl<'t> Tables<'t> {
             devices: transaction.open_table(DEVICES).map_err(failed)?,
             press_ids: transaction.open_table(PRESS_IDS).map_err(failed)?,
             notes: transaction.open_table(NOTES).map_err(failed)?,
+            lost: transaction.open_table(LOST).map_err(failed)?,
         })
+    }
+
+    /// Revisions that were lost: after the first, up to the second of each pair.
+    pub(super) fn lost(&self) -> Result<Vec<(u64, u64)>, StoreError> {
+        let rows = self.lost.iter().map_err(failed)?;
+        rows.map(|row| {
+            let (after, to) = row.map_err(failed)?;
+            Ok((after.value(), to.value()))
+        })
+        .collect()
+    }
+
+    pub(super) fn set_lost(&mut self, lost: &[(u64, u64)]) -> Result<(), StoreError> {
+        self.lost.retain(|_, _| false).map_err(failed)?;
+        for (after, to) in lost {
+            self.lost.insert(after, to).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The records of each table that holds what was published or counted.
