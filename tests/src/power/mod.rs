@@ -249,9 +249,11 @@ impl Run {
         }
         let model = self.next.take().unwrap();
         let before = core::mem::replace(&mut self.model, model);
-        match light {
-            true => self.unsynced.push(before),
-            false => self.unsynced.clear(),
+        if light {
+            self.unsynced.push(before);
+        } else if before.shown(0) != self.model.shown(0) {
+            // What changes nothing that is kept, events say, synchronises nothing.
+            self.unsynced.clear();
         }
         self.witness.looks(&self.model, self.now)?;
         self.outcome.shown = self.witness.shown;
