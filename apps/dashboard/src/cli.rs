@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::settings::defaults;
 use crate::settings::{
     BasePath, Frame, HostName, Layer, Listen, LogFilter, Origin, Proxy, Room, Serial,
 };
@@ -83,6 +84,12 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
+    /// Print settings as a TOML file
+    Config {
+        /// Every setting with its default, commented
+        #[arg(long, required = true)]
+        defaults: bool,
+    },
     /// Write all that is kept to a file: values, histories and clicks, as JSON lines
     ///
     /// The file is replaced when the export is whole. Its last line counts the others, so that a file that was cut off
@@ -139,7 +146,7 @@ struct Serve {
     /// A settings file [env: LATCHBUS_CONFIG]
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// What to log: off, error, warn, info, debug, trace, or as in info,latchbus_ws=debug [default: info] [env: LATCHBUS_LOG]
+    /// What to log: off, error, warn, info, debug, trace, or as in info,mqtt=debug [default: info] [env: LATCHBUS_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<LogFilter>,
     /// Origins of other servers whose pages may use this one, divided by commas; `https://*.example.com` are all below
@@ -185,6 +192,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     };
     Ok(match line.verb {
         Some(Verb::CheckConfig { file }) => Command::CheckConfig(file),
+        Some(Verb::Config { defaults: _ }) => Command::Print(defaults::toml()),
         Some(Verb::Export { place, file }) => Command::Export {
             from: place.into(),
             file,
@@ -311,6 +319,7 @@ mod tests {
             &["--http"],
             &["sevre"],
             &["check-config"],
+            &["config"],
             &["--ephemeral", "check-config", "a.toml"],
             &["--rooms", "a b"],
             &["--serial", "/dev/ttyUSB0@fast"],

@@ -27,9 +27,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 /// How much of it is left to the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What an MQTT packet may need besides its topic and its payload: its header and its properties.
-const PACKET_HEADROOM_BYTES: usize = 16 << 10;
-
 /// Runs the server until a signal ends it. On SIGHUP, what can be changed while it runs is taken from the settings that
 /// `source` reads again. When every listener accepts, the standard output gets the line
 /// `ready http=ADDRESS mqtt=ADDRESS`.
@@ -99,11 +96,11 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let mqtt_listener = bound_mqtt.map(|bound| bound.listen("MQTT")).transpose()?;
 
     match store {
-        StoreKind::Memory => info!("nothing is kept over a restart"),
+        StoreKind::Memory => info!(target: "server", "nothing is kept over a restart"),
         StoreKind::Directory(path) => {
             let metrics = bus.metrics();
             info!(
-                directory = %path.display(),
+                target: "server", directory = %path.display(),
                 loaded = metrics.loaded.get(),
                 millis = metrics.load_micros.get() / 1_000,
                 bytes = metrics.store_bytes.get(),
@@ -135,7 +132,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
 
     let ended_early = tokio::select! {
         (name, _) = signals.stop(&reload) => {
-            info!("stopping: {name}");
+            info!(target: "server", "stopping: {name}");
             None
         }
         // Both run until the bus closes.
@@ -143,7 +140,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     };
     tokio::spawn(async move {
         let (name, number) = signals.stop(&reload).await;
-        warn!("stopping at once: {name}");
+        warn!(target: "server", "stopping at once: {name}");
         process::exit(128 + i32::from(number));
     });
     stop(&bus, tasks).await;
@@ -165,9 +162,7 @@ fn mqtt_server(bus: &Bus, settings: &Settings) -> latchbus_mqtt::server::Server 
         trusted_proxies: settings.origin.trusted_proxies.clone(),
         ..Config::default()
     };
-    let limits = bus.limits();
-    let longest = limits.payload_bytes + limits.topic_bytes + PACKET_HEADROOM_BYTES;
-    config.bounds.max_packet_bytes = config.bounds.max_packet_bytes.max(longest);
+    config.bounds.max_packet_bytes = settings.max_packet_bytes();
     config.bounds.keep_alive = settings.mqtt_keep_alive;
     config.bounds.disconnect_on_denied = settings.mqtt_disconnect_on_denied;
     config.bounds.refused_filters = settings.mqtt_refused_filters.clone().into();
@@ -185,9 +180,9 @@ fn ready([http, mqtt]: &[String; 2]) {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "ready http={http} mqtt={mqtt}").and_then(|()| out.flush());
     if let Err(error) = written {
-        warn!(%error, "the ready line could not be written");
+        warn!(target: "server", %error, "the ready line could not be written");
     }
-    info!("http on {http}, mqtt on {mqtt}");
+    info!(target: "server", "http on {http}, mqtt on {mqtt}");
 }
 
 /// Ends the connections, whose last messages (wills) still go through, and then the bus.
@@ -196,12 +191,12 @@ async fn stop(bus: &Bus, mut tasks: JoinSet<()>) {
     bus.begin_close();
     let ended = async { while tasks.join_next().await.is_some() {} };
     if timeout_at(deadline - STORE_TIMEOUT, ended).await.is_err() {
-        warn!("connections did not end in time");
+        warn!(target: "server", "connections did not end in time");
     }
     if timeout_at(deadline, bus.close()).await.is_err() {
-        error!("the store could not be written in time; what was acknowledged is in it");
+        error!(target: "server", "the store could not be written in time; what was acknowledged is in it");
     }
-    info!("stopped");
+    info!(target: "server", "stopped");
 }
 
 /// Every connection is an open file, and the usual allowance of a process is 1,024.
@@ -217,7 +212,7 @@ fn raise_open_files() {
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, raised)
     {
-        warn!(%error, "the number of open files stays at {current:?}");
+        warn!(target: "server", %error, "the number of open files stays at {current:?}");
     }
 }
 

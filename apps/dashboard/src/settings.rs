@@ -1,5 +1,6 @@
 //! Settings: the defaults, over them a file, over it the environment, over all the flags.
 
+pub mod defaults;
 mod layer;
 mod values;
 
@@ -22,6 +23,9 @@ use latchbus_ws::OriginPolicy;
 /// The directory of the store unless another is named, below the one in which the program runs.
 pub const DEFAULT_DATA_DIR: &str = "latchbus-data";
 
+/// What an MQTT packet may need besides its topic and its payload: its header and its properties.
+const PACKET_HEADROOM_BYTES: usize = 16 << 10;
+
 /// All settings of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -43,6 +47,8 @@ pub struct Settings {
     pub connections: usize,
     /// MQTT sessions that are kept while their clients are away.
     pub sessions_away: usize,
+    /// The largest MQTT packet in bytes; none: what the longest payload needs.
+    pub packet_bytes: Option<usize>,
     /// Filters that MQTT clients may not subscribe to.
     pub mqtt_refused_filters: Vec<TopicFilter<String>>,
     /// The keep-alive that MQTT 5 clients are told to use instead of their own.
@@ -122,6 +128,7 @@ impl Default for Settings {
             base_path: String::new(),
             connections: 20_000,
             sessions_away: 10_000,
+            packet_bytes: None,
             mqtt_refused_filters: Vec::new(),
             mqtt_keep_alive: None,
             mqtt_disconnect_on_denied: false,
@@ -244,6 +251,13 @@ impl Settings {
         Ok(())
     }
 
+    /// The largest MQTT packet in bytes: what the longest payload and topic need, unless it is set.
+    pub fn max_packet_bytes(&self) -> usize {
+        let limits = &self.bus.limits;
+        let longest = limits.payload_bytes + limits.topic_bytes + PACKET_HEADROOM_BYTES;
+        self.packet_bytes.unwrap_or(longest)
+    }
+
     fn apply_limits(&mut self, limits: &LimitsLayer) {
         let Options {
             limits: hub,
@@ -257,16 +271,23 @@ impl Settings {
                 SessionLimits {
                     subscriptions,
                     in_flight,
+                    incoming_bytes,
                     ..
                 },
             ..
         } = &mut self.bus;
         set_within(&mut hub.payload_bytes, limits.payload_bytes);
+        if let Some(Within(bytes)) = limits.packet_bytes {
+            self.packet_bytes = Some(bytes);
+        }
+        set_within(incoming_bytes, limits.incoming_bytes);
         set_within(&mut hub.topic_bytes, limits.topic_bytes);
         set_within(&mut hub.places, limits.kept_values);
         set_within(&mut hub.tombstones, limits.tombstones);
         set_within(&mut hub.recent, limits.recent_messages);
         set_within(&mut hub.recent_bytes, limits.recent_bytes);
+        // One message at least: it would be for nobody else.
+        hub.recent_bytes = hub.recent_bytes.max(hub.payload_bytes + hub.topic_bytes);
         set_within(&mut hub.subscriptions, limits.subscriptions);
         set_within(subscriptions, limits.session_subscriptions);
         set_within(in_flight, limits.session_in_flight);
@@ -356,11 +377,13 @@ mod tests {
             threads = 13
             [limits]
             payload_bytes = 1024
+            packet_bytes = 5_000
+            incoming_bytes = 2_000_000
             topic_bytes = 300
             kept_values = 1
             tombstones = 2
             recent_messages = 3
-            recent_bytes = 4
+            recent_bytes = 4_000
             subscriptions = 5
             session_subscriptions = 6
             session_in_flight = 7
@@ -393,17 +416,20 @@ mod tests {
             places: 1,
             tombstones: 2,
             recent: 3,
-            recent_bytes: 4,
+            recent_bytes: 4_000,
             subscriptions: 5,
             topic_bytes: 300,
             payload_bytes: 1024,
         };
         assert_eq!(bus.limits, limits);
+        assert_eq!(settings.packet_bytes, Some(5_000));
         let SessionLimits {
             subscriptions,
             in_flight,
             pace,
+            incoming_bytes,
         } = bus.session;
+        assert_eq!(incoming_bytes, 2_000_000);
         assert_eq!((subscriptions, in_flight, pace), (6, 7, Duration::ZERO));
         let clicks = bus.clicks;
         assert_eq!(

@@ -253,7 +253,7 @@ fn a_long_list_is_whole() {
 #[test]
 fn what_is_refused_has_a_code() {
     let server = Server::ephemeral();
-    let largest = 64 << 10;
+    let largest = 1 << 20;
     for (path, body, status, code) in [
         ("clicks/main/values", 1, 403, "not_allowed"),
         ("$SYS/broker/uptime", 1, 403, "not_allowed"),

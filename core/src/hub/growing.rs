@@ -40,7 +40,7 @@ impl Default for Limits {
             recent_bytes: 16 << 20,
             subscriptions: 1_000_000,
             topic_bytes: 1_024,
-            payload_bytes: 64 << 10,
+            payload_bytes: 1 << 20,
         }
     }
 }

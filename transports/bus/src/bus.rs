@@ -23,10 +23,11 @@ use std::{
 use latchbus_core::clicks::DEFAULT_MAX_LIVE;
 use latchbus_core::hub::{Hub, HubCounts, Limits, Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Peer, ReservedTopics};
+use crate::budget::Budget;
 use crate::capacity::{self, Capacity, Watch};
 use crate::clock::Clock;
 use crate::commits::{Commits, QUEUE};
@@ -156,6 +157,8 @@ pub struct SessionLimits {
     /// of them a topic comes once. Zero: as they come. The default, 20 ms, is a frame that nobody misses, and
     /// makes the cost of a storm that of its frames and not that of its messages.
     pub pace: Duration,
+    /// Bytes of messages that are half received, over all sessions and transports; as many may wait for the store.
+    pub incoming_bytes: usize,
 }
 
 impl Default for SessionLimits {
@@ -164,6 +167,7 @@ impl Default for SessionLimits {
             subscriptions: 10_000,
             in_flight: 256,
             pace: Duration::from_millis(20),
+            incoming_bytes: 256 << 20,
         }
     }
 }
@@ -223,6 +227,9 @@ pub(crate) struct Inner {
     notes: Mutex<Vec<StoredNote>>,
     log_limit: LogLimit,
     watch: Mutex<Watch>,
+    incoming: Arc<Budget>,
+    /// Of what waits for the store: the bytes of large payloads.
+    queue_bytes: Arc<Semaphore>,
 }
 
 struct DynAccess(Arc<dyn Access>);
@@ -326,6 +333,9 @@ impl Bus {
             }
         };
         shared.set_durables_incomplete(!notes.is_empty());
+        let queue_bytes = (options.session.incoming_bytes)
+            .min(Semaphore::MAX_PERMITS)
+            .min(u32::MAX as usize);
         let bus = Self(Arc::new(Inner {
             shared,
             pipeline,
@@ -343,6 +353,8 @@ impl Bus {
             notes: Mutex::new(notes),
             log_limit: LogLimit::default(),
             watch: Mutex::default(),
+            incoming: Arc::new(Budget::new(options.session.incoming_bytes)),
+            queue_bytes: Arc::new(Semaphore::new(queue_bytes)),
         }));
         tokio::spawn(sys::run(Arc::downgrade(&bus.0), options.sys_every));
         if bus.is_stored() && !options.sync_interval.is_zero() {
@@ -470,6 +482,11 @@ impl Bus {
     /// The bounds of one session.
     pub fn session_limits(&self) -> SessionLimits {
         self.0.session
+    }
+
+    /// The memory for what is half received.
+    pub fn incoming(&self) -> &Arc<Budget> {
+        &self.0.incoming
     }
 
     /// Bounds the log lines that peers cause.

@@ -77,7 +77,7 @@ impl Health {
         let first = state.slow.is_none();
         let trouble = state.slow.get_or_insert_with(|| Trouble::new(slow(taken)));
         if trouble.is_due() || first {
-            warn!("{}; nothing is acknowledged until it is done", slow(taken));
+            warn!(target: "store", "{}; nothing is acknowledged until it is done", slow(taken));
         }
     }
 
@@ -91,7 +91,7 @@ impl Health {
         state.began = None;
         if let Some(trouble) = state.failing.take().or(state.slow.take()) {
             let seconds = trouble.since.elapsed().as_secs();
-            info!("the store works again, after {seconds} s");
+            info!(target: "store", "the store works again, after {seconds} s");
         }
         state.slow = None;
     }
@@ -101,14 +101,14 @@ impl Health {
         let mut state = lock(&self.0);
         state.began = None;
         let Some(trouble) = &mut state.failing else {
-            error!("the store has failed: {reason}; nothing is acknowledged until it works");
+            error!(target: "store", "the store has failed: {reason}; nothing is acknowledged until it works");
             state.failing = Some(Trouble::new(reason));
             return;
         };
         trouble.reason = reason;
         if trouble.is_due() {
             let (seconds, reason) = (trouble.since.elapsed().as_secs(), &trouble.reason);
-            error!("the store still fails after {seconds} s, {waiting} messages wait: {reason}");
+            error!(target: "store", "the store still fails after {seconds} s, {waiting} messages wait: {reason}");
         }
     }
 }

@@ -40,6 +40,7 @@ mod alarm;
 mod backoff;
 pub mod backup;
 mod bell;
+mod budget;
 mod bus;
 mod capacity;
 mod clock;
@@ -72,6 +73,7 @@ mod sparse_log;
 mod store;
 mod subscription;
 mod sys;
+pub mod tcp;
 mod troubles;
 mod vec_map;
 mod wake;
@@ -80,6 +82,7 @@ mod writer;
 pub use access::{Access, Peer, ReservedTopics};
 pub use alarm::Alarm;
 pub use backoff::Backoff;
+pub use budget::{Budget, BudgetExceeded, Hold};
 pub use bus::{
     Accepted, Behind, Bus, ClickLimits, Client, Farewell, HistoryRule, Lost, OpenError, Options,
     Receipt, SessionLimits, StoreKind,

@@ -368,7 +368,7 @@ impl Pipeline {
             }
             self.note_expiry(&step);
             let rev = step.publish(changes, at).inspect_err(|error| {
-                error!(%error, "an accepted message cannot be shown");
+                error!(target: "bus", %error, "an accepted message cannot be shown");
             });
             first.get_or_insert(rev);
         }
@@ -397,7 +397,7 @@ impl Pipeline {
 
     fn show(&self, changes: &mut Changes<'_>, step: Step, at: u64) {
         if let Err(error) = step.publish(changes, at) {
-            error!(%error, "a derived topic cannot be shown");
+            error!(target: "bus", %error, "a derived topic cannot be shown");
         }
     }
 

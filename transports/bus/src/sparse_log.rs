@@ -23,6 +23,7 @@ impl SparseLog {
             return;
         }
         warn!(
+            target: "clicks",
             topic,
             left_out = self.left_out,
             "malformed {kind}: {reason}"

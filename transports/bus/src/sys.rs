@@ -205,7 +205,7 @@ fn show(changes: &mut Changes<'_>, name: &str, value: &dyn Display, at: u64) {
     }
     let payload = Payload::new(Bytes::from(text), Publish::STATE_QOS);
     if let Err(error) = changes.publish(topic, payload, Retain::LAST, at) {
-        tracing::debug!(%error, "no room for $SYS topics");
+        tracing::debug!(target: "bus", %error, "no room for $SYS topics");
     }
 }
 

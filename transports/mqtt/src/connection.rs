@@ -223,6 +223,12 @@ impl Connection {
         Ok(Progress::NeedsBytes)
     }
 
+    /// Says that bytes have come, also if they are no whole packet yet: a client that sends a large one slowly is not
+    /// silent.
+    pub const fn hear(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     /// What the bus answers, and what its subscriptions bring.
     pub fn handle_event(&mut self, event: Event) {
         match event {
@@ -345,6 +351,11 @@ impl Connection {
                 Ok(())
             }
         })
+    }
+
+    /// Says that it is to end for what was wrong outside of it, which [`close`](Self::close) then says.
+    pub fn break_off(&mut self, violation: Violation) {
+        self.ending.get_or_insert(violation);
     }
 
     /// Whether it is to end, for what [`poll_request`](Self::poll_request) says.

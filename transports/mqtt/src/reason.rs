@@ -196,6 +196,12 @@ pub enum Violation {
     /// More unacknowledged publishes than the server had announced.
     #[error("more publishes in flight than the receive maximum of {0}")]
     ReceiveMaximum(u16),
+    /// There is no memory left for what is half received, over all connections.
+    #[error("no memory for unfinished packets: all connections hold {limit} bytes of them")]
+    Budget {
+        /// The bound.
+        limit: usize,
+    },
     /// A publish of a client of 3.1.1 that the bus has rejected, for which that version has no answer.
     #[error("publish rejected: {0}")]
     PublishRejected(&'static str),
@@ -214,6 +220,7 @@ impl Violation {
             Self::TopicAlias => Reason::TOPIC_ALIAS_INVALID,
             Self::TooLarge { .. } | Self::AnswerTooLarge { .. } => Reason::PACKET_TOO_LARGE,
             Self::ReceiveMaximum(_) => Reason::RECEIVE_MAXIMUM_EXCEEDED,
+            Self::Budget { .. } => Reason::QUOTA_EXCEEDED,
             Self::PublishRejected(_) => Reason::IMPLEMENTATION_SPECIFIC,
             Self::KeepAlive => Reason::KEEP_ALIVE_TIMEOUT,
         }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Weak};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_bus::proxy::{self, Networks};
+use latchbus_bus::tcp;
 use latchbus_bus::{Bus, Counter, Farewell, Gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -32,7 +33,7 @@ use self::restoring::restore_all;
 use self::words::{say_all, say_before_the_end};
 use crate::connection::Bounds;
 
-pub use self::link::LinkError;
+pub use self::link::{Activity, LinkError};
 
 /// How often sessions that have expired and wills that are due are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -153,6 +154,11 @@ impl Server {
         }))
     }
 
+    /// The largest packet that is read, in bytes.
+    pub fn max_packet_bytes(&self) -> usize {
+        self.0.bounds.max_packet_bytes
+    }
+
     /// What the server counts.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
@@ -169,14 +175,14 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => {
                         // Acknowledgements are small and somebody waits for them.
-                        if let Err(error) = stream.set_nodelay(true) {
-                            tracing::debug!(%error, "TCP_NODELAY");
+                        if let Err(error) = tcp::prepare(&stream) {
+                            tracing::debug!(target: "mqtt", %error, "TCP options");
                         }
                         let begins = self.clone().accepted(stream, address).boxed();
                         connections.spawn(Self::whole(begins));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept an MQTT connection");
+                        tracing::warn!(target: "mqtt", %error, "cannot accept an MQTT connection");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -200,7 +206,7 @@ impl Server {
         match proxy::client(&mut stream, peer, &self.0.config.trusted_proxies).await {
             Ok(address) => {
                 let (reader, writer) = stream.into_split();
-                self.enter(reader, writer, Some(address)).await
+                self.enter(reader, writer, Some(address), None).await
             }
             Err(error) => {
                 tracing::warn!(target: "mqtt", proxy = %peer, %error, "closed the connection of a proxy");
@@ -214,8 +220,21 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send,
     {
+        self.connection_with(stream, address, None).await;
+    }
+
+    /// The same over a stream that says in another way that bytes have come: see [`Activity`].
+    pub async fn connection_with<S>(
+        &self,
+        stream: S,
+        address: Option<SocketAddr>,
+        activity: Option<Activity>,
+    ) where
+        S: AsyncRead + AsyncWrite + Send,
+    {
         let (reader, writer) = tokio::io::split(stream);
-        Self::whole(self.clone().enter(reader, writer, address).boxed()).await;
+        let begins = self.clone().enter(reader, writer, address, activity);
+        Self::whole(begins.boxed()).await;
     }
 
     /// A connection from its first byte to its last. How it begins and ends is kept on the heap while that

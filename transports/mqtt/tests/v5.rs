@@ -28,7 +28,7 @@ async fn the_connack_announces_what_there_is() {
     assert!(!ack.session_present && ack.shared_subscription_available);
     assert!(ack.retain_available && ack.wildcard_subscription_available);
     assert_eq!((ack.topic_alias_max, ack.receive_max.get()), (16, 256));
-    assert_eq!(ack.max_packet_size, Some(256 << 10));
+    assert_eq!(ack.max_packet_size, Some((1 << 20) + (32 << 10)));
 
     // Without an id and without a clean start: a new session under a new name.
     let connect = Connect {

@@ -21,7 +21,7 @@ pub(crate) fn write_event(out: &mut Vec<u8>, event: &Event) {
 pub(crate) fn write(out: &mut Vec<u8>, frame: &ServerFrame<'_>) {
     match wire::encode_vec(frame) {
         Ok(message) => write_pieces(out, &[&message]),
-        Err(error) => tracing::error!(%error, "a frame cannot be encoded"),
+        Err(error) => tracing::error!(target: "serial", %error, "a frame cannot be encoded"),
     }
 }
 

@@ -39,22 +39,24 @@ pub async fn serve(bus: Bus, address: Address) {
         };
         match opened {
             Ok(stream) => {
-                tracing::info!(%address, "serial link open");
+                tracing::info!(target: "serial", %address, "serial link open");
                 failed_before = false;
                 let (counts, error) = serve_stream(&bus, stream, &address.to_string()).await;
                 if closing.is_cancelled() {
                     return;
                 }
-                tracing::info!(%address, ?counts, ?error, "serial link ended");
+                tracing::info!(target: "serial", %address, ?counts, ?error, "serial link ended");
                 if counts.messages > 0 {
                     backoff.reset();
                 }
             }
             // A device that stays unplugged is told of once.
-            Err(error) if failed_before => tracing::debug!(%address, %error, "cannot open"),
+            Err(error) if failed_before => {
+                tracing::debug!(target: "serial", %address, %error, "cannot open")
+            }
             Err(error) => {
                 failed_before = true;
-                tracing::warn!(%address, %error, "cannot open, trying on");
+                tracing::warn!(target: "serial", %address, %error, "cannot open, trying on");
             }
         }
         tokio::select! {

@@ -159,6 +159,11 @@ impl FrameReader {
         self.input.extend_from_slice(bytes);
     }
 
+    /// The bytes of what is not complete.
+    pub fn held_bytes(&self) -> usize {
+        self.input.len() + self.message.as_ref().map_or(0, |(_, bytes)| bytes.len())
+    }
+
     /// The next message or control frame, if it is complete.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ pub mod frame;
 pub mod handshake;
 pub mod json;
 mod link;
+mod logging;
 pub mod origin;
 mod outgoing;
 mod protocol;

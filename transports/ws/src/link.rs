@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use latchbus_bus::frames::{Bad, decode_postcard};
-use latchbus_bus::{Alarm, Bus, Close, Event, LinkReceiver, LinkSender, Request, Wake};
+use latchbus_bus::{
+    Alarm, BudgetExceeded, Bus, Close, Event, Hold, LinkReceiver, LinkSender, Request, Wake,
+};
 use latchbus_core::wire::ServerFrame;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout};
@@ -31,6 +33,9 @@ const KEPT_BYTES: usize = 4 << 10;
 /// The code of a peer that said nothing for too long (RFC 6455 §7.4.1: policy violation).
 const SILENT: u16 = 1008;
 
+/// The code of a peer for whose messages there is no memory now (IANA: try again later).
+const TRY_AGAIN_LATER: u16 = 1013;
+
 /// The times and bounds of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -49,6 +54,7 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
     bus: Bus,
 ) -> (Receiver<S>, Sender<S>) {
     let (read, write) = tokio::io::split(stream);
+    let hold = bus.incoming().hold();
     let control = Arc::new(Control {
         wake,
         owed: Mutex::default(),
@@ -57,6 +63,7 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
     let receiver = Receiver {
         stream: read,
         frames: FrameReader::new(bounds.max_message_bytes),
+        hold,
         protocol,
         bounds,
         taken: 0,
@@ -111,6 +118,8 @@ pub(crate) enum ReceiveError {
     Frame(#[from] FrameError),
     #[error("nothing came for {0:?}")]
     Silent(Duration),
+    #[error(transparent)]
+    Budget(#[from] BudgetExceeded),
     #[error("the connection was cut")]
     Cut,
     #[error(transparent)]
@@ -122,6 +131,8 @@ pub(crate) enum ReceiveError {
 pub(crate) struct Receiver<S> {
     stream: ReadHalf<S>,
     frames: FrameReader,
+    /// What of them counts for the memory that all connections share.
+    hold: Hold,
     protocol: Protocol,
     bounds: Bounds,
     /// Messages since the last read.
@@ -141,6 +152,7 @@ impl<S: AsyncRead + Send> LinkReceiver for &mut Receiver<S> {
             self.control.owed().close = match error {
                 ReceiveError::Frame(error) => Some(error.close_code()),
                 ReceiveError::Silent(_) => Some(SILENT),
+                ReceiveError::Budget(_) => Some(TRY_AGAIN_LATER),
                 ReceiveError::Cut | ReceiveError::Io(_) => None,
             };
         }
@@ -212,7 +224,7 @@ impl<S: AsyncRead> Receiver<S> {
         }
         self.control.bus.metrics().bytes_received.add(read as u64);
         self.heard = Instant::now();
-        Ok(())
+        Ok(self.hold.set(self.frames.held_bytes())?)
     }
 
     /// Reads what the peer still sends, up to the end of the connection or of the time: a socket that is

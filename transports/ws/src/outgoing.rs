@@ -41,7 +41,7 @@ fn write(out: &mut Vec<u8>, protocol: Protocol, frame: &ServerFrame<'_>) {
         Protocol::Json => write_frame(out, Opcode::Text, &[&json::encode(frame)]),
         Protocol::Postcard => match wire::encode_vec(frame) {
             Ok(message) => write_frame(out, Opcode::Binary, &[&message]),
-            Err(error) => tracing::error!(%error, "a frame cannot be encoded"),
+            Err(error) => tracing::error!(target: "websocket", %error, "a frame cannot be encoded"),
         },
     }
 }

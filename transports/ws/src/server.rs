@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::handshake::{self, Handshake};
 use crate::link::{Bounds, link};
-use crate::{Guard, OriginPolicy, Protocol};
+use crate::{Guard, OriginPolicy, Protocol, logging};
 
 /// How a [`Server`] is set up.
 #[derive(Debug, Clone)]
@@ -83,6 +83,7 @@ struct Inner {
     guard: Guard,
     bounds: Bounds,
     connections: Arc<Semaphore>,
+    max_connections: usize,
     tasks: TaskTracker,
 }
 
@@ -113,6 +114,7 @@ impl Server {
                 idle_timeout,
                 close_timeout,
             },
+            max_connections,
             connections: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
             tasks: TaskTracker::new(),
             bus,
@@ -147,6 +149,7 @@ impl Server {
         };
         let Ok(permit) = Arc::clone(&self.0.connections).try_acquire_owned() else {
             metrics.connections_refused.add(1);
+            logging::no_room(&self.0.bus, self.0.max_connections);
             let reason = "as many connections as this server takes\n";
             return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
         };
@@ -199,7 +202,9 @@ impl Server {
     ) {
         match upgrade.await {
             Ok(upgraded) => self.serve(TokioIo::new(upgraded), protocol, client).await,
-            Err(error) => tracing::debug!(%error, "a connection ended within its handshake"),
+            Err(error) => {
+                tracing::debug!(target: "websocket", %error, "a connection ended within its handshake")
+            }
         }
         drop(permit);
     }
@@ -210,7 +215,7 @@ impl Server {
         protocol: Protocol,
         client: Client,
     ) {
-        let peer = client.peer().address;
+        logging::connected(&client, protocol);
         let mut session = Session::new(client);
         let bounds = self.0.bounds;
         let (mut receiver, mut sender) =
@@ -227,7 +232,7 @@ impl Server {
         }
         // No other connection can take a WebSocket's session over.
         let ended = session.run(&mut receiver, &mut sender, pending()).await;
-        tracing::debug!(?peer, ?protocol, ?ended, "connection ended");
+        logging::disconnected(session.client(), &ended);
         drop(session);
         drop(sender);
         receiver.drain().await;

@@ -155,7 +155,7 @@ async fn refusals_reach_the_caller() {
         for retain in [true, false] {
             let refused = client.publish(topic("no/a"), "1", retain).await;
             assert_eq!(code(refused), ErrorCode::NotAllowed);
-            let large = vec![0; 65_537];
+            let large = vec![0; (1 << 20) + 1];
             let refused = client.publish(topic("a"), large, retain).await;
             assert_eq!(code(refused), ErrorCode::TooLarge);
             let refused = client.publish(topic(&"t".repeat(2000)), "1", retain).await;

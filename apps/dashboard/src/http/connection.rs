@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use latchbus_bus::proxy;
+use latchbus_bus::{proxy, tcp};
 use latchbus_ws::origin::LocalPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -61,12 +61,13 @@ impl Connections {
                     Ok((stream, address)) => {
                         let Ok(permit) = Arc::clone(&this.permits).try_acquire_owned() else {
                             this.app.0.counts.connections_refused.add(1);
+                            this.no_room(address);
                             continue;
                         };
                         connections.spawn(Arc::clone(&this).serve(stream, address, permit));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept an HTTP connection");
+                        tracing::warn!(target: "http", %error, "cannot accept an HTTP connection");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -75,6 +76,21 @@ impl Connections {
         }
         drop(listener);
         while connections.join_next().await.is_some() {}
+    }
+
+    fn no_room(&self, address: SocketAddr) {
+        let Some(left_out) = self.app.0.bus.log_limit().allow("connections http") else {
+            return;
+        };
+        let limit = self.app.0.config.max_connections;
+        tracing::warn!(
+            target: "http",
+            %address,
+            limit,
+            setting = "limits.connections",
+            left_out,
+            "connection refused: too many connections"
+        );
     }
 
     /// Serves one connection until it ends, stalls, or becomes a WebSocket.
@@ -98,8 +114,8 @@ impl Connections {
             .ok()
             .map(|local| LocalPort(local.port()));
         // Every answer, and every frame of a WebSocket, is written at once and meant to leave at once.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
+        if let Err(error) = tcp::prepare(&stream) {
+            tracing::debug!(target: "http", %error, "TCP options");
         }
         let moved = Arc::new(AtomicBool::new(true));
         let stream = Watched {
@@ -133,7 +149,7 @@ impl Connections {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(%address, %error, "HTTP connection ended");
+                        tracing::debug!(target: "http", %address, %error, "HTTP connection ended");
                     }
                     return;
                 }
@@ -143,7 +159,7 @@ impl Connections {
                 }
                 _ = look.tick() => {
                     if !moved.swap(false, Ordering::Relaxed) {
-                        tracing::debug!(%address, "HTTP connection stalled");
+                        tracing::debug!(target: "http", %address, "HTTP connection stalled");
                         return;
                     }
                 }

@@ -140,6 +140,17 @@ fn text(app: &App) -> String {
         "Values that are kept, over all topics.",
         kept,
     );
+    let incoming = bus.incoming();
+    out.gauge(
+        "incoming_bytes",
+        "Bytes of messages that are half received, of those that count.",
+        incoming.held(),
+    );
+    out.gauge(
+        "incoming_bytes_limit",
+        "How many there may be over all connections (limits.incoming_bytes).",
+        incoming.limit(),
+    );
     let capacity = bus.capacity();
     out.gauge(
         "kept_values_of_peers",

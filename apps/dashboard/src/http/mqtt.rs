@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use latchbus_mqtt::server::Activity;
 use latchbus_ws::handshake::{self, Handshake, HandshakeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -21,8 +22,8 @@ const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 /// How long a connection that ends waits for its last frame to be sent, and for the client to end it too.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Messages may hold several packets; one longer than this is refused. MQTT's own bound is on packets.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Messages may hold several packets; one longer than the longest packet and so much besides is refused.
+const MESSAGE_HEADROOM_BYTES: usize = 1 << 20;
 
 pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Response {
     let accepted = handshake::accept(&mut request, &app.0.guard, &SUBPROTOCOLS);
@@ -49,13 +50,18 @@ async fn serve(app: App, upgrade: OnUpgrade, address: Option<SocketAddr>) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
-            tracing::debug!(?address, %error, "a connection ended within its handshake");
+            tracing::debug!(target: "mqtt", ?address, %error, "a connection ended within its handshake");
             return;
         }
     };
     let closing = app.0.closing.clone();
-    let mut tunnel = Tunnel::new(TokioIo::new(upgraded), MAX_MESSAGE_BYTES, closing);
-    app.0.mqtt.connection(&mut tunnel, address).await;
+    let max_message_bytes = app.0.mqtt.max_packet_bytes() + MESSAGE_HEADROOM_BYTES;
+    let (hold, activity) = (app.0.bus.incoming().hold(), Activity::default());
+    let mut tunnel = Tunnel::new(TokioIo::new(upgraded), max_message_bytes, closing)
+        .accounted(hold, activity.clone());
+    (app.0.mqtt)
+        .connection_with(&mut tunnel, address, Some(activity))
+        .await;
     // A socket that is dropped with unread bytes is reset, and the client would never see why.
     let goodbye = async {
         tunnel.shutdown().await?;
@@ -65,6 +71,6 @@ async fn serve(app: App, upgrade: OnUpgrade, address: Option<SocketAddr>) {
         Ok::<_, std::io::Error>(())
     };
     if !matches!(timeout(CLOSE_TIMEOUT, goodbye).await, Ok(Ok(()))) {
-        tracing::debug!(?address, "the peer did not take the goodbye");
+        tracing::debug!(target: "mqtt", ?address, "the peer did not take the goodbye");
     }
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LAST_MODIFIED};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
@@ -13,10 +13,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use latchbus_bus::{Delivery, Peer, Publish, PublishRefused};
+use latchbus_bus::log::shown;
+use latchbus_bus::{Client, Delivery, Peer, Publish, PublishRefused};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
+use tracing::{field, warn};
 
 use super::error::ApiError;
 use super::listing::Listing;
@@ -103,7 +105,7 @@ async fn publish(
     let client = app.0.bus.client(peer);
     let client =
         client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))?;
-    let payload = body(&app, request).await?;
+    let payload = body(&app, &client, request).await?;
     let publish = publish(topic.clone(), payload);
     let accepted = async { client.publish(publish).await.await };
     let accepted = timeout(app.0.config.publish_timeout, accepted).await;
@@ -123,23 +125,47 @@ async fn publish(
     Ok(response)
 }
 
+/// How much of a body that is refused is still read, and for how long.
+const DRAIN_BYTES: usize = 4 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
 /// Reads a body that is at most as long as a payload may be.
-async fn body(app: &App, request: Request) -> Result<Bytes, ApiError> {
+async fn body(app: &App, client: &Client, request: Request) -> Result<Bytes, ApiError> {
     let limit = app.0.bus.limits().payload_bytes;
     let announced = request.headers().get(CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(ApiError::too_large(limit));
-    }
+    let path = request.uri().path().to_owned();
+    let too_large = || {
+        warn_of_limit(
+            client,
+            &path,
+            "payload too large",
+            limit,
+            "limits.payload_bytes",
+        );
+        ApiError::too_large(limit)
+    };
     let mut pieces = request.into_body().into_data_stream();
+    if announced.is_some_and(|length| length > limit as u64) {
+        drain(&mut pieces).await;
+        return Err(too_large());
+    }
+    let mut hold = app.0.bus.incoming().hold();
     let read = async {
         let mut bytes = BytesMut::new();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(ApiError::bad_message)?;
             if piece.len() > limit - bytes.len() {
-                return Err(ApiError::too_large(limit));
+                drain(&mut pieces).await;
+                return Err(too_large());
             }
             bytes.extend_from_slice(&piece);
+            if let Err(exceeded) = hold.set(bytes.len()) {
+                drain(&mut pieces).await;
+                let (limit, setting) = (exceeded.limit, "limits.incoming_bytes");
+                warn_of_limit(client, &path, "no memory for its body", limit, setting);
+                return Err(ApiError::unavailable(exceeded));
+            }
         }
         Ok(bytes.freeze())
     };
@@ -152,6 +178,29 @@ async fn body(app: &App, request: Request) -> Result<Bytes, ApiError> {
         )),
         () = app.0.closing.cancelled() => Err(PublishRefused::Closed.into()),
     }
+}
+
+/// Reads on for a while what is not taken: to close on bytes that were not read resets the connection, and the answer
+/// may be lost with it (RFC 9112 §9.6).
+async fn drain(pieces: &mut BodyDataStream) {
+    let reading = async {
+        let mut read = 0;
+        while read < DRAIN_BYTES
+            && let Some(Ok(piece)) = pieces.next().await
+        {
+            read += piece.len();
+        }
+    };
+    let _still_sending = timeout(DRAIN_TIME, reading).await;
+}
+
+fn warn_of_limit(client: &Client, path: &str, why: &str, limit: usize, setting: &str) {
+    let key = client.peer().log_key(setting);
+    let Some(left_out) = client.bus().log_limit().allow(&key) else {
+        return;
+    };
+    let (address, path) = (client.address().map(field::display), shown(path));
+    warn!(target: "http", address, path, limit, setting, left_out, "publish rejected: {why}");
 }
 
 /// The topic in an address: all that follows the path, slashes included.

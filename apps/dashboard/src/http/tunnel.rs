@@ -2,11 +2,15 @@
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
+use core::time::Duration;
 use std::io;
 
 use bytes::Bytes;
+use latchbus_bus::{Alarm, Hold};
+use latchbus_mqtt::server::Activity;
 use latchbus_ws::frame::{FrameReader, Incoming, Opcode, write_frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The most bytes in one message to the client.
@@ -19,6 +23,14 @@ const READ_BYTES: usize = 4 << 10;
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const NOT_BINARY: u16 = 1003;
+const SILENT: u16 = 1008;
+const TRY_AGAIN_LATER: u16 = 1013;
+
+/// A tunnel that has sent nothing for so long sends a ping: proxies close connections that are quiet.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// One from which nothing has come for so long, not even a pong, is at its end.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The server's side of a WebSocket as a stream of bytes. It holds at most one message of each direction,
 /// and what was read in one go.
@@ -39,6 +51,11 @@ pub(super) struct Tunnel<S> {
     close: Option<u16>,
     close_written: bool,
     closing: CancellationToken,
+    /// What counts for the memory that all connections share, and who is told that bytes come in.
+    accounted: Option<(Hold, Activity)>,
+    heard: Instant,
+    sent_at: Instant,
+    alarm: Alarm,
 }
 
 impl<S> Tunnel<S> {
@@ -56,7 +73,32 @@ impl<S> Tunnel<S> {
             close: None,
             close_written: false,
             closing,
+            accounted: None,
+            heard: Instant::now(),
+            sent_at: Instant::now(),
+            alarm: Alarm::default(),
         }
+    }
+
+    /// Counts what is half received, and tells of it.
+    pub(super) fn accounted(mut self, hold: Hold, activity: Activity) -> Self {
+        self.accounted = Some((hold, activity));
+        self
+    }
+
+    /// Takes note of what is half received.
+    fn account(&mut self) -> io::Result<()> {
+        let Some((hold, activity)) = &mut self.accounted else {
+            return Ok(());
+        };
+        let held = self.frames.held_bytes();
+        if held > 0 {
+            activity.note();
+        }
+        hold.set(held).map_err(|exceeded| {
+            self.end(TRY_AGAIN_LATER);
+            io::Error::new(io::ErrorKind::OutOfMemory, exceeded)
+        })
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -93,6 +135,24 @@ impl<S> Tunnel<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Tunnel<S> {
+    /// Ready when it was quiet for so long that a ping was put out, or a pong should have come.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let at = (self.sent_at + PING_EVERY).min(self.heard + IDLE_TIMEOUT);
+        ready!(self.alarm.poll_ring(Some(at), cx));
+        let now = Instant::now();
+        if now >= self.heard + IDLE_TIMEOUT {
+            self.end(SILENT);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if now >= self.sent_at + PING_EVERY {
+            self.sent_at = now;
+            if !self.close_written {
+                write_frame(&mut self.out, Opcode::Ping, &[]);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Sends what is buffered.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(pong) = self.pong.take().filter(|_| !self.close_written) {
@@ -128,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<S> {
                 return Poll::Ready(Ok(()));
             }
             if this.take_message()? {
+                this.account()?;
                 continue;
             }
             // Whoever reads need not write: what is owed goes out here. If it cannot yet, the next write
@@ -137,11 +198,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<S> {
             }
             let mut bytes = [0; READ_BYTES];
             let mut bytes = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut bytes))?;
+            if Pin::new(&mut this.stream)
+                .poll_read(cx, &mut bytes)?
+                .is_pending()
+            {
+                ready!(this.poll_quiet(cx))?;
+                continue;
+            }
             if bytes.filled().is_empty() {
                 this.ended = true;
             }
+            this.heard = Instant::now();
             this.frames.feed(bytes.filled());
+            this.account()?;
         }
     }
 }
@@ -155,6 +224,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tunnel<S> {
         let this = self.get_mut();
         ready!(this.poll_send(cx))?;
         let message = buf.get(..MESSAGE_BYTES).unwrap_or(buf);
+        this.sent_at = Instant::now();
         write_frame(&mut this.out, Opcode::Binary, &[message]);
         // A writer to a socket need not flush.
         match this.poll_send(cx) {

@@ -62,6 +62,10 @@ pub struct Layer {
 pub struct LimitsLayer {
     /// Bytes of a payload. At least what the hub's own topics need.
     pub payload_bytes: Option<Within<256, 16_777_216>>,
+    /// Bytes of an MQTT packet, announced as Maximum Packet Size.
+    pub packet_bytes: Option<Within<1_024, 268_435_455>>,
+    /// Bytes of messages that are half received, over all connections.
+    pub incoming_bytes: Option<Within<1_048_576, 1_099_511_627_776>>,
     /// Bytes of a topic or a filter. At least what the topics of clicks need.
     pub topic_bytes: Option<Within<256, 65_535>>,
     /// Values that are kept, over all topics.

@@ -105,7 +105,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// What is logged: a level, or a list as in `info,latchbus_ws=debug`.
+/// What is logged: a level, or a list as in `info,mqtt=debug`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogFilter(Targets);
 
@@ -127,7 +127,7 @@ impl FromStr for LogFilter {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "expected off, error, warn, info, debug or trace, or a list as in \
-                                `info,latchbus_ws=debug`";
+                                `info,mqtt=debug`";
         // A word that is no level would be taken for the name of a target, and silence all the others.
         for part in text.split(',').map(str::trim) {
             let level = part.rsplit('=').next().filter(|level| !level.is_empty());
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn log_filters() {
-        for right in ["info", "OFF", "warn,latchbus_ws=debug", "latchbus_ws=trace"] {
+        for right in ["info", "OFF", "warn,mqtt=debug", "latchbus_ws=trace"] {
             assert!(right.parse::<LogFilter>().is_ok(), "{right}");
         }
         for wrong in ["", "loud", "info,loud", "latchbus_ws=loud", "info,"] {

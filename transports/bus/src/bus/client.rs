@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_core::topic::{TopicFilter, TopicName};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::coop;
 use tracing::field;
 
@@ -21,6 +21,9 @@ use crate::log::{self, shown};
 use crate::refusal::{PublishRefused, Rejected, SubscribeRefused};
 use crate::wake::lock;
 use crate::{Note, Publish, pipeline};
+
+/// Payloads from this size on count for the memory of the store's queue; those below are bounded by their number.
+const LARGE_BYTES: usize = 16 << 10;
 
 /// One peer of the bus. Clones are handles to one peer.
 #[derive(Debug, Clone)]
@@ -138,9 +141,47 @@ impl Client {
             topic: publish.topic.clone(),
             bytes: publish.payload.len(),
         };
-        match writer.accept(publish, self.0.origin, self.queued()) {
+        let large = match about.bytes {
+            ..LARGE_BYTES => None,
+            // A payload may be larger than the bound: alone it passes.
+            bytes => Some(
+                bytes
+                    .min(bus.session.incoming_bytes)
+                    .try_into()
+                    .unwrap_or(u32::MAX),
+            ),
+        };
+        let room = Arc::clone(&bus.queue_bytes);
+        let held = match large.map(|bytes| Arc::clone(&room).try_acquire_many_owned(bytes)) {
+            None => None,
+            Some(Ok(held)) => Some(held),
+            Some(Err(_)) => {
+                let bytes = large.unwrap_or_default();
+                let waits = self.publish_later(publish, about, (room, bytes));
+                return Err(waits.boxed());
+            }
+        };
+        match writer.accept(publish, self.0.origin, self.queued(held)) {
             Ok(receipt) => Ok(receipt.about(about)),
             Err(room) => Err(room.map(|receipt| receipt.about(about)).boxed()),
+        }
+    }
+
+    /// Waits for memory first.
+    async fn publish_later(
+        &self,
+        publish: Publish,
+        about: About,
+        (room, bytes): (Arc<Semaphore>, u32),
+    ) -> Receipt {
+        // It is never closed.
+        let held = room.acquire_many_owned(bytes).await.ok();
+        let Some(writer) = &self.0.bus.0.writer else {
+            return Receipt::known(Err(PublishRefused::Closed));
+        };
+        match writer.accept(publish, self.0.origin, self.queued(held)) {
+            Ok(receipt) => receipt.about(about),
+            Err(room) => room.await.about(about),
         }
     }
 
@@ -210,7 +251,7 @@ impl Client {
     pub async fn remember(&self, notes: Vec<Note>) -> Receipt {
         let bus = &self.0.bus.0;
         match &bus.writer {
-            Some(writer) => writer.remember(notes, self.queued()).await,
+            Some(writer) => writer.remember(notes, self.queued(None)).await,
             None => Receipt::known(Ok(Accepted { rev: 0 })),
         }
     }
@@ -251,9 +292,12 @@ impl Client {
         }
     }
 
-    fn queued(&self) -> Queued {
+    fn queued(&self, held: Option<OwnedSemaphorePermit>) -> Queued {
         self.0.queued.fetch_add(1, Ordering::Relaxed);
-        Queued(Arc::clone(&self.0.queued))
+        Queued {
+            count: Arc::clone(&self.0.queued),
+            _bytes: held,
+        }
     }
 
     /// An event that is not a click needs no store, unless a durable subscription waits for it: it does not wait
@@ -268,11 +312,15 @@ impl Client {
 
 /// Counts a client's message while it waits for the store.
 #[derive(Debug)]
-pub(crate) struct Queued(Arc<AtomicUsize>);
+pub(crate) struct Queued {
+    count: Arc<AtomicUsize>,
+    /// What a large one takes of the memory of the queue.
+    _bytes: Option<OwnedSemaphorePermit>,
+}
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -78,7 +78,7 @@ fn tail(delivery: &Delivery) -> Bytes {
         }
     };
     // Never the case for a tail; an empty one would be a frame that its reader refuses or skips.
-    tail.inspect_err(|error| tracing::error!(%error, "a message cannot be encoded"))
+    tail.inspect_err(|error| tracing::error!(target: "bus", %error, "a message cannot be encoded"))
         .unwrap_or_default()
         .into()
 }

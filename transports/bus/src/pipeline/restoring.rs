@@ -67,6 +67,7 @@ impl Pipeline {
                 changes.skip_to(rev - 1);
                 if let Err(reason) = pipeline.restore(changes, &topic, item) {
                     error!(
+                        target: "store",
                         topic,
                         reason, "what is stored cannot be shown; it stays in the store"
                     );

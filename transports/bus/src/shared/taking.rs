@@ -15,6 +15,10 @@ use crate::{Delivery, Payload};
 /// their id.
 pub(crate) type InOrder = BinaryHeap<Reverse<(u64, u64, SubscriptionId)>>;
 
+/// A batch ends with the message that brings its payloads to so many bytes: a link buffers a batch, whose messages may
+/// be large.
+const BATCH_BYTES: usize = 256 << 10;
+
 /// Looks at subscriptions under one lock.
 const LOOKED_AT_IN_ORDER: usize = 1_024;
 
@@ -31,11 +35,16 @@ impl Shared {
     ) -> (Batch, u64) {
         let mut state = lock(&self.state);
         let revision = state.hub.revision();
+        let mut bytes = 0;
         for _ in 0..most {
             match state.hub.next_up_to(id, until.unwrap_or(u64::MAX)) {
                 Ok(Upcoming::Step(step)) => {
                     if let Some(step) = state.unexpired(step, &self.clock) {
+                        bytes += payload_bytes(&step);
                         taken(step);
+                    }
+                    if bytes >= BATCH_BYTES {
+                        break;
                     }
                 }
                 Ok(Upcoming::Later(_)) => return (Batch::Complete, revision),
@@ -61,7 +70,7 @@ impl Shared {
         mut done: impl FnMut(u64, SubscriptionId),
     ) {
         let mut state = lock(&self.state);
-        let (mut count, mut looked) = (0, 0);
+        let (mut count, mut looked, mut bytes) = (0, 0, 0);
         while count < most
             && looked < LOOKED_AT_IN_ORDER
             && let Some(Reverse((at, key, id))) = subscriptions.peek().copied()
@@ -76,7 +85,11 @@ impl Shared {
                     Ok(Upcoming::Step(step)) => {
                         count += 1;
                         if let Some(step) = state.unexpired(step, &self.clock) {
+                            bytes += payload_bytes(&step);
                             taken(key, step);
+                        }
+                        if bytes >= BATCH_BYTES {
+                            count = most;
                         }
                         if count == most {
                             subscriptions.push(Reverse((at, key, id)));
@@ -130,6 +143,13 @@ impl State {
     fn is_last(&self, entry: &Delivery) -> bool {
         let last = self.hub.last(entry.topic.borrowed());
         last.is_some_and(|last| last.rev == entry.rev)
+    }
+}
+
+fn payload_bytes(step: &Step<Delivery>) -> usize {
+    match step {
+        Step::Entry { entry, .. } => entry.payload.bytes().len(),
+        _ => 0,
     }
 }
 

@@ -8,7 +8,8 @@ use latchbus_core::topic::TopicFilter;
 /// The bounds of a connection.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// The largest packet that is read, in bytes. A larger one ends its connection. Default 256 KiB.
+    /// The largest packet that is read, in bytes. A larger one ends its connection. Default 1 MiB and 32 KiB,
+    /// which is room for the longest payload of a bus as it is by default.
     pub max_packet_bytes: usize,
     /// QoS 1 and 2 messages that a client may leave unacknowledged before it gets no more; a client of
     /// MQTT 5 may ask for less. Default 256.
@@ -44,7 +45,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            max_packet_bytes: 256 << 10,
+            max_packet_bytes: (1 << 20) + (32 << 10),
             in_flight: 256,
             receive_maximum: 256,
             receive_tolerance: 4_096,

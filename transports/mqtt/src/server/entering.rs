@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Server;
 use super::disk::Disk;
-use super::link::{Input, LinkError, Receiver, Sender, Shared};
+use super::link::{Activity, Input, LinkError, Receiver, Sender, Shared};
 use super::logging::{self, Arrived};
 use super::registry::{Away, Claim, Present};
 use crate::connection::Connection;
@@ -91,6 +91,7 @@ impl Server {
         reader: R,
         writer: W,
         address: Option<SocketAddr>,
+        activity: Option<Activity>,
     ) -> Option<Entered<R, W>>
     where
         R: AsyncRead + Unpin + Send,
@@ -104,7 +105,11 @@ impl Server {
         };
         let open = Open::new(self.clone(), permit);
         match self.begin(reader, writer, address).await {
-            Ok(Some(begun)) => Some(self.accept(open, begun).await),
+            Ok(Some(begun)) => {
+                let mut entered = self.accept(open, begun).await;
+                entered.receiver.activity = activity;
+                Some(entered)
+            }
             Ok(None) => None,
             Err(error) => {
                 open.ended(&error);
@@ -311,6 +316,7 @@ impl Server {
                 confirmations: subscriptions.confirmations(),
                 bus: bus.clone(),
                 alarm: Alarm::default(),
+                activity: None,
             },
             sender: Sender::new(shared, writer, disk.clone(), wake, bus.clone()),
             subscriptions,

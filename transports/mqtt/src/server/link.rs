@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Buf, BytesMut};
 use futures_util::task::AtomicWaker;
 use latchbus_bus::{
-    Alarm, Bus, Close, Confirmations, Event, LinkReceiver, LinkSender, PublishRefused, Request,
-    Wake,
+    Alarm, BudgetExceeded, Bus, Close, Confirmations, Event, Hold, LinkReceiver, LinkSender,
+    PublishRefused, Request, Wake,
 };
 use latchbus_core::hub::Hub;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -126,6 +126,8 @@ pub(crate) struct Input<R> {
     pub(crate) bytes: BytesMut,
     bus: Bus,
     tally: Tally,
+    /// What of them counts for the memory that all connections share.
+    hold: Hold,
 }
 
 impl<R: AsyncRead + Unpin + Send> Input<R> {
@@ -133,9 +135,16 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
         Self {
             reader,
             bytes: BytesMut::new(),
+            hold: bus.incoming().hold(),
             bus,
             tally: Tally::default(),
         }
+    }
+
+    /// Takes note of how much is buffered.
+    fn account(&mut self) -> Result<(), Violation> {
+        let held = self.hold.set(self.bytes.len());
+        held.map_err(|BudgetExceeded { limit }| Violation::Budget { limit })
     }
 
     /// Reads more bytes. Cancel-safe.
@@ -168,12 +177,16 @@ impl<R: AsyncRead + Unpin + Send> Input<R> {
         metrics
             .packets_received
             .add(self.tally.count(read.filled()));
+        self.account()?;
         Ok(Poll::Ready(()))
     }
 
     /// Reads what the peer had still sent and forgets it, until it closes too. To close on bytes that were
     /// not read resets the connection, and the goodbye may be lost with it (RFC 1122 §4.2.2.13).
     pub(crate) async fn linger(&mut self) {
+        self.bytes = BytesMut::new();
+        // That there is less is no error.
+        let _less = self.account();
         let reading = async {
             let mut read = 0;
             while read < LINGER_BYTES && self.read().await.is_ok() {
@@ -197,6 +210,24 @@ pub(crate) struct Receiver<R> {
     pub(crate) bus: Bus,
     /// For the deadline of the connection.
     pub(crate) alarm: Alarm,
+    pub(crate) activity: Option<Activity>,
+}
+
+/// Says that bytes of a packet are coming in below a stream that gives them out only when there are more of them: a
+/// WebSocket, say. They count as life of the client. Clones are handles to one.
+#[derive(Debug, Clone, Default)]
+pub struct Activity(Arc<AtomicBool>);
+
+impl Activity {
+    /// Some bytes have come.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any have since the last time.
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// What the receiving half does next.
@@ -209,10 +240,13 @@ enum Next {
 }
 
 impl<R: AsyncRead + Unpin + Send> Receiver<R> {
-    /// Takes from the bytes that are there, and says until when to wait for more.
-    fn take(&mut self) -> Result<(Next, Option<Instant>), Violation> {
+    /// Takes from the bytes that are there, and says until when to wait for more. `heard` says that some have come.
+    fn take(&mut self, heard: bool) -> Result<(Next, Option<Instant>), Violation> {
         let now = Instant::now().into_std();
         let mut connection = self.shared.lock();
+        if heard {
+            connection.hear(now);
+        }
         if connection.is_durable() {
             connection.set_revision(self.bus.read(Hub::revision));
             for (subscription, rev) in connection.take_marks() {
@@ -225,6 +259,7 @@ impl<R: AsyncRead + Unpin + Send> Receiver<R> {
         }
         let credit = connection.credit();
         let progress = connection.poll_request(&mut self.input.bytes, now);
+        self.input.account()?;
         if connection.has_output() || connection.has_notes() || connection.credit() > credit {
             self.wake.wake();
         }
@@ -248,8 +283,9 @@ impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
     type Error = LinkError;
 
     async fn recv(&mut self) -> Result<Option<Request>, LinkError> {
+        let mut heard = false;
         loop {
-            let (reads, deadline) = match self.take()? {
+            let (reads, deadline) = match self.take(heard)? {
                 (Next::Request(request), _) => return Ok(Some(request)),
                 (Next::Left, _) => return Ok(None),
                 (Next::Read, deadline) => (true, deadline),
@@ -265,9 +301,19 @@ impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
                 }
                 self.alarm.poll_ring(deadline, cx).map(|()| Ok(true))
             });
-            if timed_out.await? {
+            let timed_out = timed_out.await.inspect_err(|error| {
+                if let LinkError::Violation(violation) = error {
+                    self.shared.lock().break_off(*violation);
+                }
+            })?;
+            heard = reads && !timed_out;
+            if timed_out {
                 let now = Instant::now().into_std();
-                self.shared.lock().handle_timeout(now)?;
+                let mut connection = self.shared.lock();
+                if self.activity.as_ref().is_some_and(Activity::take) {
+                    connection.hear(now);
+                }
+                connection.handle_timeout(now)?;
                 // It may have noted something.
                 self.wake.wake();
             }
@@ -321,7 +367,7 @@ impl<W: AsyncWrite + Unpin + Send> Sender<W> {
                 // The connection is about to end.
                 Some(Err(PublishRefused::Closed)) => return,
                 Some(Err(refused)) => {
-                    tracing::warn!(%refused, "an MQTT session is not kept over a restart");
+                    tracing::warn!(target: "mqtt", %refused, "an MQTT session is not kept over a restart");
                     connection.give_up_disk();
                     self.storing = Some(disk.store(vec![Note::ForgetAll], self.wake.clone()));
                     self.disk = None;
@@ -350,7 +396,7 @@ impl<W: AsyncWrite + Unpin + Send> Sender<W> {
             Ok::<_, LinkError>(())
         };
         if !matches!(timeout(CLOSE_TIME, goodbye).await, Ok(Ok(()))) {
-            tracing::debug!("the peer did not take the goodbye");
+            tracing::debug!(target: "mqtt", "the peer did not take the goodbye");
         }
     }
 }

@@ -104,6 +104,19 @@ pub(super) fn left(
                 );
             }
         }
+        Ended::Receiver(LinkError::Violation(Violation::Budget { limit: most })) => {
+            if let Some(left_out) = limit.allow(&peer.log_key("budget")) {
+                warn!(
+                    target: "mqtt",
+                    client = name,
+                    address,
+                    limit = most,
+                    setting = "limits.incoming_bytes",
+                    left_out,
+                    "client disconnected: no memory for its unfinished packet"
+                );
+            }
+        }
         Ended::Left => {
             info!(target: "mqtt", client = name, address, "client disconnected: DISCONNECT")
         }

@@ -1,0 +1,340 @@
+//! Every setting with its default, as a settings file.
+
+use core::fmt::Write as _;
+
+use super::{DEFAULT_DATA_DIR, Settings};
+
+/// A key of the file: its name, its default as TOML (or an example of one that has none), and what it is.
+type Key = (&'static str, Default, &'static str);
+
+enum Default {
+    Is(String),
+    Example(&'static str),
+}
+
+/// A settings file that says what holds without it. Its comments say what each setting is, and what happens at a limit.
+pub fn toml() -> String {
+    let settings = Settings::default();
+    let mut out = String::from(
+        "# Every setting of latchbus with its default. What begins with `#` has none; the value there is an example.\n\
+         # The environment (LATCHBUS_HTTP) and the flags (--http) override the file.\n\n",
+    );
+    write(&mut out, general(&settings));
+    out.push_str("\n# What happens at each limit is in docs/settings.md.\n[limits]\n");
+    write(&mut out, limits(&settings));
+    out.push_str(
+        "\n# Topics that retain more than their last value; the first rule that matches counts.\n",
+    );
+    out.push_str("# [[history]]\n");
+    write(
+        &mut out,
+        vec![
+            ("filter", Default::Example("\"chat/#\""), "which topics"),
+            ("keep", Default::Example("50"), "how many values"),
+        ],
+    );
+    out
+}
+
+fn write(out: &mut String, keys: Vec<Key>) {
+    for (name, value, comment) in keys {
+        let line = match value {
+            Default::Is(value) => format!("{name} = {value}"),
+            Default::Example(value) => format!("# {name} = {value}"),
+        };
+        // A string takes everything.
+        let _always = writeln!(out, "{line:<40} # {comment}");
+    }
+}
+
+fn general(settings: &Settings) -> Vec<Key> {
+    use Default::{Example, Is};
+
+    let text = |text: &dyn core::fmt::Display| Is(format!("\"{text}\""));
+    let rooms: Vec<_> = settings
+        .bus
+        .rooms
+        .iter()
+        .map(|room| format!("\"{room}\""))
+        .collect();
+    let none = || Is("[]".to_owned());
+    vec![
+        (
+            "http",
+            text(&settings.http),
+            "HTTP and WebSocket: an address and a port, or off",
+        ),
+        (
+            "mqtt",
+            text(&settings.mqtt),
+            "MQTT: an address and a port, or off",
+        ),
+        (
+            "serial",
+            none(),
+            "microcontrollers: \"/dev/ttyUSB0@115200\", \"tcp:HOST:PORT\"",
+        ),
+        (
+            "data_dir",
+            text(&DEFAULT_DATA_DIR),
+            "where state survives a restart",
+        ),
+        (
+            "ephemeral",
+            Is("false".into()),
+            "true: nothing survives a restart",
+        ),
+        (
+            "log",
+            text(&"info"),
+            "off, error, warn, info, debug, trace; or as in \"info,mqtt=debug\"",
+        ),
+        (
+            "allow_origins",
+            none(),
+            "origins of other servers whose pages may use this one",
+        ),
+        (
+            "allow_hosts",
+            none(),
+            "host names to accept besides IP addresses and localhost",
+        ),
+        ("allow_frames", none(), "who may show the pages in a frame"),
+        (
+            "trusted_proxies",
+            none(),
+            "proxies whose word is taken for address, host and scheme",
+        ),
+        (
+            "base_path",
+            Example("\"/lb\""),
+            "the path below which proxies serve this server",
+        ),
+        (
+            "rooms",
+            Is(format!("[{}]", rooms.join(", "))),
+            "rooms that are shown before their first click",
+        ),
+        (
+            "mqtt_refused_filters",
+            none(),
+            "a subscription to one of these is answered with 0x80",
+        ),
+        (
+            "mqtt_keep_alive_secs",
+            Example("60"),
+            "the longest keep-alive of MQTT 5 clients",
+        ),
+        (
+            "mqtt_disconnect_on_denied",
+            Is(settings.mqtt_disconnect_on_denied.to_string()),
+            "true: a publish that a rule forbids ends the connection of a 3.1.1 client",
+        ),
+        (
+            "pace_ms",
+            Is(settings.bus.session.pace.as_millis().to_string()),
+            "between two frames of a topic in mode latest without max_rate; 0: none",
+        ),
+        (
+            "sync_interval_ms",
+            Is(settings.bus.sync_interval.as_millis().to_string()),
+            "state published at QoS 0 is on disk so long after it is shown; 0: before",
+        ),
+        (
+            "threads",
+            Is(settings.threads.to_string()),
+            "threads that serve connections",
+        ),
+    ]
+}
+
+fn limits(settings: &Settings) -> Vec<Key> {
+    let (hub, session, clicks) = (
+        &settings.bus.limits,
+        &settings.bus.session,
+        &settings.bus.clicks,
+    );
+    let is = |number: usize| Default::Is(number.to_string());
+    vec![
+        ("payload_bytes", is(hub.payload_bytes), "a payload"),
+        (
+            "packet_bytes",
+            is(settings.max_packet_bytes()),
+            "an MQTT packet; announced as Maximum Packet Size",
+        ),
+        (
+            "incoming_bytes",
+            is(session.incoming_bytes),
+            "unfinished messages, over all connections",
+        ),
+        ("topic_bytes", is(hub.topic_bytes), "a topic or filter"),
+        (
+            "kept_values",
+            is(hub.places),
+            "retained values, besides the hub's own topics",
+        ),
+        (
+            "tombstones",
+            is(hub.tombstones),
+            "cleared topics that are remembered for clients that resume",
+        ),
+        (
+            "recent_messages",
+            is(hub.recent),
+            "messages in the recent ring",
+        ),
+        (
+            "recent_bytes",
+            is(hub.recent_bytes),
+            "bytes in the recent ring",
+        ),
+        (
+            "subscriptions",
+            is(hub.subscriptions),
+            "subscriptions, over all clients",
+        ),
+        (
+            "session_subscriptions",
+            is(session.subscriptions),
+            "subscriptions of one client",
+        ),
+        (
+            "session_in_flight",
+            is(session.in_flight),
+            "requests of one client that wait for their answers",
+        ),
+        (
+            "connections",
+            is(settings.connections),
+            "connections, each of HTTP, WebSocket and MQTT",
+        ),
+        (
+            "sessions_away",
+            is(settings.sessions_away),
+            "MQTT sessions whose clients are away",
+        ),
+        ("rooms", is(clicks.rooms), "rooms"),
+        ("room_devices", is(clicks.devices), "devices of a room"),
+        (
+            "device_incarnations",
+            is(clicks.incarnations),
+            "starts of a device that are told apart",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use core::fmt;
+
+    use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
+    use serde::forward_to_deserialize_any;
+
+    use super::super::{HistoryLayer, Layer, LimitsLayer};
+    use super::*;
+
+    /// Finds out which keys a type has.
+    struct Fields<'a>(&'a mut Vec<&'static str>);
+
+    #[derive(Debug)]
+    struct Known;
+
+    impl fmt::Display for Known {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("known")
+        }
+    }
+
+    impl core::error::Error for Known {}
+
+    impl Error for Known {
+        fn custom<T: fmt::Display>(_: T) -> Self {
+            Self
+        }
+    }
+
+    impl<'de> Deserializer<'de> for Fields<'_> {
+        type Error = Known;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Known> {
+            Err(Known)
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Known> {
+            self.0.extend(fields);
+            Err(Known)
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn keys<T: DeserializeOwned>() -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        let _known = <T as Deserialize<'_>>::deserialize(Fields(&mut keys));
+        assert!(!keys.is_empty());
+        keys
+    }
+
+    #[test]
+    fn every_key_is_there_with_its_default() {
+        let text = toml();
+        let (general, rest) = text.split_once("\n[limits]\n").unwrap();
+        let (limits, history) = rest.split_once("# [[history]]\n").unwrap();
+        let names = |part: &str, key: &str| {
+            let begins = |line: &str| {
+                let line = line.strip_prefix("# ").unwrap_or(line);
+                line.split_once(" = ").is_some_and(|(name, _)| name == key)
+            };
+            part.lines().any(begins)
+        };
+        for key in keys::<Layer>() {
+            let elsewhere = ["limits", "history"].contains(&key);
+            assert!(elsewhere || names(general, key), "{key}");
+        }
+        for key in keys::<LimitsLayer>() {
+            assert!(names(limits, key), "{key}");
+        }
+        for key in keys::<HistoryLayer>() {
+            assert!(names(history, key), "{key}");
+        }
+        // It changes nothing.
+        let layer = Layer::from_toml(&text).unwrap();
+        let settings = Settings::resolve(None, layer, Layer::default()).unwrap();
+        let mut expected = Settings::default();
+        expected.packet_bytes = Some(expected.max_packet_bytes());
+        assert_eq!(format!("{settings:?}"), format!("{expected:?}"));
+        // The examples are valid, too.
+        let examples: String = text
+            .lines()
+            .skip(3)
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
+        let examples = examples
+            .replace("\nWhat happens at each", "\n#")
+            .replace("\nTopics that retain", "\n#");
+        Layer::from_toml(&examples).unwrap();
+    }
+
+    #[test]
+    fn the_documentation_names_every_key() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        for key in [
+            keys::<Layer>(),
+            keys::<LimitsLayer>(),
+            keys::<HistoryLayer>(),
+        ]
+        .concat()
+        {
+            assert!(text.contains(&format!("`{key}`")), "{key}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What the log says of connections.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the lints spare tests, and this is a part of them"
+)]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+use support::web_socket::{next_json, web_socket};
+use support::{DEADLINE, Server, until};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+/// Sends a CONNECT and gives the code of its CONNACK; none when the connection was closed.
+fn connect(server: &Server, packet: &[u8]) -> (TcpStream, Option<u8>) {
+    let mut stream = TcpStream::connect(server.mqtt()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(packet).unwrap();
+    let mut answer = [0; 4];
+    let answered = stream.read_exact(&mut answer);
+    (stream, answered.ok().map(|()| answer[3]))
+}
+
+fn client(id: &str) -> Vec<u8> {
+    let length = 12 + id.len() as u8;
+    let head = [
+        0x10,
+        length,
+        0,
+        4,
+        b'M',
+        b'Q',
+        b'T',
+        b'T',
+        4,
+        2,
+        0,
+        60,
+        0,
+        id.len() as u8,
+    ];
+    [&head[..], id.as_bytes()].concat()
+}
+
+fn connections(server: &Server) -> String {
+    let metrics = server.get("/metrics");
+    let mut lines = metrics.text().lines();
+    lines
+        .find(|line| line.starts_with("latchbus_connections "))
+        .unwrap()
+        .to_owned()
+}
+
+fn has(log: &str, words: &[&str]) {
+    let found = log
+        .lines()
+        .any(|line| words.iter().all(|word| line.contains(word)));
+    assert!(found, "{words:?} in\n{log}");
+}
+
+#[tokio::test]
+async fn the_log_says_who_comes_and_goes_and_who_is_refused() {
+    let server = Server::ephemeral();
+    // Leaves with a DISCONNECT.
+    let (mut polite, code) = connect(&server, &client("polite"));
+    assert_eq!(code, Some(0));
+    polite.write_all(b"\xe0\x00").unwrap();
+    assert_eq!(polite.read(&mut [0]).unwrap(), 0);
+    // Goes without one; breaks the protocol.
+    drop(connect(&server, &client("cut")));
+    let (mut broken, _) = connect(&server, &client("broken"));
+    broken.write_all(b"\x00\x00").unwrap();
+    assert_eq!(broken.read(&mut [0]).unwrap(), 0);
+    // Two clients with one name.
+    let (mut first, _) = connect(&server, &client("twin"));
+    let (_second, code) = connect(&server, &client("twin"));
+    assert_eq!(code, Some(0));
+    assert_eq!(first.read(&mut [0]).unwrap(), 0);
+    // An old protocol, and none.
+    let (_old, code) = connect(&server, b"\x10\x0f\x00\x04MQTT\x03\x02\x00\x3c\x00\x03old");
+    assert_eq!(code, Some(1));
+    let (_http, code) = connect(&server, b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(code, None);
+    let mut socket = web_socket(&server, "/ws", "latchbus.v1.json").await;
+    next_json(&mut socket).await;
+    socket.close(None::<CloseFrame>).await.unwrap();
+    // The twin that stays.
+    until("all have left", || connections(&server).ends_with(" 1"));
+    server.signal(Signal::TERM);
+    let log = server.wait().2;
+    for (id, why) in [
+        ("polite", "DISCONNECT"),
+        ("cut", "without DISCONNECT"),
+        ("broken", "malformed"),
+        ("twin", "the server stops"),
+    ] {
+        let name = format!("client=\"{id}\"");
+        let connected = [
+            " INFO mqtt:",
+            "client connected",
+            &name,
+            "address=127.0.0.1:",
+        ];
+        has(&log, &connected);
+        has(
+            &log,
+            &[
+                "client connected",
+                &name,
+                "MQTT 3.1.1",
+                "keep_alive=60",
+                "clean=true",
+            ],
+        );
+        has(&log, &[" INFO mqtt:", "client disconnected", &name, why]);
+    }
+    has(
+        &log,
+        &[
+            " WARN mqtt:",
+            "client=\"twin\"",
+            "has taken over",
+            "by=127.0.0.1:",
+        ],
+    );
+    has(&log, &[" WARN mqtt:", "CONNECT refused", "version"]);
+    has(
+        &log,
+        &[" WARN mqtt:", "not a CONNECT", "address=127.0.0.1:"],
+    );
+    has(
+        &log,
+        &[" INFO websocket:", "client connected", "latchbus.v1.json"],
+    );
+    has(
+        &log,
+        &[
+            " INFO websocket:",
+            "client disconnected",
+            "closed by the client",
+        ],
+    );
+    has(&log, &[" INFO server:", "stopped"]);
+    // Module paths are no names that a user knows.
+    assert!(
+        !log.contains("latchbus_") && !log.contains("latchbus::"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_full_connection_table_is_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("latchbus.toml");
+    std::fs::write(&file, "[limits]\nconnections = 1\n").unwrap();
+    let server = Server::on_free_ports(["--ephemeral", "--config", file.to_str().unwrap()]);
+    let (_first, code) = connect(&server, &client("first"));
+    assert_eq!(code, Some(0));
+    let (_second, code) = connect(&server, &client("second"));
+    assert_eq!(code, Some(3));
+    let _http = TcpStream::connect(server.http()).unwrap();
+    let mut second = TcpStream::connect(server.http()).unwrap();
+    second.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert!(matches!(second.read(&mut [0]), Ok(0) | Err(_)));
+    server.signal(Signal::TERM);
+    let log = server.wait().2;
+    for target in ["mqtt", "http"] {
+        let target = format!(" WARN {target}:");
+        has(
+            &log,
+            &[
+                &target,
+                "too many connections",
+                "limit=1",
+                "limits.connections",
+            ],
+        );
+    }
+}
+
+/// The names of the documentation work as filters.
+#[test]
+fn a_target_alone_can_be_shown() {
+    let server = Server::on_free_ports(["--ephemeral", "--log", "mqtt=info"]);
+    let (_client, _) = connect(&server, &client("alone"));
+    server.signal(Signal::TERM);
+    let log = server.wait().2;
+    has(&log, &["client connected"]);
+    assert!(log.lines().all(|line| line.contains(" mqtt:")), "{log}");
+}
