@@ -156,7 +156,7 @@ impl Guard {
             name = refusal.name(),
             setting = refusal.setting().map(|(name, _)| name),
             path = request.uri().path(),
-            not_logged_before = suppressed,
+            left_out = suppressed,
             "refused: {refusal}{}",
             untrusted.unwrap_or_default(),
         );
