@@ -56,6 +56,19 @@ enum Stage {
     Released,
 }
 
+impl Flight {
+    /// Whether its time is over and nobody has to finish it: a QoS 2 message that was sent keeps its identifier until
+    /// the client has released it.
+    fn has_expired(&self, wire: &Wire) -> bool {
+        match &self.stage {
+            Stage::Published(message) if self.service.qos() < 2 || !self.repeated => {
+                (message.delivery.payload).has_expired(wire.clock.unix_ms())
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Outgoing {
     /// How many unacknowledged messages there are.
     pub(crate) fn len(&self) -> usize {
@@ -195,6 +208,11 @@ impl Outgoing {
             && flight.gate == Gate::Open
         {
             let once = flight.service == Service::Zero;
+            if flight.has_expired(wire) {
+                let flight = self.flights.remove(self.sent);
+                self.finished(flight, ledger);
+                continue;
+            }
             let fits = match (&flight.stage, flight.service.id()) {
                 (Stage::Published(message), _) => {
                     message.encode(flight.service, flight.repeated, wire, out)
