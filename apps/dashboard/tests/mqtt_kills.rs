@@ -203,3 +203,19 @@ fn a_message_arrives_once_wherever_the_server_is_killed() {
     }
     server.kill();
 }
+
+/// A session that has nothing yet is there from its CONNACK on.
+#[test]
+fn a_session_is_there_right_behind_its_connack() {
+    let directory = tempfile::tempdir().unwrap();
+    for id in *b"abc" {
+        let mut server = start(directory.path());
+        let (client, present) = Client::connect(&server, id);
+        assert!(!present);
+        server.kill();
+        drop(client);
+        let mut server = start(directory.path());
+        assert!(Client::connect(&server, id).1);
+        server.kill();
+    }
+}

@@ -55,8 +55,8 @@ pub struct Connection {
     revision: u64,
     /// When it is to be noted how far the subscriptions have come.
     mark_at: Option<Instant>,
-    /// Whether the first batch of notes, which has the session, is on disk.
-    session_stored: bool,
+    /// Whether what the CONNECT has changed is not on disk yet: nothing goes out before, the CONNACK first.
+    opening: bool,
     marks: Vec<(u64, u64)>,
     /// What the client's topic aliases stand for.
     aliases: BTreeMap<NonZeroU16, TopicName<String>>,
@@ -158,7 +158,7 @@ impl Connection {
             unsubscribes: VecDeque::new(),
             revision: 0,
             mark_at: None,
-            session_stored: false,
+            opening: false,
             marks: Vec::new(),
             aliases: BTreeMap::new(),
             problem_information: connect.problem_information,
@@ -277,7 +277,7 @@ impl Connection {
     /// be room when the output has been taken, or when the client has acknowledged messages.
     pub fn credit(&self) -> usize {
         let outgoing = &self.session.outgoing;
-        if !outgoing.caught_up() || self.out.len() >= self.bounds.write_bytes {
+        if self.opening || !outgoing.caught_up() || self.out.len() >= self.bounds.write_bytes {
             return 0;
         }
         let held_back =
@@ -290,6 +290,9 @@ impl Connection {
 
     /// Moves what is to be written into `bytes`, which is empty.
     pub fn take_output(&mut self, bytes: &mut BytesMut) {
+        if self.opening {
+            return;
+        }
         let room = self.bounds.write_bytes;
         let Session {
             outgoing, ledger, ..
@@ -300,7 +303,7 @@ impl Connection {
 
     /// Whether there is something to be written.
     pub fn has_output(&self) -> bool {
-        !self.out.is_empty() || self.session.outgoing.may_resend(self.window)
+        !self.opening && (!self.out.is_empty() || self.session.outgoing.may_resend(self.window))
     }
 
     /// Whether something is left that the client may still get, or acknowledge: to close on bytes that were not read

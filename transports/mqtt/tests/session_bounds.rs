@@ -84,7 +84,7 @@ async fn delivery(bus: &Bus, qos: u8, number: usize) -> Delivery {
 /// A client of 3.1.1 that releases nothing is told no maximum, and has one.
 #[test]
 fn what_is_not_released_is_bounded() {
-    let mut connection = accept(None).on_disk();
+    let mut connection = accept(None).on_disk(false);
     for id in 1..=4_097 {
         let publish = Packet::Publish(Box::new(PublishPacket {
             dup: false,
@@ -111,7 +111,7 @@ fn what_is_not_released_is_bounded() {
 #[tokio::test]
 async fn what_is_finished_out_of_order_is_bounded() {
     let bus = Bus::open(Options::default()).unwrap();
-    let mut connection = accept(None).on_disk();
+    let mut connection = accept(None).on_disk(false);
     let subscription = subscribe(&mut connection);
     let mut first = None;
     let mut finished = 0;
@@ -155,14 +155,14 @@ async fn what_is_finished_out_of_order_is_bounded() {
 #[test]
 fn what_the_disk_has_refused_stays_without_it() {
     for with_a_subscription in [true, false] {
-        let mut connection = accept(None).on_disk();
+        let mut connection = accept(None).on_disk(false);
         if with_a_subscription {
             subscribe(&mut connection);
         }
         connection.give_up_disk();
         let remains = connection.end();
         assert!(matches!(remains.notes.last(), Some(Note::ForgetAll)));
-        let returned = accept(Some(remains.session)).on_disk();
+        let returned = accept(Some(remains.session)).on_disk(false);
         assert_eq!(returned.is_durable(), !with_a_subscription);
         assert_eq!(returned.has_notes(), !with_a_subscription);
     }

@@ -242,7 +242,7 @@ impl World {
         };
         let mut connection = Connection::accept(persistent(), kept, false, bounds, Instant::now());
         if self.disk.is_some() {
-            connection = connection.on_disk();
+            connection = connection.on_disk(false);
         }
         self.connection = Some(connection);
     }

@@ -7,9 +7,11 @@ use crate::session::Session;
 
 impl Connection {
     /// Says that there is a disk. What the client would miss after a restart is written down as
-    /// [notes](Self::take_notes), if its session outlives its connection, and the will in any case.
+    /// [notes](Self::take_notes), if its session outlives its connection, and the will in any case. Where the CONNECT
+    /// leads to notes, the CONNACK waits until they are on disk, and so does all that follows it. `replaces` says that
+    /// an earlier session or will has been noted to be forgotten, for which it waits too.
     #[must_use]
-    pub fn on_disk(mut self) -> Self {
+    pub fn on_disk(mut self, replaces: bool) -> Self {
         let was_durable = self.session.ledger.is_durable();
         // A session that the disk has refused stays without it, for what it has is not written down; unless that
         // is nothing.
@@ -28,11 +30,12 @@ impl Connection {
             self.session.ledger.note(note);
         }
         let will = (self.will).read(|will| Part::Will.keep(&WillRecord::new(will, None)));
-        if durable || will.is_some() {
+        if durable || will.is_some() || replaces {
             self.session
                 .ledger
                 .note(will.unwrap_or(Part::Will.forget()));
         }
+        self.opening = self.session.ledger.has_notes();
         self
     }
 
@@ -63,7 +66,7 @@ impl Connection {
         if let Some(arrived) = id.and_then(publishing::qos_2)
             && self.session.ledger.is_durable()
         {
-            if !self.session_stored {
+            if self.opening {
                 notes.push(self.session_note());
             }
             // A client that does not wait for PUBCOMP uses its identifier again: it is not to be forgotten then.
@@ -88,6 +91,11 @@ impl Connection {
         core::mem::take(&mut self.marks)
     }
 
+    /// Whether the CONNACK waits for the disk.
+    pub const fn is_opening(&self) -> bool {
+        self.opening
+    }
+
     /// Whether the session is kept on disk.
     pub fn is_durable(&self) -> bool {
         self.session.ledger.is_durable()
@@ -97,6 +105,7 @@ impl Connection {
     /// with the notes that are left in the end.
     pub fn give_up_disk(&mut self) {
         self.session.ledger.set_durable(false);
+        self.opening = false;
         self.session.ledger.give_up(&mut self.out);
         self.session.ledger.note(Note::ForgetAll);
         self.session.outgoing.open_all();
@@ -104,7 +113,7 @@ impl Connection {
 
     /// The last batch of notes is on disk.
     pub fn notes_stored(&mut self) {
-        self.session_stored = true;
+        self.opening = false;
         self.session.outgoing.stored();
         self.session.ledger.stored(&mut self.out);
     }

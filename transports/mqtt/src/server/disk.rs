@@ -26,6 +26,8 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Storing {
     outcome: oneshot::Receiver<Result<(), PublishRefused>>,
+    /// The outcome, where somebody has waited for it.
+    known: Option<Result<(), PublishRefused>>,
     /// Ends with the connection, which then stores its notes again.
     _task: AbortOnDropHandle<()>,
 }
@@ -69,6 +71,7 @@ impl Disk {
         });
         Storing {
             outcome,
+            known: None,
             _task: AbortOnDropHandle::new(task),
         }
     }
@@ -92,8 +95,23 @@ impl Disk {
 }
 
 impl Storing {
+    /// Waits until [`outcome`](Self::outcome) has something new to say; false where the bus is closed. Cancel-safe.
+    pub(crate) async fn known(&mut self) -> bool {
+        if self.known.is_some() {
+            return false;
+        }
+        let outcome = (&mut self.outcome).await;
+        let outcome = outcome.unwrap_or(Err(PublishRefused::Closed));
+        let is_open = outcome != Err(PublishRefused::Closed);
+        self.known = Some(outcome);
+        is_open
+    }
+
     /// What became of it, once that is known.
     pub(crate) fn outcome(&mut self) -> Option<Result<(), PublishRefused>> {
+        if self.known.is_some() {
+            return self.known.clone();
+        }
         match self.outcome.try_recv() {
             Ok(outcome) => Some(outcome),
             Err(oneshot::error::TryRecvError::Empty) => None,

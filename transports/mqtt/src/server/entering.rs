@@ -262,6 +262,7 @@ impl Server {
         let (address, arrived) = (client.address(), Arrived::from(&connect));
         let disk = Disk::of(&client);
         let is_new = away.is_none();
+        let mut replaces = false;
         let (kept, subscriptions) = match away {
             Some(Away {
                 session: Some(session),
@@ -272,6 +273,7 @@ impl Server {
                 (Some(session), subscriptions)
             }
             Some(mut ended) => {
+                replaces = ended.is_stored();
                 ended.will.take_if(|will| will.returns);
                 ended.end().say().await;
                 (None, latchbus_bus::Session::new(client))
@@ -290,7 +292,7 @@ impl Server {
             bus.clock().clone(),
         );
         if let Some(disk) = &disk {
-            connection = connection.on_disk();
+            connection = connection.on_disk(replaces);
             if is_new && (has_will || connection.is_durable()) {
                 // Of a client that the rules did not allow at the start, say.
                 disk.remember(vec![Note::ForgetAll]).await;

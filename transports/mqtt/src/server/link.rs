@@ -389,8 +389,15 @@ impl<W: AsyncWrite + Unpin + Send> Sender<W> {
     }
 
     async fn close_within(&mut self, reason: Option<Reason>) {
-        self.shared.lock().close(reason);
         let goodbye = async {
+            // A goodbye says nothing to whoever has no CONNACK.
+            while self.shared.lock().is_opening()
+                && let Some(storing) = &mut self.storing
+                && storing.known().await
+            {
+                self.note();
+            }
+            self.shared.lock().close(reason);
             self.flush().await?;
             self.writer.shutdown().await?;
             Ok::<_, LinkError>(())

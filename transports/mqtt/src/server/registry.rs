@@ -153,6 +153,12 @@ pub(crate) struct Claim {
 }
 
 impl Away {
+    /// Whether something of it is on disk.
+    pub(crate) fn is_stored(&self) -> bool {
+        let session = self.session.as_ref();
+        self.disk.is_some() && (self.will.is_some() || session.is_none_or(Session::is_durable))
+    }
+
     /// The session ends: what it still wanted to say. What it has taken from a group and not finished is
     /// given back.
     pub(crate) fn end(self) -> LastWords {
