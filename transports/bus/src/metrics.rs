@@ -87,6 +87,8 @@ pub struct Metrics {
     pub publishes_dropped: Counter,
     /// Of these, those that were larger than a limit: payload, topic, properties.
     pub publishes_too_large: Counter,
+    /// Messages that were not sent to a device over a serial link because they are too long for it.
+    pub serial_messages_too_large: Counter,
     /// Click reports and presses that were malformed.
     pub clicks_malformed: Counter,
     /// Click reports of incarnations that were folded already.

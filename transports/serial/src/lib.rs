@@ -25,6 +25,8 @@
 //!   subscribing again under an id replaces the subscription.
 //! - A frame that is damaged or too long is skipped and answered with `Error { id: None, .. }`, a few
 //!   times a second at most: something that was sent has to be sent again. Not every damage shows.
+//! - No frame to it is longer than [`MAX_MESSAGE_BYTES`]. Instead of a value that would be, it gets
+//!   `Error { id: None, code: TooLarge, .. }` whose text begins with the topic: what it has of that topic is old.
 //! - Answers come in the order of the requests. What was acknowledged is kept.
 //!
 //! # Invariants

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::outgoing;
 
-/// The longest message that is read from a device, version byte included. A longer one is skipped.
+/// The longest message in either direction, version byte included. A longer one from a device is skipped; a longer one
+/// to a device is not sent, and the device gets an error that names the topic.
 pub const MAX_MESSAGE_BYTES: usize = 8 << 10;
 
 /// What is taken from the port in one go.
@@ -29,7 +30,11 @@ const COMPLAINTS: u32 = 8;
 const COMPLAINT_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes the two halves of a link.
-pub(crate) fn link<S: AsyncRead + AsyncWrite>(stream: S, bus: &Bus) -> (Receiver<S>, Sender<S>) {
+pub(crate) fn link<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    bus: &Bus,
+    name: &str,
+) -> (Receiver<S>, Sender<S>) {
     let (read, write) = tokio::io::split(stream);
     let receiver = Receiver {
         stream: read,
@@ -52,6 +57,7 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(stream: S, bus: &Bus) -> (Receiver
         sent: 0,
         frames: 0,
         bus: bus.clone(),
+        name: name.to_owned(),
         largest: 1,
     };
     (receiver, sender)
@@ -169,6 +175,8 @@ pub(crate) struct Sender<S> {
     /// Frames in the buffer.
     frames: u64,
     bus: Bus,
+    /// What the log knows the device by.
+    name: String,
     /// The longest event since the link began: what the next is taken to be like.
     largest: usize,
 }
@@ -178,6 +186,23 @@ impl<S> Sender<S> {
     pub(crate) fn push_frame(&mut self, frame: &ServerFrame<'_>) {
         outgoing::write(&mut self.buffer, frame);
         self.frames += 1;
+    }
+
+    /// A message was too long for a device.
+    fn left_out(&self, topic: &str, bytes: usize) {
+        self.bus.metrics().serial_messages_too_large.add(1);
+        let key = format!("too large serial {}", self.name);
+        if let Some(left_out) = self.bus.log_limit().allow(&key) {
+            tracing::warn!(
+                target: "serial",
+                device = self.name,
+                topic,
+                bytes,
+                limit = MAX_MESSAGE_BYTES,
+                left_out,
+                "message not sent: too long for a device"
+            );
+        }
     }
 }
 
@@ -194,7 +219,10 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
 
     fn push(&mut self, event: Event) -> io::Result<()> {
         let before = self.buffer.len();
-        outgoing::write_event(&mut self.buffer, &event);
+        let too_large = outgoing::write_event(&mut self.buffer, &event, MAX_MESSAGE_BYTES);
+        if let (Some(bytes), Event::Message { delivery, .. }) = (too_large, &event) {
+            self.left_out(delivery.topic.as_str(), bytes);
+        }
         self.frames += u64::from(self.buffer.len() > before);
         if matches!(event, Event::Message { .. }) {
             self.largest = self.largest.max(self.buffer.len() - before);

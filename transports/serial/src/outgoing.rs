@@ -1,20 +1,42 @@
 //! Events as link frames.
 
 use latchbus_bus::{Event, frames};
-use latchbus_core::wire::{self, ServerFrame};
+use latchbus_core::wire::{self, ErrorCode, ServerFrame};
 
-/// Appends the frames that tell a device of this event: none, one, or one for each refused part.
-pub(crate) fn write_event(out: &mut Vec<u8>, event: &Event) {
-    if let Event::Message {
+/// Appends the frames that tell a device of this event: none, one, or one for each refused part. A message of more than
+/// `max_message_bytes` is not sent; the device is told of it, and the result is its length.
+pub(crate) fn write_event(
+    out: &mut Vec<u8>,
+    event: &Event,
+    max_message_bytes: usize,
+) -> Option<usize> {
+    let Event::Message {
         subscription,
         delivery,
         ..
     } = event
-    {
-        let (head, tail) = frames::message(*subscription, delivery);
-        return write_pieces(out, &[&head, tail]);
+    else {
+        frames::each_frame(event, |frame| write(out, frame));
+        return None;
+    };
+    let (head, tail) = frames::message(*subscription, delivery);
+    let message_bytes = head.len() + tail.len();
+    if message_bytes <= max_message_bytes {
+        write_pieces(out, &[&head, tail]);
+        return None;
     }
-    frames::each_frame(event, |frame| write(out, frame));
+    let topic = &delivery.topic;
+    let message =
+        &format!("{topic} has a value of {message_bytes} bytes, the limit is {max_message_bytes}");
+    write(
+        out,
+        &ServerFrame::Error {
+            id: None,
+            code: ErrorCode::TooLarge,
+            message,
+        },
+    );
+    Some(message_bytes)
 }
 
 /// Appends one frame.

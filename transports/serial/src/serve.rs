@@ -87,7 +87,7 @@ pub async fn serve_stream(
     metrics.connections.up();
     metrics.connections_accepted.add(1);
     let mut session = Session::new(client);
-    let (mut receiver, mut sender) = link(stream, bus);
+    let (mut receiver, mut sender) = link(stream, bus, name);
     sender.push_frame(&ServerFrame::Welcome {
         server: NAME,
         epoch: bus.epoch(),

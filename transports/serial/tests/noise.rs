@@ -3,9 +3,10 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use latchbus_bus::{Bus, Options};
+use latchbus_bus::{Bus, Options, Publish};
+use latchbus_core::hub::Mode;
 use latchbus_core::topic::TopicName;
-use latchbus_core::wire::{self, ClientFrame, LinkDecoder, ServerFrame};
+use latchbus_core::wire::{self, ClientFrame, ErrorCode, LinkDecoder, ServerFrame};
 use latchbus_serial::{MAX_MESSAGE_BYTES, serve_stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 
@@ -109,5 +110,61 @@ async fn a_frame_that_is_cut_or_too_long_costs_only_itself() {
     device.write_all(&[0]).await.unwrap();
     device.write_all(publish(2, &mut out)).await.unwrap();
     assert_eq!(errors_before_ack(&mut device, 2).await, 1);
+    bus.close().await;
+}
+
+/// A device has a buffer of a fixed size: what is longer is not sent, and it is told so.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_too_long_for_a_device_is_an_error_and_not_a_frame() {
+    let (bus, mut device) = served();
+    let state = |topic: &str, length| {
+        let topic = TopicName::parse(topic.to_owned()).unwrap();
+        Publish::state(topic, vec![b'x'; length])
+    };
+    bus.publish(state("lab/a", 5)).await.unwrap();
+    bus.publish(state("lab/big", 1 << 20)).await.unwrap();
+    bus.publish(state("lab/z", 6)).await.unwrap();
+    let subscribe = ClientFrame::Subscribe {
+        id: 1,
+        filter: "lab/#",
+        mode: Mode::Every,
+        max_rate: None,
+        since: None,
+    };
+    let mut out = [0; 64];
+    let frame = wire::encode_link(&subscribe, &mut out).unwrap();
+    device.write_all(frame).await.unwrap();
+    let mut decoder = LinkDecoder::<{ MAX_MESSAGE_BYTES + 2 }>::default();
+    let mut came = Vec::new();
+    let mut live = false;
+    while came.len() < 5 {
+        let byte = [device.read_u8().await.unwrap()];
+        match decoder.feed(&byte).0.map(wire::decode_server) {
+            Some(Ok(ServerFrame::Message { topic, payload, .. })) => {
+                came.push(format!("{topic} {}", payload.len()));
+            }
+            Some(Ok(ServerFrame::Error { id, code, message })) => {
+                assert_eq!((id, code), (None, ErrorCode::TooLarge));
+                came.push(message.split(' ').next().unwrap().to_owned());
+            }
+            Some(Ok(ServerFrame::Synced { .. })) => {
+                came.push("synced".to_owned());
+                live = true;
+            }
+            _ => {}
+        }
+        if core::mem::take(&mut live) {
+            // And one that comes while it listens: an event.
+            let topic = TopicName::parse("lab/event".to_owned()).unwrap();
+            let event = Publish::event(topic, vec![b'x'; MAX_MESSAGE_BYTES]);
+            bus.publish(event).await.unwrap();
+        }
+    }
+    assert_eq!(
+        came,
+        ["lab/a 5", "lab/big", "lab/z 6", "synced", "lab/event"]
+    );
+    assert_eq!(decoder.counts().oversized, 0);
+    assert_eq!(bus.metrics().serial_messages_too_large.get(), 2);
     bus.close().await;
 }

@@ -135,6 +135,11 @@ fn text(app: &App) -> String {
         "Of the refused publishes, those above a limit for payload, topic or properties.",
         metrics.publishes_too_large.get(),
     );
+    out.counter(
+        "serial_messages_too_large_total",
+        "Messages that were not sent over a serial link because they are too long for a device.",
+        metrics.serial_messages_too_large.get(),
+    );
     out.gauge(
         "kept_values",
         "Values that are kept, over all topics.",
