@@ -17,6 +17,8 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::SinkExt as _;
+use latchbus_core::hub::Mode;
+use latchbus_core::wire::{self, ClientFrame, ServerFrame};
 use serde_json::json;
 use support::web_socket::{next, next_json, web_socket};
 use support::{DEADLINE, Server, latchbus, until};
@@ -100,13 +102,25 @@ struct Mqtt {
 
 impl Mqtt {
     fn connect(server: &Server, id: &str, version: u8) -> Self {
+        Self::with(server, &connect(id, version, 60))
+    }
+
+    /// Goes on with its session.
+    fn resume(server: &Server, id: &str) -> Self {
+        let mut packet = connect(id, 4, 60);
+        // No flag: the session is not clean.
+        packet[9] = 0;
+        Self::with(server, &packet)
+    }
+
+    fn with(server: &Server, connect: &[u8]) -> Self {
         let stream = TcpStream::connect(server.mqtt()).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut mqtt = Self {
             stream,
             bytes: Vec::new(),
         };
-        mqtt.send(&connect(id, version, 60));
+        mqtt.send(connect);
         let (kind, body) = mqtt.next().unwrap();
         assert_eq!((kind, body[1]), (0x20, 0));
         mqtt
@@ -129,6 +143,20 @@ impl Mqtt {
                 Ok(length) => self.bytes.extend_from_slice(&read[..length]),
             }
         }
+    }
+
+    /// Subscribes, and waits until that is done.
+    fn subscribe(&mut self, filter: &str) {
+        self.send(&subscribe(filter));
+        assert_eq!(self.next().unwrap().0, 0x90);
+    }
+
+    /// Takes the next message at QoS 1: its topic and payload.
+    fn take(&mut self) -> (String, Vec<u8>) {
+        let (_, body) = self.next().unwrap();
+        let (topic, payload, ack) = message(&body);
+        self.send(&ack);
+        (topic, payload)
     }
 }
 
@@ -154,6 +182,11 @@ async fn a_mebibyte_goes_through_every_door_both_ways() {
     assert_eq!(put.status, 200);
     let over = server.send("PUT", "/api/v1/topics/big/more", vec![0; MIB + 1]);
     assert_eq!(over.status, 413);
+    let metrics = server.get("/metrics");
+    for name in ["publishes_refused_total", "publishes_too_large_total"] {
+        let line = format!("latchbus_{name} 1");
+        assert!(metrics.text().lines().any(|found| found == line), "{line}");
+    }
     for version in [4, 5] {
         let name = format!("mqtt-{version}");
         let mut mqtt = Mqtt::connect(&server, &name, version);
@@ -221,6 +254,100 @@ async fn a_mebibyte_goes_through_every_door_both_ways() {
         }
     }
     assert!(over_ws == expected);
+}
+
+#[tokio::test]
+async fn a_mebibyte_goes_in_postcard_frames() {
+    let server = Server::ephemeral();
+    let mut socket = web_socket(&server, "/ws", "latchbus.v1.postcard").await;
+    let payload = bytes(7, MIB);
+    let frame = wire::encode_vec(&ClientFrame::Publish {
+        id: Some(1),
+        topic: "big/postcard",
+        payload: &payload,
+        retain: true,
+    });
+    socket
+        .send(Message::Binary(frame.unwrap().into()))
+        .await
+        .unwrap();
+    let mut came = 0;
+    loop {
+        let Some(Message::Binary(frame)) = next(&mut socket).await else {
+            continue;
+        };
+        match wire::decode_server(&frame).unwrap() {
+            ServerFrame::Ack { .. } => {
+                let frame = wire::encode_vec(&ClientFrame::Subscribe {
+                    id: 2,
+                    filter: "big/#",
+                    mode: Mode::Latest,
+                    max_rate: None,
+                    since: None,
+                });
+                let frame = Message::Binary(frame.unwrap().into());
+                socket.send(frame).await.unwrap();
+            }
+            ServerFrame::Message { payload: got, .. } => {
+                assert!(got == payload);
+                came += 1;
+            }
+            ServerFrame::Synced { .. } => break,
+            ServerFrame::Welcome { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(came, 1);
+}
+
+/// Large events wait for a session that is away; and whoever was slow or away while more was published than the hub
+/// holds gets the newest value.
+#[tokio::test]
+async fn slow_readers_and_sessions_away_get_large_messages() {
+    let server = Server::ephemeral();
+    for (id, filter) in [("events", "event/#"), ("values", "big/#")] {
+        let mut away = Mqtt::resume(&server, id);
+        away.subscribe(filter);
+        away.send(b"\xe0\x00");
+        assert!(away.next().is_none());
+    }
+    let mut publisher = Mqtt::connect(&server, "publisher", 4);
+    for n in 0..4 {
+        let mut event = publish("event/x", &bytes(n, MIB), 4);
+        // Not retained.
+        event[0] = 0x32;
+        publisher.send(&event);
+        assert_eq!(publisher.next().unwrap().0, 0x40);
+    }
+    let mut back = Mqtt::resume(&server, "events");
+    for n in 0..4 {
+        assert!(back.take() == ("event/x".to_owned(), bytes(n, MIB)), "{n}");
+    }
+
+    let mut slow = Mqtt::connect(&server, "slow", 4);
+    slow.subscribe("big/#");
+    let mut socket = web_socket(&server, "/ws", "latchbus.v1.json").await;
+    next_json(&mut socket).await;
+    let frame = json!({"op": "subscribe", "id": 1, "filter": "big/#"});
+    socket.send(frame.to_string().into()).await.unwrap();
+    assert_eq!(next_json(&mut socket).await["op"], "synced");
+    // More than the sockets buffer and the ring holds; none of them reads.
+    const VALUES: u8 = 24;
+    for n in 0..VALUES {
+        let put = server.send("PUT", "/api/v1/topics/big/value", bytes(n, MIB));
+        assert_eq!(put.status, 200);
+    }
+    let newest = bytes(VALUES - 1, MIB);
+    while slow.take().1 != newest {}
+    let mut back = Mqtt::resume(&server, "values");
+    while back.take().1 != newest {}
+    loop {
+        let frame = next_json(&mut socket).await;
+        let payload = BASE64_STANDARD.decode(frame["base64"].as_str().unwrap());
+        if payload.unwrap() == newest {
+            break;
+        }
+    }
 }
 
 fn with_limits(limits: &str) -> (tempfile::TempDir, Server) {

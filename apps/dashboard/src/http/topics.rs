@@ -136,6 +136,9 @@ async fn body(app: &App, client: &Client, request: Request) -> Result<Bytes, Api
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let path = request.uri().path().to_owned();
     let too_large = || {
+        let metrics = app.0.bus.metrics();
+        metrics.publishes_refused.add(1);
+        metrics.publishes_too_large.add(1);
         warn_of_limit(
             client,
             &path,
