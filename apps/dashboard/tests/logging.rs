@@ -164,13 +164,23 @@ async fn a_full_connection_table_is_a_warning() {
     assert_eq!(code, Some(0));
     let (_second, code) = connect(&server, &client("second"));
     assert_eq!(code, Some(3));
-    let _http = TcpStream::connect(server.http()).unwrap();
+    let http = TcpStream::connect(server.http()).unwrap();
     let mut second = TcpStream::connect(server.http()).unwrap();
     second.set_read_timeout(Some(DEADLINE)).unwrap();
     assert!(matches!(second.read(&mut [0]), Ok(0) | Err(_)));
+    drop((http, second));
+    // The table of HTTP has room again when the first connection has become a WebSocket.
+    let mut first = Vec::new();
+    until("a WebSocket", || {
+        let (stream, status) = upgrade(&server);
+        let upgraded = status == "101";
+        first.extend(upgraded.then_some(stream));
+        upgraded
+    });
+    until("no room for another", || upgrade(&server).1 == "503");
     server.signal(Signal::TERM);
     let log = server.wait().2;
-    for target in ["mqtt", "http"] {
+    for target in ["mqtt", "http", "websocket"] {
         let target = format!(" WARN {target}:");
         has(
             &log,
@@ -181,6 +191,20 @@ async fn a_full_connection_table_is_a_warning() {
                 "limits.connections",
             ],
         );
+    }
+}
+
+/// Asks for a WebSocket: the status, empty when the connection was closed.
+fn upgrade(server: &Server) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(server.http()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let _closed = stream.write_all(request.as_bytes());
+    let mut status = [0; 12];
+    match stream.read_exact(&mut status) {
+        Ok(()) => (stream, String::from_utf8(status[9..].to_vec()).unwrap()),
+        Err(_) => (stream, String::new()),
     }
 }
 

@@ -136,6 +136,36 @@ async fn a_full_disk_answers_nobody_and_heals() {
     assert_eq!(last(&bus, "a").unwrap(), "2");
 }
 
+#[tokio::test(start_paused = true)]
+async fn large_payloads_wait_for_memory_and_small_ones_do_not() {
+    let clock = Clock::manual(1_000);
+    let mut options = options(&clock);
+    options.session.incoming_bytes = 100 << 10;
+    options.limits.payload_bytes = 1 << 20;
+    let (bus, mut commits) = simulation::open(options, Disk::memory(&Memory::default())).unwrap();
+    let client = client(&bus);
+    let large = || "x".repeat(40 << 10);
+    let first = client.publish(state("a", &large())).await;
+    let second = client.publish(state("b", &large())).await;
+    // There is no room for a third until one of them is stored.
+    let mut third = Box::pin(async { client.publish(state("c", &large())).await.await });
+    assert!(futures_util::poll!(&mut third).is_pending());
+    let small = client.publish(state("d", "x")).await;
+    assert!(commits.turn().unwrap());
+    for receipt in [first, second, small] {
+        receipt.await.unwrap();
+    }
+    assert_eq!(last(&bus, "c"), None);
+    assert!(futures_util::poll!(&mut third).is_pending());
+    assert!(commits.turn().unwrap());
+    third.await.unwrap();
+    assert_eq!(last(&bus, "c").unwrap().len(), 40 << 10);
+    // Alone, one may be larger than the bound.
+    let larger = client.publish(state("e", &"x".repeat(200 << 10))).await;
+    assert!(commits.turn().unwrap());
+    larger.await.unwrap();
+}
+
 #[tokio::test]
 async fn events_and_reads_go_on_while_a_commit_hangs() {
     let (clock, bytes) = (Clock::manual(1_000), Bytes::default());

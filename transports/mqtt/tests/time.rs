@@ -84,6 +84,33 @@ async fn silence_for_one_and_a_half_intervals_ends_a_connection() {
     assert_eq!(world.server.metrics().violations.get(), 1);
 }
 
+/// A large packet over a slow line takes longer than the keep-alive: its bytes are what the client says meanwhile.
+#[tokio::test(start_paused = true)]
+async fn bytes_of_an_unfinished_packet_are_no_silence() {
+    let world = World::new(Config::default());
+    let (mut raw, serving) = world.open();
+    let connect = Connect {
+        keep_alive: 10,
+        ..client("slow", true)
+    };
+    raw.shake_hands(connect).await;
+    let publish = b"\x32\x0d\x00\x03big\x00\x01abcdef";
+    for byte in publish {
+        sleep(Duration::from_secs(14)).await;
+        raw.stream.write_all(&[*byte]).await.unwrap();
+    }
+    let Packet::PublishAck { packet_id } = raw.next().await else {
+        panic!("no PUBACK");
+    };
+    assert_eq!(packet_id.get(), 1);
+
+    // One that does not go on is silent like any other.
+    raw.stream.write_all(&publish[..9]).await.unwrap();
+    let heard = Instant::now();
+    serving.await.unwrap();
+    assert!((15.0..15.1).contains(&seconds(heard)), "{}", seconds(heard));
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_keep_alive_silence_is_allowed() {
     let world = World::new(Config::default());

@@ -255,3 +255,111 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tunnel<S> {
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use latchbus_bus::{Bus, Options};
+    use latchbus_mqtt::server::{Config, Server};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    /// The client's end of a connection, and the server of its MQTT.
+    fn served() -> (DuplexStream, JoinHandle<()>) {
+        let (near, far) = duplex(4_096);
+        let serving = tokio::spawn(async move {
+            let bus = Bus::open(Options::default()).unwrap();
+            let (hold, activity) = (bus.incoming().hold(), Activity::default());
+            let mut tunnel = Tunnel::new(far, 1 << 20, CancellationToken::new())
+                .accounted(hold, activity.clone());
+            let server = Server::new(bus, Config::default());
+            server
+                .connection_with(&mut tunnel, None, Some(activity))
+                .await;
+            tunnel.shutdown().await.unwrap();
+        });
+        (near, serving)
+    }
+
+    /// A client's frame, whose mask is zero.
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let length = (payload.len() as u16).to_be_bytes();
+        [&[0x82, 0xFE], &length[..], &[0; 4], payload].concat()
+    }
+
+    fn connect(keep_alive: u8) -> Vec<u8> {
+        let head = b"\x10\x0d\x00\x04MQTT\x04\x02\x00";
+        frame(&[&head[..], &[keep_alive], b"\x00\x01c"].concat())
+    }
+
+    const CONNACK: &[u8] = b"\x82\x04\x20\x02\x00\x00";
+
+    async fn connected(keep_alive: u8) -> (DuplexStream, JoinHandle<()>) {
+        let (mut near, serving) = served();
+        near.write_all(&connect(keep_alive)).await.unwrap();
+        let mut answer = [0; CONNACK.len()];
+        near.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, CONNACK);
+        (near, serving)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_tunnel_is_pinged() {
+        let (near, serving) = connected(0).await;
+        let mut client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let begin = Instant::now();
+        for n in 1..=10 {
+            // Reading answers the ping, which keeps the connection.
+            let message = client.next().await.unwrap().unwrap();
+            assert!(matches!(message, Message::Ping(_)), "{message:?}");
+            let quiet = begin.elapsed().as_secs();
+            assert!((20 * n..22 * n).contains(&quiet), "{quiet}");
+        }
+        assert!(!serving.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_whose_client_does_not_answer_ends() {
+        let (mut near, serving) = connected(0).await;
+        let begin = Instant::now();
+        serving.await.unwrap();
+        let silent = begin.elapsed();
+        assert!(silent >= Duration::from_secs(60) && silent < Duration::from_secs(65));
+        let mut sent = Vec::new();
+        near.read_to_end(&mut sent).await.unwrap();
+        // Two pings, and a close frame of 1008.
+        assert_eq!(sent, b"\x89\x00\x89\x00\x88\x02\x03\xf0");
+    }
+
+    /// A frame that takes longer than the keep-alive: MQTT sees nothing of it before its end.
+    #[tokio::test(start_paused = true)]
+    async fn bytes_of_an_unfinished_frame_are_life_of_the_mqtt_client() {
+        let (mut near, serving) = connected(5).await;
+        let payload = [b'x'; 1_000];
+        // At QoS 1; its length is 1,007 bytes.
+        let publish = [b"\x32\xef\x07\x00\x03big\x00\x01", &payload[..]].concat();
+        let frame = frame(&publish);
+        for piece in frame.chunks(100) {
+            sleep(Duration::from_secs(7)).await;
+            near.write_all(piece).await.unwrap();
+        }
+        let mut answers = Vec::new();
+        let puback = b"\x82\x04\x40\x02\x00\x01";
+        while !answers.ends_with(puback) {
+            assert_ne!(near.read_buf(&mut answers).await.unwrap(), 0);
+        }
+
+        // One that does not go on is silent.
+        near.write_all(frame.get(..100).unwrap()).await.unwrap();
+        let begin = Instant::now();
+        serving.await.unwrap();
+        let silent = begin.elapsed();
+        assert!(silent >= Duration::from_secs(7) && silent < Duration::from_secs(16));
+    }
+}
