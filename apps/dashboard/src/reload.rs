@@ -35,15 +35,15 @@ impl Reload {
         let settings = match (self.source)() {
             Ok(settings) => settings,
             Err(error) => {
-                warn!(%error, "SIGHUP: the settings cannot be read; nothing is changed");
+                warn!(target: "server", %error, "SIGHUP: the settings cannot be read; nothing is changed");
                 return;
             }
         };
         match self.log.set(&settings.log) {
             Ok(filter) => {
-                info!(log = %filter, "SIGHUP: the log filter is reloaded; other settings need a restart")
+                info!(target: "server", log = %filter, "SIGHUP: the log filter is reloaded; other settings need a restart")
             }
-            Err(error) => warn!(%error, "SIGHUP: the log filter stays as it is"),
+            Err(error) => warn!(target: "server", %error, "SIGHUP: the log filter stays as it is"),
         }
     }
 }

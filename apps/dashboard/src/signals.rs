@@ -65,7 +65,7 @@ impl Signals {
             match self.next().await {
                 Received::Stop(name, number) => return (name, number),
                 Received::Reload => reload.reload(),
-                Received::Ignored(name) => info!("{name}: ignored"),
+                Received::Ignored(name) => info!(target: "server", "{name}: ignored"),
             }
         }
     }

@@ -219,10 +219,10 @@ async fn other_signals_end_nothing() {
     let (status, _, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     for line in [
-        "SIGHUP: the log filter is reloaded",
-        "SIGHUP: the settings cannot be read; nothing is changed",
-        "SIGUSR1: ignored",
-        "SIGUSR2: ignored",
+        "server: SIGHUP: the log filter is reloaded",
+        "server: SIGHUP: the settings cannot be read; nothing is changed",
+        "server: SIGUSR1: ignored",
+        "server: SIGUSR2: ignored",
         "stopping: SIGTERM",
     ] {
         assert!(log.contains(line), "{line}: {log}");
