@@ -163,6 +163,27 @@ pub enum SubscribeRefused {
 }
 
 impl SubscribeRefused {
+    /// The limit that was reached, if it was one.
+    pub const fn limit(&self) -> Option<usize> {
+        match self {
+            Self::Hub(
+                SubscribeError::Full { limit } | SubscribeError::FilterTooLong { limit, .. },
+            )
+            | Self::SessionFull { limit } => Some(*limit),
+            Self::Hub(_) | Self::NotAllowed(_) | Self::Closed => None,
+        }
+    }
+
+    /// The setting of the `latchbus` program that changes the limit; `fixed` where there is none.
+    pub const fn setting(&self) -> &'static str {
+        match self {
+            Self::Hub(SubscribeError::Full { .. }) => "limits.subscriptions",
+            Self::Hub(SubscribeError::FilterTooLong { .. }) => "limits.topic_bytes",
+            Self::SessionFull { .. } => "limits.session_subscriptions",
+            Self::Hub(_) | Self::NotAllowed(_) | Self::Closed => "fixed",
+        }
+    }
+
     /// The code that WebSocket clients see.
     pub fn code(&self) -> ErrorCode {
         match self {

@@ -66,6 +66,8 @@ pub struct Connection {
     out: BytesMut,
     ending: Option<Violation>,
     too_large: u64,
+    /// A filter that the settings refuse, for the log.
+    refused_filter: Option<Box<str>>,
 }
 
 /// What the bytes so far ask for.
@@ -166,6 +168,7 @@ impl Connection {
             out,
             ending: None,
             too_large: 0,
+            refused_filter: None,
         }
     }
 

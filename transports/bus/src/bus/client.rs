@@ -245,6 +245,59 @@ impl Client {
         );
     }
 
+    /// One line for a subscription that was refused, and few of a kind for one client. Its answer is often not
+    /// looked at: MQTT 3.1.1 has one code for all causes, and client libraries leave it to their users.
+    pub(crate) fn log_refused(&self, refused: &SubscribeRefused, filter: &str) {
+        if *refused != SubscribeRefused::Closed {
+            let (cause, limit, setting) = (refused.to_string(), refused.limit(), refused.setting());
+            self.log_refused_filter(filter, &cause, limit, setting);
+        }
+    }
+
+    /// The same for a filter that a transport refuses.
+    pub fn log_refused_filter(
+        &self,
+        filter: &str,
+        cause: &str,
+        limit: Option<usize>,
+        setting: &str,
+    ) {
+        let peer = &self.0.peer;
+        let Some(left_out) = self.0.bus.log_limit().allow(&peer.log_key("subscription")) else {
+            return;
+        };
+        let (client, address) = (shown(&peer.name), self.address().map(field::display));
+        let filter = shown(filter);
+        log::warn_of!(
+            peer.transport,
+            client,
+            address,
+            filter,
+            limit,
+            setting,
+            left_out,
+            "subscription refused: {cause}"
+        );
+    }
+
+    /// One line for events that had left the recent ring before this client could take them.
+    pub(crate) fn log_missed(&self, missed: u64) {
+        let peer = &self.0.peer;
+        let Some(left_out) = self.0.bus.log_limit().allow(&peer.log_key("missed")) else {
+            return;
+        };
+        let (client, address) = (shown(&peer.name), self.address().map(field::display));
+        log::warn_of!(
+            peer.transport,
+            client,
+            address,
+            missed,
+            setting = "limits.recent_messages, limits.recent_bytes",
+            left_out,
+            "events lost: newer ones had taken their room before the client took them"
+        );
+    }
+
     /// Remembers and forgets what a transport wants to know of its clients after a restart. The wait is for
     /// room in the store's queue, no more; the receipt then resolves when it is on disk, and where nothing is
     /// stored at once. Its revision says nothing.

@@ -84,6 +84,16 @@ impl Session {
         subscribe: Subscribe,
         begun: &mut Vec<u64>,
     ) -> Result<(), SubscribeRefused> {
+        let filter = subscribe.filter.clone();
+        let begins = self.begin_subscription(subscribe, begun);
+        begins.inspect_err(|refused| self.client.log_refused(refused, filter.as_str()))
+    }
+
+    fn begin_subscription(
+        &self,
+        subscribe: Subscribe,
+        begun: &mut Vec<u64>,
+    ) -> Result<(), SubscribeRefused> {
         let bus = self.client.bus();
         let filter = subscribe.filter.borrowed();
         bus.check_subscribe(self.client.peer(), filter)?;

@@ -288,6 +288,9 @@ impl Session {
                 sent += 1;
                 work.sent_bytes += entry.payload.bytes().len() as u64;
             }
+            if let Step::Gap { missed } = step {
+                self.client.log_missed(missed);
+            }
             sender.push(event(key, step))?;
         }
         Ok(sent)

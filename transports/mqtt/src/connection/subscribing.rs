@@ -38,6 +38,11 @@ pub(super) struct Unsubscribing {
 }
 
 impl Connection {
+    /// A filter of the last SUBSCRIBE that the settings refuse ([`Bounds::refused_filters`](crate::Bounds)), once.
+    pub fn take_refused_filter(&mut self) -> Option<Box<str>> {
+        self.refused_filter.take()
+    }
+
     pub(super) fn subscribe(
         &mut self,
         id: NonZeroU16,
@@ -84,6 +89,7 @@ impl Connection {
             matches || refused.as_str() == plain
         };
         if self.bounds.refused_filters.iter().any(is_refused) {
+            self.refused_filter = Some(plain.into());
             return Asked::Refused(Reason::UNSPECIFIED);
         }
         let (number, exists) = self.session.reserve(&filter);

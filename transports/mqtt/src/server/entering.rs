@@ -317,6 +317,7 @@ impl Server {
                 disk: disk.clone(),
                 confirmations: subscriptions.confirmations(),
                 bus: bus.clone(),
+                client: subscriptions.client().clone(),
                 alarm: Alarm::default(),
                 activity: None,
             },

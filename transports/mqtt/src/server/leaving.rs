@@ -52,6 +52,7 @@ where
             return;
         };
         server.metrics.messages_too_large.add(remains.too_large);
+        logging::too_large(subscriptions.client(), remains.too_large);
         if matches!(ended, Ended::Stopped) {
             server.metrics.takeovers.add(1);
         }

@@ -12,14 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Buf, BytesMut};
 use futures_util::task::AtomicWaker;
 use latchbus_bus::{
-    Alarm, BudgetExceeded, Bus, Close, Confirmations, Event, Hold, LinkReceiver, LinkSender,
-    PublishRefused, Request, Wake,
+    Alarm, BudgetExceeded, Bus, Client, Close, Confirmations, Event, Hold, LinkReceiver,
+    LinkSender, PublishRefused, Request, Wake,
 };
 use latchbus_core::hub::Hub;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::disk::{Disk, Storing};
+use super::logging;
 use super::tally::Tally;
 use crate::connection::{Connection, Progress, Remains};
 use crate::record::Note;
@@ -208,6 +209,7 @@ pub(crate) struct Receiver<R> {
     pub(crate) disk: Option<Disk>,
     pub(crate) confirmations: Confirmations,
     pub(crate) bus: Bus,
+    pub(crate) client: Client,
     /// For the deadline of the connection.
     pub(crate) alarm: Alarm,
     pub(crate) activity: Option<Activity>,
@@ -259,6 +261,9 @@ impl<R: AsyncRead + Unpin + Send> Receiver<R> {
         }
         let credit = connection.credit();
         let progress = connection.poll_request(&mut self.input.bytes, now);
+        if let Some(filter) = connection.take_refused_filter() {
+            logging::refused_filter(&self.client, &filter);
+        }
         self.input.account()?;
         if connection.has_output() || connection.has_notes() || connection.credit() > credit {
             self.wake.wake();

@@ -129,6 +129,26 @@ pub(super) fn left(
     }
 }
 
+/// Messages that a client has not been sent because they are larger than it accepts.
+pub(super) fn too_large(client: &Client, messages: u64) {
+    let peer = client.peer();
+    if messages > 0
+        && let Some(left_out) = client
+            .bus()
+            .log_limit()
+            .allow(&peer.log_key("too large for"))
+    {
+        warn!(
+            target: "mqtt",
+            client = shown(&peer.name),
+            address = client.address().map(field::display),
+            messages,
+            left_out,
+            "messages not sent: larger than the Maximum Packet Size of the client"
+        );
+    }
+}
+
 /// A CONNECT that is refused.
 pub(super) fn refused(
     server: &Server,
@@ -143,9 +163,31 @@ pub(super) fn refused(
     };
     if let Some(left_out) = server.0.bus.log_limit().allow(&key) {
         let (client, address) = (shown(client), address.map(field::display));
-        let protocol = name(version);
-        let code = field::debug(reason);
+        // Of a version that there is not, the answer alone has the form of 3.1.1.
+        let known = reason != Reason::UNSUPPORTED_VERSION;
+        let protocol = known.then(|| name(version));
+        let code = format!("{:#04x}", reason.0);
         warn!(target: "mqtt", client, address, protocol, code, left_out, "CONNECT refused: {cause}");
+    }
+}
+
+/// A filter that the settings refuse.
+pub(super) fn refused_filter(client: &Client, filter: &str) {
+    let cause = "the settings refuse this filter";
+    client.log_refused_filter(filter, cause, None, "mqtt_refused_filters");
+}
+
+/// A session that has ended because more are away than may be.
+pub(super) fn dropped(client: &Client, most: usize) {
+    if let Some(left_out) = client.bus().log_limit().allow("session dropped mqtt") {
+        warn!(
+            target: "mqtt",
+            client = shown(&client.peer().name),
+            limit = most,
+            setting = "limits.sessions_away",
+            left_out,
+            "session ended, with what waits for its client: others went away, and it was away the longest"
+        );
     }
 }
 

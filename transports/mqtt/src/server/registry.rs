@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
+use super::logging;
 use crate::connection::LastWill;
 use crate::record::{Note, Part};
 use crate::server::Metrics;
@@ -447,6 +448,9 @@ impl Claim {
         let (dropped, away) = self.registry.keep(&mut clients, id, away, place)?;
         let other = (dropped != self.id).then(|| self.registry.hold(&mut clients, dropped));
         drop(clients);
+        if away.session.is_some() {
+            logging::dropped(away.subscriptions.client(), self.registry.max_away);
+        }
         Some(away.end_held(other.unwrap_or(self)))
     }
 }
