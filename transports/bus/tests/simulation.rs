@@ -145,10 +145,10 @@ async fn large_payloads_wait_for_memory_and_small_ones_do_not() {
     let (bus, mut commits) = simulation::open(options, Disk::memory(&Memory::default())).unwrap();
     let client = client(&bus);
     let large = || "x".repeat(40 << 10);
-    let first = client.publish(state("a", &large())).await;
-    let second = client.publish(state("b", &large())).await;
+    let first = client.publish(state("a", large())).await;
+    let second = client.publish(state("b", large())).await;
     // There is no room for a third until one of them is stored.
-    let mut third = Box::pin(async { client.publish(state("c", &large())).await.await });
+    let mut third = Box::pin(async { client.publish(state("c", large())).await.await });
     assert!(futures_util::poll!(&mut third).is_pending());
     let small = client.publish(state("d", "x")).await;
     assert!(commits.turn().unwrap());
@@ -161,7 +161,7 @@ async fn large_payloads_wait_for_memory_and_small_ones_do_not() {
     third.await.unwrap();
     assert_eq!(last(&bus, "c").unwrap().len(), 40 << 10);
     // Alone, one may be larger than the bound.
-    let larger = client.publish(state("e", &"x".repeat(200 << 10))).await;
+    let larger = client.publish(state("e", "x".repeat(200 << 10))).await;
     assert!(commits.turn().unwrap());
     larger.await.unwrap();
 }
