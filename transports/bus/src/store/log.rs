@@ -31,8 +31,9 @@ const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 const HEADER_BYTES: usize = 32;
 const ALIGNMENT: usize = 8;
 
-/// Zeros that are written at once while the file is allocated.
-const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+/// Zeros that are written at once while the file is allocated: a page, since Linux keeps what was written in one piece in
+/// one piece, and then counts the whole of it for each append.
+const ZEROS: [u8; 4 << 10] = [0; 4 << 10];
 
 /// The bounds of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
