@@ -44,7 +44,7 @@ pub enum Command {
         /// What the flags set.
         flags: Box<Layer>,
     },
-    /// Print this and leave.
+    /// Print this and exit.
     Print(String),
 }
 
@@ -64,8 +64,8 @@ pub enum Source {
 
 /// A retained event bus with a live dashboard: HTTP, WebSocket and MQTT in one program
 ///
-/// Settings come from the file, over it from the environment, over that from the flags. A file may set
-/// everything that a flag sets, and bounds and histories besides; see the README.
+/// Flags override the environment, which overrides the settings file, which overrides the defaults. A file may set
+/// everything that a flag sets, and limits and histories; see docs/settings.md.
 #[derive(Debug, Parser)]
 #[command(name = "latchbus", version, args_conflicts_with_subcommands = true)]
 struct Line {
@@ -77,9 +77,9 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the server; what happens without a command, too
+    /// Run the server (default)
     Serve(Box<Serve>),
-    /// Check a settings file, and leave with status 2 if something in it is wrong
+    /// Check a settings file; exit with status 2 if something in it is wrong
     CheckConfig {
         /// The file
         file: PathBuf,
@@ -90,20 +90,20 @@ enum Verb {
         #[arg(long, required = true)]
         defaults: bool,
     },
-    /// Write all that is kept to a file: values, histories and clicks, as JSON lines
+    /// Export the stored state to a file: values, histories and clicks, as JSON lines
     ///
-    /// The file is replaced when the export is whole. Its last line counts the others, so that a file that was cut off
-    /// is known as one.
+    /// The file is replaced when the export is complete. Its last line counts the others, so that a truncated file is
+    /// detected.
     Export {
         #[command(flatten)]
         place: Place,
         /// The file; the standard output if none is named
         file: Option<PathBuf>,
     },
-    /// Merge an export into what is kept
+    /// Merge an export into the stored state
     ///
-    /// The file is checked first. Of counts the larger stay, and a value takes the place of an older one: the same file
-    /// twice is as good as once.
+    /// The file is checked first. The larger count wins, and a value replaces an older one: importing a file twice
+    /// changes nothing more.
     Import {
         #[command(flatten)]
         place: Place,
@@ -114,10 +114,10 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Place {
-    /// A server that runs, on whose directory nobody else can work
+    /// A running server, which has its directory locked
     #[arg(long, value_name = "http://HOST:PORT", conflicts_with_all = ["data_dir", "config"])]
     url: Option<String>,
-    /// The directory of a server that does not run [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
+    /// The directory of a server that is not running [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Its settings file [env: LATCHBUS_CONFIG]
@@ -133,14 +133,14 @@ struct Serve {
     /// Where MQTT listens [default: 127.0.0.1:1883] [env: LATCHBUS_MQTT]
     #[arg(long, value_name = "ADDRESS|off")]
     mqtt: Option<Listen>,
-    /// A microcontroller: a serial port with its speed (115200 unless told), or a TCP server that passes bytes on to
+    /// A microcontroller: a serial port with its speed (default 115200), or a TCP server that passes bytes on to
     /// one; may be given several times [env: LATCHBUS_SERIAL]
     #[arg(long, value_name = "PATH@BAUD|tcp:HOST:PORT")]
     serial: Option<Vec<Serial>>,
-    /// Where state is kept over restarts [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
+    /// Directory in which state survives restarts [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Keep nothing over restarts [env: LATCHBUS_EPHEMERAL=true]
+    /// Keep state in memory only [env: LATCHBUS_EPHEMERAL=true]
     #[arg(long)]
     ephemeral: bool,
     /// A settings file [env: LATCHBUS_CONFIG]
@@ -149,7 +149,7 @@ struct Serve {
     /// What to log: off, error, warn, info, debug, trace, or as in info,mqtt=debug [default: info] [env: LATCHBUS_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<LogFilter>,
-    /// Origins of other servers whose pages may use this one, divided by commas; `https://*.example.com` are all below
+    /// Origins of other servers whose pages may use this one, separated by commas; `https://*.example.com` are all below
     /// it, `null` the pages without an origin [env: LATCHBUS_ALLOW_ORIGINS]
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     allow_origins: Option<Vec<Origin>>,
@@ -169,7 +169,7 @@ struct Serve {
     /// Rooms that are shown before their first click [default: main] [env: LATCHBUS_ROOMS]
     #[arg(long, value_name = "ROOM", value_delimiter = ',')]
     rooms: Option<Vec<Room>>,
-    /// Save what can be saved of a damaged store, say what was lost, and leave; the damaged file is kept
+    /// Repair a damaged store, report what was lost, and exit; the damaged file is kept
     #[arg(long, conflicts_with = "ephemeral")]
     repair: bool,
 }

@@ -133,12 +133,12 @@ fn general(settings: &Settings) -> Vec<Key> {
         (
             "pace_ms",
             Is(settings.bus.session.pace.as_millis().to_string()),
-            "between two frames of a topic in mode latest without max_rate; 0: none",
+            "between two frames of a topic in mode latest without max_rate; 0: no pause",
         ),
         (
             "sync_interval_ms",
             Is(settings.bus.sync_interval.as_millis().to_string()),
-            "state published at QoS 0 is on disk so long after it is shown; 0: before",
+            "longest time until state published at QoS 0 is on disk; 0: before it is delivered",
         ),
         (
             "threads",

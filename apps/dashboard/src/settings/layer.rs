@@ -28,7 +28,7 @@ pub struct Layer {
     pub log: Option<LogFilter>,
     /// Origins of other servers whose pages are welcome.
     pub allow_origins: Option<Vec<Origin>>,
-    /// Names by which this server may be called.
+    /// Host names to accept.
     pub allow_hosts: Option<Vec<HostName>>,
     /// Who may show the pages in a frame.
     pub allow_frames: Option<Vec<Frame>>,
@@ -40,7 +40,7 @@ pub struct Layer {
     pub rooms: Option<Vec<Room>>,
     /// Filters that MQTT clients may not subscribe to; in the file alone.
     pub mqtt_refused_filters: Option<Vec<Filter>>,
-    /// The keep-alive that MQTT 5 clients are told to use, in seconds; in the file alone.
+    /// The longest keep-alive of MQTT 5 clients, in seconds; in the file alone.
     pub mqtt_keep_alive_secs: Option<Within<1, 65_535>>,
     /// Whether a publish that a rule forbids ends the connection of a client of MQTT 3.1.1; in the file alone.
     pub mqtt_disconnect_on_denied: Option<bool>,
