@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use axum::extract::ConnectInfo;
 use axum::http::header::{CONNECTION, HOST, HeaderName, ORIGIN};
-use axum::http::{HeaderMap, Method, Request, Version};
+use axum::http::{Method, Request, Version};
 
 use super::forwarded::Forwarded;
 use super::ticket::Tickets;
 use super::warned::Warned;
 use super::{Asked, Called, Field, OriginPolicy, Refusal, Rules};
+use crate::handshake::only;
 
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -188,16 +189,6 @@ fn peer<B>(request: &Request<B>) -> Option<SocketAddr> {
 
 fn local_port<B>(request: &Request<B>) -> Option<u16> {
     request.extensions().get::<LocalPort>().map(|port| port.0)
-}
-
-/// The value of a header that may be there once.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Field<'h> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next().map(|value| value.to_str().map_err(|_| ()));
-    match values.next() {
-        Some(_) => Err(()),
-        None => first.transpose(),
-    }
 }
 
 #[cfg(test)]
