@@ -219,3 +219,54 @@ fn a_session_is_there_right_behind_its_connack() {
         server.kill();
     }
 }
+
+/// The identifiers of messages belong to the session: a late acknowledgement meets the message that it is for.
+#[test]
+fn a_qos_1_message_keeps_its_identifier_over_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = start(directory.path());
+    let (mut client, _) = Client::connect(&server, b's');
+    client.send(&[0x82, 6, 0, 9, 0, 1, b'e', 1]);
+    assert_eq!(client.next(), (0x90, vec![0, 9, 1]));
+    let publish = |server: &Server, payload: &str| {
+        let (mut publisher, _) = Client::connect(server, b'w');
+        publisher.publish("e", payload, 1, 1, false);
+        publisher.expect(PUBACK, 1);
+    };
+    let mut sent = Vec::new();
+    for payload in ["m0", "m1", "m2"] {
+        publish(&server, payload);
+        sent.push(client.message());
+    }
+    client.acknowledge(PUBACK, sent[0].0);
+    // That it is acknowledged is stored with the next message, at the latest.
+    publish(&server, "m3");
+    sent.push(client.message());
+    sent.remove(0);
+    server.kill();
+
+    let mut server = start(directory.path());
+    let (mut client, present) = Client::connect(&server, b's');
+    assert!(present);
+    for (id, payload) in &sent {
+        let (first, body) = client.next();
+        assert_eq!((first, body[4]), (0x3A, *id), "{payload}");
+        assert_eq!(&body[5..], payload.as_bytes());
+    }
+    // Late, for the second of them.
+    client.acknowledge(PUBACK, sent[1].0);
+    publish(&server, "m4");
+    let (first, body) = client.next();
+    assert_eq!((first, &body[5..]), (0x32, &b"m4"[..]));
+    assert!(sent.iter().all(|(id, _)| *id != body[4]));
+    sent.remove(1);
+    sent.push((body[4], "m4".to_owned()));
+    server.kill();
+
+    let mut server = start(directory.path());
+    let (mut client, _) = Client::connect(&server, b's');
+    for sent in sent {
+        assert_eq!(client.message(), sent);
+    }
+    server.kill();
+}

@@ -300,7 +300,8 @@ impl Connection {
         let Session {
             outgoing, ledger, ..
         } = &mut self.session;
-        outgoing.resend(self.window, &mut self.wire, room, &mut self.out, ledger);
+        let window = self.window;
+        self.too_large += outgoing.resend(window, &mut self.wire, room, &mut self.out, ledger);
         core::mem::swap(&mut self.out, bytes);
     }
 

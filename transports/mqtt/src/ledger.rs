@@ -6,6 +6,10 @@ use bytes::BytesMut;
 
 use crate::record::{Note, Part};
 
+/// QoS 1 messages of a session that are remembered as acknowledged though an older one is not; what is acknowledged
+/// beyond them may come again after a kill.
+const MOST_DONE_ONCE: usize = 1_024;
+
 /// What a note counts for in the bound of what waits.
 const NOTE_BYTES: usize = 64;
 
@@ -22,14 +26,16 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 struct Pages {
     next: Vec<Note>,
+    /// Whether something waits for `next`: if not, it is stored with what comes next.
+    urgent: bool,
     /// The batch that is being stored; stored again if the connection ends before that is known.
     storing: Vec<Note>,
     /// Goes out when `next` is stored, and when `storing` is.
     held: BytesMut,
     held_for_storing: BytesMut,
     marks: HashMap<u64, Mark>,
-    /// Finished beyond the mark of their subscription, by subscription and revision.
-    done: BTreeSet<(u64, u64)>,
+    /// Finished beyond the mark of their subscription, by subscription and revision: of QoS 1, and of QoS 2.
+    done: [BTreeSet<(u64, u64)>; 2],
     /// What a restored subscription may bring once more, though it is finished or under way.
     known: HashSet<(u64, u64)>,
 }
@@ -57,6 +63,13 @@ impl Ledger {
     }
 
     pub(crate) fn note(&mut self, note: Note) {
+        let pages = self.pages();
+        pages.next.push(note);
+        pages.urgent = true;
+    }
+
+    /// The same for what nobody waits for.
+    pub(crate) fn note_later(&mut self, note: Note) {
         self.pages().next.push(note);
     }
 
@@ -73,6 +86,7 @@ impl Ledger {
         match &mut self.pages {
             Some(pages) if self.durable => {
                 if !pages.next.is_empty() {
+                    pages.urgent = true;
                     &mut pages.held
                 } else if !pages.storing.is_empty() {
                     &mut pages.held_for_storing
@@ -97,9 +111,13 @@ impl Ledger {
         })
     }
 
-    /// How many finished messages are remembered one by one, because an older one is not finished.
+    /// How many finished QoS 2 messages are remembered one by one, because an older one is not finished.
     pub(crate) fn done(&self) -> usize {
-        self.pages.as_ref().map_or(0, |pages| pages.done.len())
+        let [_, twice] = match &self.pages {
+            Some(pages) => &pages.done,
+            None => return 0,
+        };
+        twice.len()
     }
 
     /// Whether no batch is under way.
@@ -109,7 +127,7 @@ impl Ledger {
 
     pub(crate) fn has_notes(&self) -> bool {
         let pages = self.pages.as_ref();
-        pages.is_some_and(|pages| pages.storing.is_empty() && !pages.next.is_empty())
+        pages.is_some_and(|pages| pages.storing.is_empty() && pages.urgent)
     }
 
     /// The next batch, unless one is under way.
@@ -118,6 +136,7 @@ impl Ledger {
             return Vec::new();
         }
         let pages = self.pages();
+        pages.urgent = false;
         pages.storing = core::mem::take(&mut pages.next);
         pages.held_for_storing = pages.held.split();
         pages.storing.clone()
@@ -135,6 +154,7 @@ impl Ledger {
         self.stored(out);
         let pages = self.pages();
         pages.next.clear();
+        pages.urgent = false;
         out.unsplit(pages.held.split());
     }
 
@@ -145,6 +165,7 @@ impl Ledger {
         };
         pages.held.clear();
         pages.held_for_storing.clear();
+        pages.urgent = false;
         let mut rest = core::mem::take(&mut pages.storing);
         rest.append(&mut pages.next);
         rest
@@ -160,6 +181,7 @@ impl Ledger {
         };
         pages.marks.insert(subscription, mark);
         pages.next.push(Part::Mark(subscription).keep(&rev));
+        pages.urgent = true;
     }
 
     /// A subscription ends.
@@ -169,6 +191,7 @@ impl Ledger {
         pages.marks.remove(&subscription);
         pages.next.push(Part::Subscription(subscription).forget());
         pages.next.push(Part::Mark(subscription).forget());
+        pages.urgent = true;
     }
 
     /// A subscription has brought a message; false when it is known already.
@@ -182,8 +205,9 @@ impl Ledger {
         pages.known.is_empty() || !pages.known.remove(&(subscription, rev))
     }
 
-    /// A QoS 2 message is finished; `oldest` is the revision of the oldest of its subscription that is not.
-    pub(crate) fn finish(&mut self, subscription: u64, rev: u64, oldest: Option<u64>) {
+    /// A QoS 1 or 2 message is finished, which was noted to be forgotten; `oldest` is the revision of the oldest of its
+    /// subscription that is not.
+    pub(crate) fn finish(&mut self, subscription: u64, rev: u64, qos: u8, oldest: Option<u64>) {
         let Some(pages) = &mut self.pages else {
             return;
         };
@@ -193,9 +217,10 @@ impl Ledger {
         pages.mark(subscription, oldest);
         // Beyond the mark it is remembered for itself; also one of an earlier life of the server, which the
         // subscription has not brought again yet.
-        if pages.reached(subscription) < rev {
-            pages.done.insert((subscription, rev));
-            pages.next.push(Part::Done(subscription, rev).keep(&()));
+        let [once, _] = &pages.done;
+        if pages.reached(subscription) < rev && (qos == 2 || once.len() < MOST_DONE_ONCE) {
+            pages.done_of(qos).insert((subscription, rev));
+            pages.next.push(Part::Done(subscription, rev).keep(&qos));
         }
     }
 
@@ -208,6 +233,7 @@ impl Ledger {
         for subscription in subscriptions {
             pages.mark(subscription, oldest.get(&subscription).copied());
         }
+        pages.urgent |= !pages.next.is_empty();
         (pages.marks.iter())
             .map(|(subscription, mark)| (*subscription, mark.noted))
             .collect()
@@ -222,9 +248,9 @@ impl Ledger {
         self.pages().marks.insert(subscription, mark);
     }
 
-    pub(crate) fn restore_done(&mut self, subscription: u64, rev: u64) {
+    pub(crate) fn restore_done(&mut self, subscription: u64, rev: u64, qos: u8) {
         let pages = self.pages();
-        pages.done.insert((subscription, rev));
+        pages.done_of(qos).insert((subscription, rev));
         pages.known.insert((subscription, rev));
     }
 
@@ -253,25 +279,27 @@ impl Pages {
         }
         mark.noted = reached;
         self.next.push(Part::Mark(subscription).keep(&reached));
-        let passed: Vec<_> = (self.done)
-            .range((subscription, 0)..=(subscription, reached))
-            .copied()
-            .collect();
-        for (subscription, rev) in passed {
-            self.done.remove(&(subscription, rev));
-            self.next.push(Part::Done(subscription, rev).forget());
+        self.pass(subscription, reached);
+    }
+
+    fn done_of(&mut self, qos: u8) -> &mut BTreeSet<(u64, u64)> {
+        let [once, twice] = &mut self.done;
+        if qos == 1 { once } else { twice }
+    }
+
+    /// What is done up to `rev` need not be remembered for itself.
+    fn pass(&mut self, subscription: u64, rev: u64) {
+        for done in &mut self.done {
+            let passed = done.range((subscription, 0)..=(subscription, rev));
+            for (subscription, rev) in passed.copied().collect::<Vec<_>>() {
+                done.remove(&(subscription, rev));
+                self.next.push(Part::Done(subscription, rev).forget());
+            }
         }
     }
 
     fn forget(&mut self, subscription: u64) {
-        let done: Vec<_> = (self.done)
-            .range((subscription, 0)..=(subscription, u64::MAX))
-            .copied()
-            .collect();
-        for (subscription, rev) in done {
-            self.done.remove(&(subscription, rev));
-            self.next.push(Part::Done(subscription, rev).forget());
-        }
+        self.pass(subscription, u64::MAX);
         self.known.retain(|(other, _)| *other != subscription);
     }
 }

@@ -37,8 +37,8 @@ struct Flight {
     gate: Gate,
 }
 
-/// Whether what a flight sends next may be sent: in a session that is kept on disk, a QoS 2 message is on its
-/// way, and is released, only when the disk knows it.
+/// Whether what a flight sends next may be sent: in a session that is kept on disk, a message is on its way, and
+/// one of QoS 2 is released, only when the disk knows it. So it has its identifier over a restart (MQTT-4.4.0-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     Open,
@@ -57,6 +57,15 @@ enum Stage {
 }
 
 impl Flight {
+    /// What is stored of it.
+    fn part(&self) -> Option<Part> {
+        match self.service {
+            Service::Zero => None,
+            Service::One(id) => Some(Part::OutgoingOnce(id)),
+            Service::Two(id) => Some(Part::Outgoing(id)),
+        }
+    }
+
     /// Whether its time is over and nobody has to finish it: a QoS 2 message that was sent keeps its identifier until
     /// the client has released it.
     fn has_expired(&self, wire: &Wire) -> bool {
@@ -88,9 +97,9 @@ impl Outgoing {
 
     /// A new connection: everything is to be sent again.
     pub(crate) fn rewind(&mut self) {
-        self.sent = 0;
-        for flight in &mut self.flights {
-            flight.repeated = true;
+        let sent = core::mem::take(&mut self.sent);
+        for (place, flight) in self.flights.iter_mut().enumerate() {
+            flight.repeated |= place < sent;
             if flight.gate == Gate::Asked {
                 flight.gate = Gate::Wanted;
             }
@@ -101,10 +110,10 @@ impl Outgoing {
     pub(crate) fn note(&mut self, ledger: &mut Ledger) {
         for flight in &mut self.flights {
             if flight.gate == Gate::Wanted
-                && let Some(id) = flight.service.id()
+                && let Some(part) = flight.part()
             {
                 flight.gate = Gate::Asked;
-                ledger.note(Part::Outgoing(id).keep(&OutgoingRecord {
+                ledger.note(part.keep(&OutgoingRecord {
                     subscription: flight.subscription,
                     rev: flight.rev,
                     order: flight.order,
@@ -133,6 +142,19 @@ impl Outgoing {
         }
     }
 
+    /// The connection has ended: what was stored and never sent is new to the client, whenever it comes.
+    pub(crate) fn forget_unsent(&mut self, ledger: &mut Ledger) {
+        for flight in self.flights.iter_mut().skip(self.sent) {
+            if !flight.repeated
+                && flight.gate != Gate::Wanted
+                && let Some(part) = flight.part()
+            {
+                flight.gate = Gate::Wanted;
+                ledger.note(part.forget());
+            }
+        }
+    }
+
     /// The session is no longer kept on disk: nothing waits for that.
     pub(crate) fn open_all(&mut self) {
         for flight in &mut self.flights {
@@ -143,12 +165,13 @@ impl Outgoing {
     /// Puts back what was stored, in any order; `false` where the record says nothing.
     pub(crate) fn restore(
         &mut self,
-        id: NonZeroU16,
+        service: Service,
         record: OutgoingRecord,
         options: Option<Options>,
     ) -> bool {
         let (subscription, rev) = (record.subscription, record.rev);
         let stage = match record.message {
+            None if service.qos() < 2 => return false,
             None => Stage::Released,
             Some(message) => {
                 let retain = message.retain;
@@ -170,7 +193,7 @@ impl Outgoing {
         self.flights.insert(
             place,
             Flight {
-                service: Service::Two(id),
+                service,
                 stage,
                 repeated: true,
                 subscription,
@@ -179,7 +202,10 @@ impl Outgoing {
                 gate: Gate::Open,
             },
         );
-        self.last_order = self.last_order.max(record.order);
+        if record.order >= self.last_order {
+            self.last_order = record.order;
+            self.last_id = service.id().map_or(0, NonZeroU16::get);
+        }
         true
     }
 
@@ -193,7 +219,8 @@ impl Outgoing {
         oldest
     }
 
-    /// Sends again what is unacknowledged from earlier connections, as far as `window` and `room` allow.
+    /// Sends what is unacknowledged from earlier connections, and what has waited for the disk, as far as `window` and
+    /// `room` allow. How many messages were larger than the client accepts.
     pub(crate) fn resend(
         &mut self,
         window: usize,
@@ -201,7 +228,8 @@ impl Outgoing {
         room: usize,
         out: &mut BytesMut,
         ledger: &mut Ledger,
-    ) {
+    ) -> u64 {
+        let mut too_large = 0;
         while self.sent < window
             && out.len() < room
             && let Some(flight) = self.flights.get(self.sent)
@@ -223,6 +251,7 @@ impl Outgoing {
                 }
                 (Stage::Released, None) => false,
             };
+            too_large += u64::from(!fits);
             if fits && !once {
                 self.sent += 1;
             } else {
@@ -231,6 +260,7 @@ impl Outgoing {
                 self.finished(flight, ledger);
             }
         }
+        too_large
     }
 
     /// Sends a new message, behind those that are not sent yet; false when it is larger than the client accepts.
@@ -248,7 +278,7 @@ impl Outgoing {
             1 => Service::One(self.free_id()),
             _ => Service::Two(self.free_id()),
         };
-        let gate = match durable && qos == 2 {
+        let gate = match durable && qos > 0 {
             true => Gate::Wanted,
             false => Gate::Open,
         };
@@ -356,20 +386,24 @@ impl Outgoing {
         }
     }
 
-    /// A flight is over: a QoS 2 message is not to come again, whatever happens to the server. How far QoS 1
-    /// has come is noted from time to time.
+    /// A flight is over: a QoS 2 message is not to come again, whatever happens to the server. For one of QoS 1 no
+    /// commit is made: it goes with the next one, or with that of the marks.
     fn finished(&self, flight: Option<Flight>, ledger: &mut Ledger) {
         if let Some(flight) = flight
             && ledger.is_durable()
-            && let Service::Two(id) = flight.service
+            && let Some(part) = flight.part()
         {
+            let qos = flight.service.qos();
             let others = self.flights.iter();
             let oldest = others
                 .filter(|other| other.subscription == flight.subscription)
                 .map(|other| other.rev)
                 .min();
-            ledger.note(Part::Outgoing(id).forget());
-            ledger.finish(flight.subscription, flight.rev, oldest);
+            match qos {
+                1 => ledger.note_later(part.forget()),
+                _ => ledger.note(part.forget()),
+            }
+            ledger.finish(flight.subscription, flight.rev, qos, oldest);
         }
     }
 

@@ -6,9 +6,10 @@
 //! | `w` | the will, and when it is due if the client is away |
 //! | `f` number | a subscription |
 //! | `m` number | all of a subscription's messages up to this revision are finished |
-//! | `d` number, revision | a QoS 2 message beyond the mark that is finished too |
+//! | `d` number, revision | a message beyond the mark that is finished too, and its quality of service |
 //! | `i` identifier | a QoS 2 message of the client's that the bus has and that is not released |
 //! | `o` identifier | a QoS 2 message on its way to the client |
+//! | `p` identifier | a QoS 1 message on its way to the client |
 //!
 //! Numbers are big-endian; a value is its format's number and then postcard.
 
@@ -56,6 +57,7 @@ pub(crate) enum Part {
     Done(u64, u64),
     Incoming(NonZeroU16),
     Outgoing(NonZeroU16),
+    OutgoingOnce(NonZeroU16),
 }
 
 impl Part {
@@ -78,13 +80,12 @@ impl Part {
                 name.extend(number.to_be_bytes());
                 name.extend(rev.to_be_bytes());
             }
-            Self::Incoming(id) | Self::Outgoing(id) => {
-                let tag = if matches!(self, Self::Incoming(_)) {
-                    b'i'
-                } else {
-                    b'o'
-                };
-                name.push(tag);
+            Self::Incoming(id) | Self::Outgoing(id) | Self::OutgoingOnce(id) => {
+                name.push(match self {
+                    Self::Incoming(_) => b'i',
+                    Self::OutgoingOnce(_) => b'p',
+                    _ => b'o',
+                });
                 name.extend(id.get().to_be_bytes());
             }
         }
@@ -106,6 +107,7 @@ impl Part {
             }
             b'i' => Some(Self::Incoming(id()?)),
             b'o' => Some(Self::Outgoing(id()?)),
+            b'p' => Some(Self::OutgoingOnce(id()?)),
             _ => None,
         }
     }
@@ -189,7 +191,7 @@ impl SubscriptionRecord {
     }
 }
 
-/// `o`
+/// `o`, `p`
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct OutgoingRecord {
     pub(crate) subscription: u64,
@@ -310,6 +312,7 @@ mod tests {
             Part::Done(1, 2),
             Part::Incoming(id),
             Part::Outgoing(id),
+            Part::OutgoingOnce(id),
         ] {
             assert_eq!(Part::parse(&part.name()), Some(part));
         }

@@ -1,6 +1,5 @@
 //! Sessions as they were when the server ended, from the notes that were stored.
 
-use core::num::NonZeroU16;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -11,6 +10,7 @@ use latchbus_core::topic::TopicFilter;
 
 use crate::Session;
 use crate::connection::subscribing::shared;
+use crate::packet::Service;
 use crate::record::{OutgoingRecord, Part, SessionRecord, SubscriptionRecord, WillRecord, read};
 
 /// What was stored of a client.
@@ -63,10 +63,17 @@ pub fn restore<'a>(parts: impl IntoIterator<Item = (&'a [u8], &'a Bytes)>, epoch
             Some(Part::Mark(number)) => {
                 marks.extend(read::<u64>(value).map(|mark| (number, mark)));
             }
-            Some(Part::Done(number, rev)) => done.push((number, rev)),
+            Some(Part::Done(number, rev)) => {
+                done.push((number, rev, read::<u8>(value).unwrap_or(2)));
+            }
             Some(Part::Incoming(id)) => session.incoming.restore(id),
             Some(Part::Outgoing(id)) => {
-                outgoing.extend(read::<OutgoingRecord>(value).map(|record| (id, record)));
+                let record = read::<OutgoingRecord>(value);
+                outgoing.extend(record.map(|record| (Service::Two(id), record)));
+            }
+            Some(Part::OutgoingOnce(id)) => {
+                let record = read::<OutgoingRecord>(value);
+                outgoing.extend(record.map(|record| (Service::One(id), record)));
             }
             None => {}
         }
@@ -130,17 +137,17 @@ fn subscriptions(
 
 fn under_way(
     session: &mut Session,
-    outgoing: Vec<(NonZeroU16, OutgoingRecord)>,
-    done: Vec<(u64, u64)>,
+    outgoing: Vec<(Service, OutgoingRecord)>,
+    done: Vec<(u64, u64, u8)>,
 ) {
-    for (id, record) in outgoing {
+    for (service, record) in outgoing {
         let (subscription, rev) = (record.subscription, record.rev);
         let options = session.options(subscription);
-        if session.outgoing.restore(id, record, options) {
+        if session.outgoing.restore(service, record, options) {
             session.ledger.restore_under_way(subscription, rev);
         }
     }
-    for (subscription, rev) in done {
-        session.ledger.restore_done(subscription, rev);
+    for (subscription, rev, qos) in done {
+        session.ledger.restore_done(subscription, rev, qos);
     }
 }

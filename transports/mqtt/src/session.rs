@@ -112,10 +112,11 @@ impl Session {
 
     /// The connection has ended: what is still to be stored.
     pub(crate) fn end_notes(&mut self) -> (Vec<Note>, Vec<(u64, u64)>) {
-        let marks = match self.ledger.is_durable() {
-            true => self.mark(),
-            false => Vec::new(),
-        };
+        let mut marks = Vec::new();
+        if self.ledger.is_durable() {
+            marks = self.mark();
+            self.outgoing.forget_unsent(&mut self.ledger);
+        }
         (self.ledger.rest(), marks)
     }
 

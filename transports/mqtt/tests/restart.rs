@@ -491,3 +491,106 @@ async fn qos_2_is_completed_after_a_kill() {
     }
     running.stop().await;
 }
+
+async fn puback(v5: &mut V5, packet_id: core::num::NonZeroU16) {
+    let ack = v5::PublishAck {
+        packet_id,
+        ..v5::PublishAck::default()
+    };
+    v5.send(v5::Packet::PublishAck(ack)).await;
+}
+
+/// MQTT-4.4.0-1, MQTT-3.3.1-1: what was sent comes again as it was, in order, also where a newer value has replaced it and
+/// in a shared subscription; what was not sent has its identifier yet to come.
+#[tokio::test]
+async fn unacknowledged_messages_keep_their_identifiers() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path()).await;
+    let lasting = || Connect {
+        clean_start: false,
+        session_expiry_interval_secs: 100,
+        receive_max: Some(5.try_into().unwrap()),
+        ..client_5("s")
+    };
+    let (mut v5, _) = V5::connect(running.address, lasting()).await;
+    for filter in ["e/#", "$share/g/shared"] {
+        let options = SubscriptionOptions {
+            qos: QoS::ExactlyOnce,
+            ..SubscriptionOptions::default()
+        };
+        v5.subscribe(one(filter, options)).await;
+    }
+    let mut sent = Vec::new();
+    for (topic, payload, retain, qos) in [
+        ("e/x", "m0", false, 1),
+        ("e/x", "m1", true, 1),
+        ("e/y", "m2", false, 2),
+        ("e/x", "m3", true, 1),
+        ("shared", "m4", false, 1),
+    ] {
+        running.publish(topic, payload, retain, qos).await;
+        let message = v5.message().await;
+        assert_eq!(
+            (&message.payload[..], message.dup),
+            (payload.as_bytes(), false)
+        );
+        sent.push((payload.to_owned(), message.packet_id.unwrap()));
+    }
+    for (payload, qos) in [("m5", 1), ("m6", 2), ("m7", 1)] {
+        running.publish("e/x", payload, false, qos).await;
+    }
+    v5.quiet().await;
+    let (_, first) = sent.remove(0);
+    puback(&mut v5, first).await;
+    // It is stored that the first is acknowledged, with what takes its place.
+    let message = v5.message().await;
+    assert_eq!((&message.payload[..], message.dup), (&b"m5"[..], false));
+    sent.push(("m5".to_owned(), message.packet_id.unwrap()));
+    let image = running.image().await;
+    running.stop().await;
+
+    for directory in [&image, &directory] {
+        let running = start(directory.path()).await;
+        let (mut v5, ack) = V5::connect(running.address, lasting()).await;
+        assert!(ack.session_present);
+        for (payload, id) in &sent {
+            let message = v5.message().await;
+            assert_eq!(&message.payload[..], payload.as_bytes());
+            assert_eq!(
+                (message.packet_id, message.dup),
+                (Some(*id), true),
+                "{payload}"
+            );
+        }
+        // Late, and not in order: each hits its own.
+        for acknowledged in [2, 0] {
+            puback(&mut v5, sent[acknowledged].1).await;
+        }
+        for payload in ["m6", "m7"] {
+            let message = v5.message().await;
+            assert_eq!(
+                (&message.payload[..], message.dup),
+                (payload.as_bytes(), false)
+            );
+            let id = message.packet_id.unwrap();
+            assert!(
+                id != first && sent.iter().all(|(_, other)| *other != id),
+                "{id}"
+            );
+        }
+        drop(v5);
+        eventually(|| running.server.metrics().sessions_away.get() == 1).await;
+        running.stop().await;
+        let running = start(directory.path()).await;
+        let (mut v5, _) = V5::connect(running.address, lasting()).await;
+        for payload in ["m2", "m4", "m5", "m6", "m7"] {
+            let message = v5.message().await;
+            assert_eq!(
+                (&message.payload[..], message.dup),
+                (payload.as_bytes(), true)
+            );
+        }
+        v5.quiet().await;
+        running.stop().await;
+    }
+}

@@ -52,6 +52,8 @@ struct Client {
     /// QoS 2 identifiers that it has received and the server has not released.
     received: BTreeSet<u16>,
     taken: Vec<(QoS, usize)>,
+    /// The identifier that each message has come with.
+    identifiers: BTreeMap<usize, u16>,
     /// Its own QoS 2 publishes: identifier to (payload, released).
     sent: BTreeMap<u16, (usize, bool)>,
     to_publish: VecDeque<usize>,
@@ -68,6 +70,10 @@ impl Client {
                     .parse()
                     .unwrap();
                 let packet_id = publish.packet_id.unwrap();
+                if let Some(before) = self.identifiers.insert(number, packet_id.get()) {
+                    // MQTT-4.4.0-1, MQTT-3.3.1-1
+                    assert_eq!((before, true), (packet_id.get(), publish.dup), "{number}");
+                }
                 match publish.qos {
                     QoS::ExactlyOnce => {
                         if self.received.insert(packet_id.get()) {

@@ -12,7 +12,7 @@ mod support;
 use core::time::Duration;
 
 use latchbus_bus::simulation::{self, Commits, Disk, Memory};
-use latchbus_bus::{Clock, Options};
+use latchbus_bus::{Clock, Options, Publish};
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::server::{Config, Server};
 use rmqtt_codec::types::QoS;
@@ -169,4 +169,51 @@ async fn a_goodbye_comes_behind_a_connack_that_waits() {
         (0xE0, 0x81),
         "{came:x?}"
     );
+}
+
+/// What waited for the disk when its connection ended has not been sent: it is no repetition (MQTT-3.3.1-1).
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_is_no_repetition() {
+    let options = Options {
+        clock: Clock::manual(1_000),
+        seed: Some(7),
+        ..Options::default()
+    };
+    let memory = Memory::default();
+    let (bus, mut commits) = simulation::open(options.clone(), Disk::memory(&memory)).unwrap();
+    let server = Server::new(bus.clone(), Config::default());
+    for qos in [1, 2] {
+        let mut raw = open(&server);
+        with_disk(&mut commits, async {
+            raw.shake_hands(client("s", false)).await;
+            raw.subscribe("t", QoS::ExactlyOnce).await;
+            raw.quiet().await;
+        })
+        .await;
+        let publish = Publish {
+            qos,
+            ..Publish::event(TopicName::parse("t".to_owned()).unwrap(), "x")
+        };
+        let publishing = bus.clone();
+        let receipt = tokio::spawn(async move { publishing.publish(publish).await });
+        assert!(commits.next().await);
+        commits.turn().unwrap();
+        receipt.await.unwrap().unwrap();
+        // The disk has the message, and not that it is under way.
+        raw.quiet().await;
+        drop(raw);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let mut raw = open(&server);
+        let returns = async {
+            assert!(raw.shake_hands(client("s", false)).await);
+            let message = raw.message().await;
+            assert_eq!((&message.payload[..], message.dup), (&b"x"[..], false));
+        };
+        with_disk(&mut commits, returns).await;
+        // The next one begins anew.
+        let mut raw = open(&server);
+        with_disk(&mut commits, raw.shake_hands(client("s", true))).await;
+        drop(raw);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
 }
