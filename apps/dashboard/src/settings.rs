@@ -181,6 +181,7 @@ impl Settings {
             mqtt_disconnect_on_denied,
             pace_ms,
             sync_interval_ms,
+            max_downtime_secs,
             threads,
             limits,
             history,
@@ -217,6 +218,9 @@ impl Settings {
         }
         if let Some(Within(ms)) = sync_interval_ms {
             self.bus.sync_interval = Duration::from_millis(ms as u64);
+        }
+        if let Some(Within(secs)) = max_downtime_secs {
+            self.bus.max_downtime = Duration::from_secs(secs as u64);
         }
         if let Some(Within(secs)) = mqtt_keep_alive_secs {
             self.mqtt_keep_alive = Some(Duration::from_secs(secs as u64));

@@ -22,7 +22,7 @@ use latchbus_core::clicks::{
 use latchbus_core::topic::TopicName;
 
 use crate::rooms::PRESS_IDS;
-use crate::{Delivery, Properties, PublishRefused};
+use crate::{Clock, Delivery, Properties, PublishRefused};
 
 /// One thing that a bus keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,6 +183,7 @@ pub struct Export {
     epoch: u64,
     revision: u64,
     at: u64,
+    clock: Clock,
     values: vec::IntoIter<(Delivery, u16)>,
     devices: vec::IntoIter<DeviceClicks>,
 }
@@ -191,6 +192,7 @@ impl Export {
     /// The values need not be in order.
     pub(crate) fn new(
         (epoch, revision, at): (u64, u64, u64),
+        clock: Clock,
         mut values: Vec<(Delivery, u16)>,
         devices: Vec<DeviceClicks>,
     ) -> Self {
@@ -199,6 +201,7 @@ impl Export {
             epoch,
             revision,
             at,
+            clock,
             values: values.into_iter(),
             devices: devices.into_iter(),
         }
@@ -235,7 +238,8 @@ impl Iterator for Export {
             rev: value.rev,
             at: value.at,
             qos: value.payload.qos(),
-            expires_at: value.payload.expires_at(),
+            expires_at: (value.payload.expires_at())
+                .and_then(|at| NonZeroU64::new(self.clock.to_unix(at.get()))),
             properties: value.payload.properties().cloned(),
             history,
         }))

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, Peer, ReservedTopics};
 use crate::budget::Budget;
 use crate::capacity::{self, Capacity, Watch};
-use crate::clock::Clock;
+use crate::clock::{Clock, LastTime};
 use crate::commits::{Commits, QUEUE};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -63,8 +63,11 @@ pub struct Options {
     /// State that was published at QoS 0 is shown before it is on disk, and is there after so long at the latest;
     /// zero: before it is shown, as all else.
     pub sync_interval: Duration,
-    /// Where the time of day comes from.
+    /// Where the time comes from.
     pub clock: Clock,
+    /// The most of the time between two lives that counts for what expires: a machine's clock may be wrong by years
+    /// at a start. See [`Clock`].
+    pub max_downtime: Duration,
     /// How often the `$SYS` topics are published; none: never.
     pub sys_every: Option<Duration>,
     /// Where chance begins: two buses that open with one seed make the same choices. None: anywhere.
@@ -83,6 +86,7 @@ impl Default for Options {
             history: Vec::new(),
             sync_interval: Duration::from_secs(1),
             clock: Clock::system(),
+            max_downtime: Duration::from_hours(24),
             sys_every: Some(sys::EVERY),
             seed: None,
         }
@@ -100,6 +104,7 @@ impl fmt::Debug for Options {
             .field("history", &self.history)
             .field("sync_interval", &self.sync_interval)
             .field("clock", &self.clock)
+            .field("max_downtime", &self.max_downtime)
             .field("sys_every", &self.sys_every)
             .field("seed", &self.seed)
             .finish_non_exhaustive()
@@ -292,9 +297,11 @@ impl Bus {
         };
         let ceiling = loaded.ceiling;
         (metrics.loaded).set((loaded.items.len() + loaded.devices.len()) as u64);
-        let notes = mem::take(&mut loaded.notes);
+        let mut notes = mem::take(&mut loaded.notes);
         loaded.notes_stored = notes.len() as u64;
-        let clock = options.clock.clone();
+        let last_time = LastTime::take(&mut notes);
+        let newest_at = loaded.items.iter().map(|(.., item)| item.at()).max();
+        let clock = (options.clock).begin(last_time, newest_at, options.max_downtime);
         let shared = Arc::new(Shared::new(
             loaded.epoch,
             (options.limits, options.clicks),
@@ -406,13 +413,13 @@ impl Bus {
     /// The newest kept value of a topic.
     pub fn last(&self, topic: TopicName<&str>) -> Option<Delivery> {
         let last = self.0.shared.read(|hub| hub.last(topic));
-        last.filter(|entry| !entry.payload.has_expired(self.clock().unix_ms()))
+        last.filter(|entry| !entry.payload.has_expired(self.clock().deadline_ms()))
     }
 
     /// Every kept value that matches, by topic.
     pub fn kept(&self, filter: TopicFilter<&str>) -> Vec<Delivery> {
         let mut kept = self.0.shared.read(|hub| hub.kept(filter));
-        let now = self.clock().unix_ms();
+        let now = self.clock().deadline_ms();
         kept.retain(|entry| !entry.payload.has_expired(now));
         kept
     }
@@ -459,7 +466,7 @@ impl Bus {
         self.0.shared.epoch
     }
 
-    /// Where it reads the time of day.
+    /// Where it reads the time: of day, and of what expires.
     pub fn clock(&self) -> &Clock {
         &self.0.shared.clock
     }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backup::{Export, Record};
 use crate::bus::{Accepted, Queued};
+use crate::clock::LastTime;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Plan};
@@ -33,6 +34,10 @@ const COMMIT_BYTES: usize = 4 << 20;
 /// Revisions that are left free before a commit for events that overtake it, once one was overtaken: so many at
 /// first, twice as many each time up to the second, and half as many after each commit that was not.
 const SLACK: (u64, u64) = (64, 1 << 20);
+
+/// How often the time is stored where nothing else is, while something is stored that may expire. After a crash so much
+/// more may be left of it, if the clock is not set then.
+const TIME_EVERY_MS: u64 = 10 * 60 * 1_000;
 
 /// What waits for the store.
 #[derive(Debug)]
@@ -107,6 +112,8 @@ pub(crate) struct Commits {
     /// Whether it is on disk that this life has such commits.
     lossy: bool,
     unsynced: Arc<Unsynced>,
+    /// The last time that is stored, if this life has stored one.
+    last_time: Option<LastTime>,
     /// The batch that is under way.
     batch: Option<Batch>,
     /// What was merged is ahead of the disk for good: nothing more is shown or answered.
@@ -184,6 +191,7 @@ impl Commits {
             syncs_later,
             lossy: false,
             unsynced: Arc::default(),
+            last_time: None,
             batch: None,
             given_up: false,
         }
@@ -330,7 +338,12 @@ impl Commits {
             .changes
             .extend(trim(&self.shared, self.store.sizes(), batch.tick));
         let confirms = batch.tick && self.doubt;
-        let is_empty = commit.changes.is_empty() && commit.ceiling.is_none() && !confirms;
+        let now = self.shared.clock.now();
+        let stale =
+            |last: LastTime| now.deadline_ms.saturating_sub(last.deadline_ms) >= TIME_EVERY_MS;
+        let tells_time = batch.tick && self.last_time.is_none_or(stale) && pipeline.has_deadlines();
+        let is_empty =
+            commit.changes.is_empty() && commit.ceiling.is_none() && !confirms && !tells_time;
         if is_empty && !batch.sync {
             return Ok(());
         }
@@ -341,6 +354,11 @@ impl Commits {
                 true => (false, Sync::Later),
                 false => (true, Sync::Now),
             };
+        }
+        // With every commit, so that no message is stored that arrived later than the last time.
+        let time = now.to_bytes();
+        if !is_empty && self.last_time != Some(now) {
+            commit.changes.push(LastTime::change(&time));
         }
         let begun = Instant::now();
         self.health.begin();
@@ -361,6 +379,9 @@ impl Commits {
         }
         self.health.succeed();
         self.lossy |= commit.lossy;
+        if !is_empty {
+            self.last_time = Some(now);
+        }
         if commit.sync == Sync::Now || batch.sync {
             self.unsynced.any.store(false, Ordering::Relaxed);
         } else if batch.base.is_some() {
@@ -441,7 +462,9 @@ impl Commits {
     fn close(&mut self) {
         let revision = self.shared.stop_here();
         if !self.given_up {
+            let time = self.shared.clock.now().to_bytes();
             let commit = Commit {
+                changes: vec![LastTime::change(&time)],
                 ceiling: Some(revision),
                 stops: Some(self.shared.read(|hub| hub.newest_event())),
                 ..Commit::default()

@@ -12,7 +12,7 @@ pub(crate) struct Expiring {
 }
 
 impl Expiring {
-    /// A topic has a new value, or none: when it expires, in Unix milliseconds.
+    /// A topic has a new value, or none: when it expires, by the clock's deadlines.
     pub(crate) fn set(&mut self, topic: &str, at: Option<NonZeroU64>) {
         if let Some((topic, before)) = self.by_topic.remove_entry(topic) {
             self.by_time.remove(&(before, topic));
@@ -22,6 +22,10 @@ impl Expiring {
             self.by_topic.insert(Arc::clone(&topic), at);
             self.by_time.insert((at, topic));
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_time.is_empty()
     }
 
     /// Takes out the topics whose time is over at `now`.

@@ -149,7 +149,7 @@ impl Payload {
         }
     }
 
-    /// The payload of a message that arrives at `now`, in Unix milliseconds, and its topic.
+    /// The payload of a message that arrives at `now`, by [`Clock::deadline_ms`](crate::Clock::deadline_ms), and its topic.
     pub(crate) fn arrive(publish: Publish, origin: u64, now: u64) -> (TopicName<String>, Self) {
         let payload = Self {
             origin,
@@ -215,12 +215,12 @@ impl Payload {
         self.properties.as_ref()
     }
 
-    /// When it expires, in milliseconds since the Unix epoch.
+    /// When it expires, by [`Clock::deadline_ms`](crate::Clock::deadline_ms).
     pub fn expires_at(&self) -> Option<NonZeroU64> {
         self.expires_at
     }
 
-    /// Whether its time is over at `now`, in milliseconds since the Unix epoch. The clear of a topic
+    /// Whether its time is over at `now`, by [`Clock::deadline_ms`](crate::Clock::deadline_ms). The clear of a topic
     /// whose value has expired is, from its beginning.
     pub fn has_expired(&self, now: u64) -> bool {
         self.expires_at.is_some_and(|at| at.get() <= now)

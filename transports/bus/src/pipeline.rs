@@ -127,7 +127,7 @@ impl Pipeline {
     /// Ends the values whose time is over. The plans must be committed and applied before any other is
     /// made.
     pub(crate) fn plan_expired(&mut self) -> Vec<Plan> {
-        let now = self.now();
+        let now = self.deadline_now();
         let due = self.expiring.due(now);
         let topics = due
             .into_iter()
@@ -266,8 +266,19 @@ impl Pipeline {
         });
     }
 
+    /// The time of day.
     fn now(&self) -> u64 {
         self.shared.clock.unix_ms()
+    }
+
+    /// The time by which values expire.
+    fn deadline_now(&self) -> u64 {
+        self.shared.clock.deadline_ms()
+    }
+
+    /// Whether anything that is stored may end by the clock.
+    pub(crate) fn has_deadlines(&self) -> bool {
+        self.notes > 0 || !self.expiring.is_empty()
     }
 
     fn try_plan(&mut self, mut publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
@@ -340,7 +351,7 @@ impl Pipeline {
     /// What was checked.
     fn plain_step(&self, publish: Publish, origin: u64) -> Step {
         let retain = self.retain_of(&publish);
-        let (topic, payload) = Payload::arrive(publish, origin, self.now());
+        let (topic, payload) = Payload::arrive(publish, origin, self.deadline_now());
         match retain {
             Retain::Last(_) if payload.bytes().is_empty() => Step::Clear { topic, payload },
             _ => Step::Publish {
@@ -504,12 +515,12 @@ pub(crate) fn accept_event(
     let (topic, outcome) = match check_properties(&publish) {
         Err(refused) => (publish.topic, Err(refused)),
         Ok(()) => {
-            let now = shared.clock.unix_ms();
+            let (now, deadline_now) = (shared.clock.unix_ms(), shared.clock.deadline_ms());
             shared.change(|changes| {
                 if !changes.goes_straight(publish.topic.borrowed(), publish.qos) {
                     return Err(publish);
                 }
-                let (topic, payload) = Payload::arrive(publish, origin, now);
+                let (topic, payload) = Payload::arrive(publish, origin, deadline_now);
                 let published = changes.publish(topic.borrowed(), payload, Retain::No, now);
                 Ok((topic, published.map_err(PublishRefused::from)))
             })?

@@ -379,7 +379,7 @@ impl State {
     /// Whether the time of a message is over, which is counted.
     fn drops_expired(&mut self, entry: &Delivery, clock: &Clock) -> bool {
         let expires = entry.payload.expires_at().is_some() && entry.kind != Kind::Cleared;
-        let expired = expires && entry.payload.has_expired(clock.unix_ms());
+        let expired = expires && entry.payload.has_expired(clock.deadline_ms());
         self.expired += u64::from(expired);
         expired
     }

@@ -121,7 +121,7 @@ impl Message {
         let expires_in_secs = delivery.payload.expires_at().map(|at| {
             let left = at
                 .get()
-                .saturating_sub(wire.clock.unix_ms())
+                .saturating_sub(wire.clock.deadline_ms())
                 .div_ceil(1_000);
             u32::try_from(left).unwrap_or(u32::MAX).max(1)
         });

@@ -71,7 +71,7 @@ impl Flight {
     fn has_expired(&self, wire: &Wire) -> bool {
         match &self.stage {
             Stage::Published(message) if self.service.qos() < 2 || !self.repeated => {
-                (message.delivery.payload).has_expired(wire.clock.unix_ms())
+                (message.delivery.payload).has_expired(wire.clock.deadline_ms())
             }
             _ => false,
         }

@@ -139,7 +139,7 @@ pub(crate) fn read<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {
     pub(crate) expiry_secs: u64,
-    /// Milliseconds since the Unix epoch; none while the client is connected.
+    /// By the deadlines of the bus's clock, in milliseconds; none while the client is connected.
     pub(crate) ends_at: Option<u64>,
 }
 
@@ -262,7 +262,7 @@ pub(crate) struct WillRecord {
     said: Said,
     retain: bool,
     pub(crate) delay_secs: u64,
-    /// Milliseconds since the Unix epoch; none while the client is connected.
+    /// By the deadlines of the bus's clock, in milliseconds; none while the client is connected.
     pub(crate) due: Option<u64>,
 }
 

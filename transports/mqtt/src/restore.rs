@@ -31,7 +31,7 @@ pub struct RestoredSession {
     pub subscriptions: Vec<Subscribe>,
     /// How long it outlives its connection.
     pub expiry: Duration,
-    /// When it ends, in milliseconds since the Unix epoch; none if the client was connected.
+    /// When it ends, by the deadlines of the bus's clock, in milliseconds; none if the client was connected.
     pub ends_at: Option<u64>,
 }
 
@@ -42,7 +42,7 @@ pub struct RestoredWill {
     pub publish: Publish,
     /// How long after the end of the connection.
     pub delay: Duration,
-    /// When, in milliseconds since the Unix epoch; none if the client was connected.
+    /// When, by the deadlines of the bus's clock, in milliseconds; none if the client was connected.
     pub due: Option<u64>,
 }
 

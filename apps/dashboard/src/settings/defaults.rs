@@ -141,6 +141,11 @@ fn general(settings: &Settings) -> Vec<Key> {
             "longest time until state published at QoS 0 is on disk; 0: before it is delivered",
         ),
         (
+            "max_downtime_secs",
+            Is(settings.bus.max_downtime.as_secs().to_string()),
+            "of the time between two runs, at most this much counts for what expires",
+        ),
+        (
             "threads",
             Is(settings.threads.to_string()),
             "threads that serve connections",

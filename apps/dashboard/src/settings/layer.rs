@@ -48,6 +48,8 @@ pub struct Layer {
     pub pace_ms: Option<Within<0, 60_000>>,
     /// How long state that was published at QoS 0 may be shown before it is on disk, in milliseconds; in the file alone.
     pub sync_interval_ms: Option<Within<0, 60_000>>,
+    /// The most of the time between two runs that counts for what expires, in seconds; in the file alone.
+    pub max_downtime_secs: Option<Within<0, 315_360_000>>,
     /// Threads that serve connections; in the file alone.
     pub threads: Option<Within<1, 1_024>>,
     /// Bounds; in the file alone.

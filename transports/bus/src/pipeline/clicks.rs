@@ -26,7 +26,7 @@ impl Pipeline {
                 ..publish
             },
             origin,
-            self.now(),
+            self.deadline_now(),
         );
         let now = self.now();
         let Raised { joined, folded } =
@@ -115,7 +115,7 @@ impl Pipeline {
         let shown = Step::state(shown, pressed.value);
         // A press is an event whatever its publisher says: retained, it would be counted again by
         // whoever replays it.
-        let (topic, payload) = Payload::arrive(publish, origin, now);
+        let (topic, payload) = Payload::arrive(publish, origin, self.deadline_now());
         let event = Step::Publish {
             stored: self.shared.owes(topic.borrowed(), payload.qos()),
             topic,

@@ -1,5 +1,6 @@
 //! Records of an export on their way into the bus: they go the way of a publish.
 
+use core::num::NonZeroU64;
 use std::sync::Arc;
 
 use latchbus_core::clicks::{ClickTopic, Counter, is_reserved};
@@ -15,17 +16,18 @@ use crate::{Delivery, Payload, Properties, Publish, PublishRefused};
 impl Pipeline {
     /// All that is kept. To be called between two batches, so that it is on disk.
     pub(crate) fn export(&self) -> Export {
-        let now = self.shared.clock.unix_ms();
+        let (now, deadline_now) = (self.now(), self.deadline_now());
         let (revision, values) = self.shared.read(|hub| {
             let values = with_histories(hub.all_kept());
             (hub.revision(), values)
         });
         let is_said = |(value, _): &(Delivery, u16)| {
-            !is_reserved(value.topic.as_str()) && !value.payload.has_expired(now)
+            !is_reserved(value.topic.as_str()) && !value.payload.has_expired(deadline_now)
         };
         let values = values.into_iter().filter(is_said).collect();
         Export::new(
             (self.shared.epoch, revision, now),
+            self.shared.clock.clone(),
             values,
             self.rooms.export(),
         )
@@ -49,14 +51,17 @@ impl Pipeline {
         plan
     }
 
-    fn plan_value(&mut self, value: Kept) -> Result<Plan, PublishRefused> {
+    fn plan_value(&mut self, mut value: Kept) -> Result<Plan, PublishRefused> {
         let malformed = |kind, reason: &str| PublishRefused::Malformed {
             kind,
             reason: reason.to_owned(),
         };
-        let expires_at = value.expires_at;
-        if expires_at.is_some_and(|at| at.get() <= self.shared.clock.unix_ms()) {
-            return Ok(Plan::default());
+        if let Some(at) = value.expires_at {
+            let at = self.shared.clock.to_deadline(at.get());
+            if at <= self.deadline_now() {
+                return Ok(Plan::default());
+            }
+            value.expires_at = NonZeroU64::new(at);
         }
         if value.payload.is_empty() {
             return Err(malformed("value", "no topic keeps an empty payload"));

@@ -148,7 +148,7 @@ pub(crate) struct StoredValue {
     /// Milliseconds since the Unix epoch.
     pub(crate) at: u64,
     pub(crate) qos: u8,
-    /// Milliseconds since the Unix epoch.
+    /// By [`Clock::deadline_ms`](crate::Clock::deadline_ms).
     pub(crate) expires_at: Option<NonZeroU64>,
     pub(crate) said: Said,
     pub(crate) payload: Vec<u8>,
@@ -191,6 +191,16 @@ pub(crate) enum Item {
         at: u64,
         expired: bool,
     },
+}
+
+impl Item {
+    /// When it was published or cleared, in milliseconds since the Unix epoch.
+    pub(crate) const fn at(&self) -> u64 {
+        match self {
+            Self::Value(_, value) | Self::Event(value) => value.at,
+            Self::Cleared { at, .. } => *at,
+        }
+    }
 }
 
 /// A part of what a transport remembers of a client.

@@ -44,9 +44,9 @@ impl Disk {
         })
     }
 
-    /// The time of day, in milliseconds since the Unix epoch.
-    pub(crate) fn unix_ms(&self) -> u64 {
-        self.0.client.bus().clock().unix_ms()
+    /// The time by which sessions and wills end, in milliseconds.
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        self.0.client.bus().clock().deadline_ms()
     }
 
     pub(crate) fn note(&self, note: Note) -> Stored {

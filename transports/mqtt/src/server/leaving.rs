@@ -137,9 +137,9 @@ impl Left {
         let Some(disk) = &self.disk else {
             return Vec::new();
         };
-        let unix_ms = disk.unix_ms();
+        let now = disk.deadline_ms();
         let after = |time: core::time::Duration| {
-            unix_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
         };
         if !kept {
             // Of a client without session and will there is nothing.

@@ -66,6 +66,12 @@ const fn name(version: Version) -> &'static str {
     }
 }
 
+/// Says that a session has ended because its client stayed away, or that it had by the end of a restart.
+pub(super) fn expired(client: &Client) {
+    let name = shown(&client.peer().name);
+    info!(target: "mqtt", client = name, "session expired");
+}
+
 /// Says why a connection has ended. What a setting can change, and who took it over, is a warning.
 pub(super) fn left(
     server: &Server,

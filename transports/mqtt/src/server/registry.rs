@@ -283,6 +283,9 @@ impl Registry {
         let words = |(place, mut away, claim): (Place, Away, Claim)| {
             if away.expires <= now {
                 self.metrics.sessions_expired.add(1);
+                if away.session.is_some() {
+                    logging::expired(away.subscriptions.client());
+                }
                 return away.end_held(claim);
             }
             LastWords {

@@ -19,7 +19,7 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
         let parts = clients.entry(note.client).or_default();
         parts.push((note.part, note.value.into()));
     }
-    let (now, unix_ms) = (Instant::now(), bus.clock().unix_ms());
+    let (now, deadline_now) = (Instant::now(), bus.clock().deadline_ms());
     let mut found = Vec::new();
     for (name, parts) in clients {
         let peer = Peer {
@@ -39,7 +39,7 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
         };
         let disk = Disk::of(&client);
         let subscriptions = latchbus_bus::Session::new(client);
-        let away = away(restored, subscriptions, disk, (now, unix_ms), grace);
+        let away = away(restored, subscriptions, disk, (now, deadline_now), grace);
         found.push((ends_at, name, away));
     }
     // If there is not room for all, those stay that were to stay longest.
@@ -56,10 +56,10 @@ fn away(
     restored: Restored,
     subscriptions: latchbus_bus::Session,
     disk: Option<Disk>,
-    (now, unix_ms): (Instant, u64),
+    (now, deadline_now): (Instant, u64),
     grace: Duration,
 ) -> Away {
-    let until = |at: u64| now + Duration::from_millis(at.saturating_sub(unix_ms));
+    let until = |at: u64| now + Duration::from_millis(at.saturating_sub(deadline_now));
     let will = restored.will.map(|will| Will {
         at: match will.due {
             Some(due) => until(due),
