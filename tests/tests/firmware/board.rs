@@ -6,10 +6,12 @@ use latchbus_core::clicks::{Color, Counter};
 use latchbus_tests::program::installed;
 use latchbus_tests::within;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Child;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Where RAM begins, on both boards.
 const RAM: usize = 0x2000_0000;
@@ -67,15 +69,28 @@ pub(crate) struct Board {
 
 #[derive(Debug)]
 struct Port {
-    lines: Lines<BufReader<OwnedReadHalf>>,
+    lines: mpsc::UnboundedReceiver<String>,
     out: OwnedWriteHalf,
+    _reading: AbortOnDropHandle<()>,
 }
 
 impl Port {
     async fn accept(listener: &UnixListener) -> Self {
         let (read, out) = accept(listener).await.into_split();
-        let lines = BufReader::new(read).lines();
-        Self { lines, out }
+        let mut read = BufReader::new(read).lines();
+        let (line, lines) = mpsc::unbounded_channel();
+        // Read at once, also while the test waits for something else: QEMU's end holds some hundred bytes, and a board
+        // leaves out what its console has no room for.
+        let reading = tokio::spawn(async move {
+            while let Ok(Some(text)) = read.next_line().await
+                && line.send(text).is_ok()
+            {}
+        });
+        Self {
+            lines,
+            out,
+            _reading: AbortOnDropHandle::new(reading),
+        }
     }
 
     async fn send(&mut self, text: &str) {
@@ -83,8 +98,8 @@ impl Port {
     }
 
     async fn line(&mut self) -> String {
-        let line = within("the board answers", self.lines.next_line()).await;
-        line.unwrap().expect("the board has ended")
+        let line = within("the board answers", self.lines.recv()).await;
+        line.expect("the board has ended")
     }
 }
 
