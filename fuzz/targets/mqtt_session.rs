@@ -209,7 +209,7 @@ fn connect(world: &mut World, stream: &[u8], piece: usize, killed: bool) -> Seen
                 Clock::manual(0),
             );
             match choices.stores() {
-                true => connection.on_disk(),
+                true => connection.on_disk(false),
                 false => connection,
             }
         },

@@ -56,6 +56,8 @@ pub struct Settings {
     /// Whether a publish that a rule forbids ends the connection of a client of MQTT 3.1.1, instead of being
     /// acknowledged and dropped.
     pub mqtt_disconnect_on_denied: bool,
+    /// Whether messages at QoS 0 wait for MQTT sessions without their client.
+    pub mqtt_queue_qos0: bool,
     /// Threads that serve connections. On two cores one was cheaper than two, but for the fan-out of what is
     /// stored. The store writes on a thread of its own in each case.
     pub threads: usize,
@@ -132,6 +134,7 @@ impl Default for Settings {
             mqtt_refused_filters: Vec::new(),
             mqtt_keep_alive: None,
             mqtt_disconnect_on_denied: false,
+            mqtt_queue_qos0: true,
             threads: 1,
             bus: Options {
                 store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
@@ -179,6 +182,7 @@ impl Settings {
             mqtt_refused_filters,
             mqtt_keep_alive_secs,
             mqtt_disconnect_on_denied,
+            mqtt_queue_qos0,
             pace_ms,
             sync_interval_ms,
             max_downtime_secs,
@@ -225,6 +229,7 @@ impl Settings {
         if let Some(Within(secs)) = mqtt_keep_alive_secs {
             self.mqtt_keep_alive = Some(Duration::from_secs(secs as u64));
         }
+        set(&mut self.mqtt_queue_qos0, mqtt_queue_qos0);
         set(
             &mut self.mqtt_disconnect_on_denied,
             mqtt_disconnect_on_denied,
@@ -377,6 +382,7 @@ mod tests {
             base_path = "/lb/"
             rooms = ["main", "lab"]
             mqtt_disconnect_on_denied = true
+            mqtt_queue_qos0 = false
             pace_ms = 0
             threads = 13
             [limits]
@@ -413,6 +419,7 @@ mod tests {
         assert_eq!((settings.connections, settings.sessions_away), (8, 9));
         assert_eq!(settings.threads, 13);
         assert!(settings.mqtt_disconnect_on_denied);
+        assert!(!settings.mqtt_queue_qos0);
         let bus = settings.bus;
         assert_eq!(bus.store, StoreKind::Directory("/data".into()));
         assert_eq!(bus.rooms, ["main", "lab"]);

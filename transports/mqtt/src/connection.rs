@@ -53,6 +53,8 @@ pub struct Connection {
     unsubscribes: VecDeque<Unsubscribing>,
     /// The revision of the hub, before the requests that are asked now.
     revision: u64,
+    /// See [`away_to`](Self::away_to).
+    away_to: u64,
     /// When it is to be noted how far the subscriptions have come.
     mark_at: Option<Instant>,
     /// Whether what the CONNECT has changed is not on disk yet: nothing goes out before, the CONNACK first.
@@ -132,6 +134,9 @@ impl Connection {
         encode::welcome(&connect, &welcome, &mut out);
         let mut session = kept.unwrap_or_default();
         session.outgoing.rewind();
+        if !bounds.queue_qos0 {
+            session.outgoing.drop_qos0();
+        }
         // MQTT 3.1.1 §3.1.2.10: one and a half times the interval.
         let keep_alive = Duration::from_secs(agreed.keep_alive_secs.into()) * 3 / 2;
         Self {
@@ -159,6 +164,7 @@ impl Connection {
             subscribes: VecDeque::new(),
             unsubscribes: VecDeque::new(),
             revision: 0,
+            away_to: 0,
             mark_at: None,
             opening: false,
             marks: Vec::new(),
@@ -179,6 +185,14 @@ impl Connection {
     pub fn on_bus(mut self, origin: u64, epoch: u64, clock: Clock) -> Self {
         self.origin = origin;
         (self.wire.epoch, self.wire.clock) = (epoch, clock);
+        self
+    }
+
+    /// Says how far the hub has come while the client was away, at most: what is newer comes to a client that is
+    /// connected.
+    #[must_use]
+    pub const fn away_to(mut self, revision: u64) -> Self {
+        self.away_to = revision;
         self
     }
 
@@ -254,6 +268,10 @@ impl Connection {
                     return;
                 }
                 let qos = options.qos.min(delivery.payload.qos());
+                let missed = !retained && delivery.rev <= self.away_to;
+                if qos == 0 && missed && !self.bounds.queue_qos0 {
+                    return;
+                }
                 let as_published = options.retain_as_published && delivery.kind != Kind::Event;
                 let message = Message {
                     subscription,

@@ -106,6 +106,12 @@ impl Outgoing {
         }
     }
 
+    /// Lets go what is at QoS 0 and was not sent.
+    pub(crate) fn drop_qos0(&mut self) {
+        self.flights
+            .retain(|flight| flight.service != Service::Zero);
+    }
+
     /// Writes down what is to be stored before it may be sent.
     pub(crate) fn note(&mut self, ledger: &mut Ledger) {
         for flight in &mut self.flights {

@@ -14,7 +14,7 @@ use latchbus_bus::{Options, StoreKind};
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v3::Packet;
-use support::{Raw, Running, client};
+use support::{Raw, Running, client, eventually};
 
 const FILTERS: [&str; 4] = ["m/0", "+/1", "m/2/#", "n/#"];
 const TOPICS: [&str; 4] = ["m/0", "m/1", "m/2/x", "n/3"];
@@ -41,6 +41,34 @@ async fn publish_all(running: &Running, retain: bool, count: usize) {
     for n in 0..count {
         let topic = TOPICS[(n * 3 + n / 4) % TOPICS.len()];
         running.publish(topic, &format!("m{n}"), retain, 2).await;
+    }
+}
+
+/// What waits for a client of a stored session at QoS 0 and 1, by what the setting says.
+#[tokio::test]
+async fn messages_at_qos_0_wait_for_a_session_unless_told_otherwise() {
+    for queue_qos0 in [true, false] {
+        let mut config = Config::default();
+        config.bounds.queue_qos0 = queue_qos0;
+        let running = Running::with(Options::default(), config).await;
+        let (mut raw, _) = Raw::connect(running.address, client("away", false)).await;
+        raw.subscribe("m/#", QoS::AtLeastOnce).await;
+        drop(raw);
+        eventually(|| running.bus.metrics().connections.get() == 0).await;
+        running.publish("m/1", "event", false, 0).await;
+        running.publish("m/2", "state", true, 0).await;
+        running.publish("m/3", "kept", false, 1).await;
+        let (mut raw, present) = Raw::connect(running.address, client("away", false)).await;
+        assert!(present);
+        running.publish("m/4", "live", false, 0).await;
+        let wanted: &[&str] = match queue_qos0 {
+            true => &["event", "state", "kept", "live"],
+            false => &["kept", "live"],
+        };
+        for wanted in wanted {
+            assert_eq!(raw.message().await.payload, *wanted);
+        }
+        running.stop().await;
     }
 }
 

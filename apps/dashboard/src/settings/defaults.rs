@@ -131,6 +131,11 @@ fn general(settings: &Settings) -> Vec<Key> {
             "true: a publish that a rule forbids ends the connection of a 3.1.1 client",
         ),
         (
+            "mqtt_queue_qos0",
+            Is(settings.mqtt_queue_qos0.to_string()),
+            "false: messages at QoS 0 do not wait for a session whose client is away",
+        ),
+        (
             "pace_ms",
             Is(settings.bus.session.pace.as_millis().to_string()),
             "between two frames of a topic in mode latest without max_rate; 0: no pause",

@@ -44,6 +44,8 @@ pub struct Layer {
     pub mqtt_keep_alive_secs: Option<Within<1, 65_535>>,
     /// Whether a publish that a rule forbids ends the connection of a client of MQTT 3.1.1; in the file alone.
     pub mqtt_disconnect_on_denied: Option<bool>,
+    /// Whether messages at QoS 0 wait for MQTT sessions without their client; in the file alone.
+    pub mqtt_queue_qos0: Option<bool>,
     /// The pace of subscriptions that name none, in milliseconds; in the file alone.
     pub pace_ms: Option<Within<0, 60_000>>,
     /// How long state that was published at QoS 0 may be shown before it is on disk, in milliseconds; in the file alone.

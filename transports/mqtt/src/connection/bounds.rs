@@ -37,6 +37,10 @@ pub struct Bounds {
     /// Whether a publish that a rule forbids ends the connection of a client of 3.1.1, which cannot be told. If
     /// not, it is acknowledged and dropped (MQTT 3.1.1 §3.3.5). Default no.
     pub disconnect_on_denied: bool,
+    /// Whether messages at QoS 0 wait for a client whose session outlives its connection. If not, it gets what comes
+    /// while it is connected, as from Mosquitto, and what is retained when it subscribes (MQTT 3.1.1 §4.1, MQTT 5
+    /// §4.1 leave it open). Default yes.
+    pub queue_qos0: bool,
     /// Bytes that wait to be written, from which on no more messages are taken, and, at four times as
     /// many, no more packets read. Default 64 KiB.
     pub write_bytes: usize,
@@ -55,6 +59,7 @@ impl Default for Bounds {
             client_id_bytes: 1_024,
             refused_filters: Arc::default(),
             disconnect_on_denied: false,
+            queue_qos0: true,
             write_bytes: 64 << 10,
         }
     }

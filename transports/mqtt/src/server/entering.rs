@@ -291,6 +291,7 @@ impl Server {
             bus.epoch(),
             bus.clock().clone(),
         );
+        connection = connection.away_to(bus.read(|hub| hub.revision()));
         if let Some(disk) = &disk {
             connection = connection.on_disk(replaces);
             if is_new && (has_will || connection.is_durable()) {
