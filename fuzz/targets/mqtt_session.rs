@@ -229,7 +229,7 @@ fn connect(world: &mut World, stream: &[u8], piece: usize, killed: bool) -> Seen
         more = peer.read(&mut bytes, now);
     }
     if killed {
-        return peer.killed(limit);
+        return peer.killed(limit, now);
     }
     let (seen, session, notes) = peer.end(limit);
     assert!(
@@ -387,8 +387,10 @@ impl Peer<'_> {
         panic!("the output has no end");
     }
 
-    /// The server ends in the middle, and nobody says goodbye.
-    fn killed(mut self, limit: Option<usize>) -> Seen {
+    /// The server ends in the middle, and nobody says goodbye. What was acknowledged in the last second may come again,
+    /// which depends on how the bytes were cut: a second passes first.
+    fn killed(mut self, limit: Option<usize>, now: Instant) -> Seen {
+        let _silent_or_not = self.connection.handle_timeout(now + Duration::from_secs(1));
         self.flush();
         self.check(limit);
         self.seen
