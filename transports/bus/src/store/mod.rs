@@ -261,7 +261,14 @@ impl Loaded {
     pub(self) fn lose(&mut self, before: Vec<(u64, u64)>, lossy: bool) {
         self.life.lost = before;
         let lost = &mut self.life.lost;
-        lost.extend(lossy.then_some((self.life.known, self.life.revision)));
+        if lossy {
+            // Where nothing has survived since, the loss before goes on.
+            let (known, revision) = (self.life.known, self.life.revision);
+            match lost.last_mut().filter(|(after, _)| *after == known) {
+                Some((_, to)) => *to = revision,
+                None => lost.push((known, revision)),
+            }
+        }
         if lost.len() > LOST_RANGES {
             let (oldest, _) = lost.remove(0);
             if let Some((after, _)) = lost.first_mut() {
