@@ -198,6 +198,19 @@ test('connect() and publish(): what is published before the first connection goe
   await assert.rejects(bus.publish('lab/event', 6), { code: 'closed' });
 });
 
+test('nobody listens: it tries again, also with the package ws, whose errors end a program that does not take them', async (t) => {
+  const server = await startServer(t);
+  await server.kill();
+  const bus = connect(`${server.url}/ws`, { WebSocket, random: () => 0 });
+  t.after(() => bus.close());
+  let attempts = 0;
+  bus.state.subscribe(({ phase }) => (attempts += phase === 'offline'));
+  await until(
+    () => attempts >= 3,
+    () => `three attempts, not ${attempts}`,
+  );
+});
+
 test('a hub that is not there: early publishes end after 10 s, or with the bus', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   class Silent {

@@ -369,6 +369,7 @@ export class Bus {
     const socket = new this.#environment.WebSocket(this.#url, PROTOCOL);
     socket.onmessage = mine(({ data }) => this.#receive(data));
     socket.onclose = mine(() => this.#lost());
+    socket.onerror = () => {}; // else `ws` throws
     this.#socket = socket;
     this.#timer = setTimeout(() => this.#lost(), WELCOME_MS);
   }
