@@ -22,6 +22,8 @@ pub(super) struct Witness {
     pub(super) resets: u64,
     /// The last value of each topic.
     view: BTreeMap<String, Vec<u8>>,
+    /// When those of them expire that do.
+    expires: BTreeMap<String, u64>,
     /// By epoch and revision.
     revisions: BTreeMap<(u64, u64), (String, Vec<u8>)>,
     /// Messages that it was given.
@@ -75,7 +77,10 @@ impl Witness {
             }
         }
         let forever = committed.shown(0);
-        match self.view.keys().find(|topic| !forever.contains_key(*topic)) {
+        // That a value has expired is told at the next tick.
+        let stands = |topic: &&String| self.expires.get(*topic).is_none_or(|at| *at > now);
+        let mut standing = self.view.keys().filter(stands);
+        match standing.find(|topic| !forever.contains_key(*topic)) {
             Some(topic) => Err(Violation::Shown(format!("{topic}, which has no value"))),
             None => Ok(()),
         }
@@ -125,8 +130,12 @@ impl Witness {
         let Some((topic, payload)) = in_form(entry) else {
             return Ok(());
         };
+        self.expires.remove(&topic);
         match entry.kind {
             Kind::State => {
+                if let Some(at) = entry.payload.expires_at() {
+                    self.expires.insert(topic.clone(), at.get());
+                }
                 self.view.insert(topic, payload);
             }
             Kind::Cleared => {
