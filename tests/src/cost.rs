@@ -156,12 +156,8 @@ async fn sense(n: usize, mut peer: MqttPeer<4>, until: Instant) -> (u64, Vec<Dur
         peer.publish(publish).await;
         sent += 1;
     }
-    // It has to be taken before the server is killed.
-    peer.publish(Publish::state(1, &topic, b"done")).await;
-    assert_eq!(
-        within("an acknowledgement", peer.recv()).await,
-        Incoming::Acked(1)
-    );
+    // What may be written later is written by then.
+    tokio::time::sleep(2 * second).await;
     (sent, Vec::new())
 }
 
