@@ -32,7 +32,8 @@
 //! # Invariants
 //! - Nothing reaches the hub but through [`Client::publish`], and no acknowledgement ([`Receipt`]) comes
 //!   before the step that it promises: with a store, before the commit to disk.
-//! - What the hub shows is never ahead of the disk.
+//! - What the hub shows is never ahead of the disk, but for events and for state that was published at QoS 0:
+//!   see [`Options::sync_interval`].
 //! - No lock is held over an await. A slow peer costs its cursor and its link's bounded buffer.
 
 mod access;

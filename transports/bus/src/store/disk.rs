@@ -168,17 +168,18 @@ impl Disk {
 
     /// Whether the database is whole, found out without changing anything, and how much of the log it holds.
     pub(super) fn check(&mut self) -> Result<Mark, StoreError> {
-        match (self.open)(What::Check)? {
-            Opened::Checked(mark) => Ok(mark),
-            Opened::Database(_) => unreachable!("it was asked to check"),
-        }
+        self.checked(What::Check)
     }
 
     /// Whether the records can be read too, in the same way.
     pub(super) fn look(&mut self) -> Result<Mark, StoreError> {
-        match (self.open)(What::Look)? {
+        self.checked(What::Look)
+    }
+
+    fn checked(&mut self, what: What) -> Result<Mark, StoreError> {
+        match (self.open)(what)? {
             Opened::Checked(mark) => Ok(mark),
-            Opened::Database(_) => unreachable!("it was asked to look"),
+            Opened::Database(_) => unreachable!("it was asked to check"),
         }
     }
 

@@ -42,7 +42,7 @@ use crate::rooms::Record;
 /// What survives a restart, and how it is changed. Loading stands beside it: each form is opened in its own
 /// way.
 pub(crate) trait Store: fmt::Debug + Send {
-    /// Makes all changes durable, or none.
+    /// Makes all changes, or none: durable before it returns, or later where [`Commit::sync`] says so.
     ///
     /// # Errors
     /// When it cannot say that they are durable. A later call begins anew, and may then find that they were.
