@@ -70,6 +70,8 @@ struct Walk {
 #[derive(Debug)]
 struct Values {
     id: u64,
+    /// The revision is that of the last message, never that of a `Synced`, which may arrive when the message before it
+    /// was lost on the line.
     cursor: Option<Cursor>,
     renew_at: u64,
 }
@@ -329,7 +331,7 @@ impl Heard<'_> {
             }
             ServerFrame::Synced { id, cursor } => {
                 if begun && id == self.values.id {
-                    self.values.cursor = Some(cursor);
+                    self.values.synced(cursor.epoch);
                 } else if !begun && self.walk.has(id) {
                     let [counts, floor] = &mut self.walk.synced;
                     *if id == self.walk.id { counts } else { floor } = true;
@@ -365,6 +367,12 @@ impl Walk {
 }
 
 impl Values {
+    fn synced(&mut self, epoch: u64) {
+        if self.cursor.is_none_or(|cursor| cursor.epoch != epoch) {
+            self.cursor = Some(Cursor { epoch, rev: 0 });
+        }
+    }
+
     fn mend(&mut self, now: u64) {
         self.renew_at = self.renew_at.min(now + MEND_MS);
     }
@@ -406,4 +414,98 @@ fn subscribe<'o>(
 /// Nothing that this device sends is longer than [`MAX_FRAME_BYTES`].
 fn encode<'o>(frame: &ClientFrame<'_>, out: &'o mut [u8]) -> Option<&'o [u8]> {
     wire::encode_link(frame, out).ok().map(|frame| &*frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device whose boot is known, and what it has to say.
+    struct Device {
+        link: Link,
+        button: Button,
+        now: u64,
+    }
+
+    impl Device {
+        fn new() -> Self {
+            let mut device = Self {
+                link: Link::new(),
+                button: Button::new(),
+                now: 0,
+            };
+            device.link.begin(Entropy::new(7));
+            for _ in 0..2 {
+                for (id, _) in device.asked() {
+                    device.hears(&ServerFrame::Synced {
+                        id,
+                        cursor: Cursor { epoch: 9, rev: 0 },
+                    });
+                }
+            }
+            device
+        }
+
+        /// The subscriptions that it asks for now.
+        fn asked(&mut self) -> Vec<(u64, Option<Cursor>)> {
+            let mut asked = Vec::new();
+            let mut out = [0; MAX_FRAME_BYTES];
+            while let Some(frame) = self.link.poll(self.now, &mut self.button, &mut out) {
+                let mut decoder = LinkDecoder::<MESSAGE_BYTES>::new();
+                if let (Some(message), _) = decoder.feed(frame)
+                    && let Ok(ClientFrame::Subscribe { id, since, .. }) =
+                        wire::decode_client(message)
+                {
+                    asked.push((id, since));
+                }
+            }
+            asked
+        }
+
+        /// The subscription to the values, when it is next renewed.
+        fn renews(&mut self) -> (u64, Option<Cursor>) {
+            self.now += RENEW_MS;
+            *self.asked().first().unwrap()
+        }
+
+        fn hears(&mut self, frame: &ServerFrame<'_>) {
+            let mut out = [0; MESSAGE_BYTES + 16];
+            for byte in &*wire::encode_link(frame, &mut out).unwrap() {
+                self.link.receive(*byte, 0, self.now, &mut self.button);
+            }
+        }
+
+        fn hears_values(&mut self, id: u64, rev: u64) {
+            self.hears(&ServerFrame::Message {
+                id,
+                topic: "clicks/main/values",
+                payload: br#"{"red":1,"blue":2}"#,
+                rev,
+                at: 0,
+            });
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_lost_before_its_synced_is_asked_for_again() {
+        let mut device = Device::new();
+        let (id, since) = device.renews();
+        assert_eq!(since, None);
+        device.hears_values(id, 4);
+        let synced = |epoch, rev| ServerFrame::Synced {
+            id,
+            cursor: Cursor { epoch, rev },
+        };
+        device.hears(&synced(9, 4));
+        device.renews();
+        device.hears_values(id, 5);
+        device.hears(&synced(9, 5));
+        assert_eq!(device.renews().1, Some(Cursor { epoch: 9, rev: 5 }));
+        // The message with revision 8 does not arrive.
+        device.hears(&synced(9, 8));
+        assert_eq!(device.renews().1, Some(Cursor { epoch: 9, rev: 5 }));
+        // Nor does the first message of a server that has started anew.
+        device.hears(&synced(10, 3));
+        assert_eq!(device.renews().1, Some(Cursor { epoch: 10, rev: 0 }));
+    }
 }
