@@ -51,6 +51,9 @@ impl IntoResponse for HandshakeError {
             Self::NotUpgradable => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let mut response = (status, format!("{self}\n")).into_response();
+        if let Self::Refused(refusal) = &self {
+            refusal.explain(&mut response);
+        }
         if status == StatusCode::UPGRADE_REQUIRED {
             let headers = response.headers_mut();
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

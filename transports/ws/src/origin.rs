@@ -34,12 +34,17 @@ mod warned;
 
 use core::net::IpAddr;
 
+use axum::http::Response;
+use hyper::ext::ReasonPhrase;
 use latchbus_bus::proxy::Networks;
 
 pub use self::guard::{Guard, LocalPort};
 
 use self::forwarded::Forwarded;
 use self::pattern::{Authority, HostPattern, Name, Origin, OriginPattern, scheme_port};
+
+/// Of a name that is refused, so much stands in a reason phrase.
+const MAX_SHOWN_CHARS: usize = 200;
 
 /// The rules. The default allows pages that this server itself has delivered, by an IP address or as
 /// `localhost`.
@@ -114,6 +119,22 @@ impl Refusal {
             Self::NoHost | Self::CrossSite => None,
             Self::Host { host } | Self::Replaced { host } => Some(("allow_hosts", host)),
             Self::Origin { origin, .. } => Some(("allow_origins", origin)),
+        }
+    }
+}
+
+impl Refusal {
+    /// Puts the flag that allows it into the reason phrase of an answer (HTTP/1.1), which browsers show on their console also
+    /// where a page may not read the answer.
+    pub fn explain<B>(&self, response: &mut Response<B>) {
+        let Some((setting, value)) = self.setting() else {
+            return;
+        };
+        let flag = setting.replace('_', "-");
+        let value: String = value.chars().take(MAX_SHOWN_CHARS).collect();
+        let phrase = format!("Forbidden: start Latchbus with --{flag} {value}");
+        if let Ok(phrase) = ReasonPhrase::try_from(phrase.into_bytes()) {
+            response.extensions_mut().insert(phrase);
         }
     }
 }

@@ -15,12 +15,15 @@ pub(super) fn refused(refusal: &Refusal, headers: &HeaderMap, hint: Option<&str>
         .get(ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("text/html"));
-    if !wants_page {
-        return ApiError::from(refusal.clone()).into_response();
-    }
-    let html = HeaderValue::from_static("text/html; charset=utf-8");
-    let content_type = (CONTENT_TYPE, html);
-    (StatusCode::FORBIDDEN, [content_type], page(refusal, hint)).into_response()
+    let mut response = if wants_page {
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        let content_type = (CONTENT_TYPE, html);
+        (StatusCode::FORBIDDEN, [content_type], page(refusal, hint)).into_response()
+    } else {
+        ApiError::from(refusal.clone()).into_response()
+    };
+    refusal.explain(&mut response);
+    response
 }
 
 fn page(refusal: &Refusal, hint: Option<&str>) -> String {

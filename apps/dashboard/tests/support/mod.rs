@@ -268,6 +268,7 @@ impl Request {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    reason: String,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
@@ -280,20 +281,16 @@ impl Answer {
             .unwrap();
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         let mut lines = head.lines();
-        let status = lines
-            .next()
-            .unwrap()
-            .split(' ')
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
+        let mut status_line = lines.next().unwrap().splitn(3, ' ').skip(1);
+        let status = status_line.next().unwrap().parse().unwrap();
+        let reason = status_line.next().unwrap_or_default().to_owned();
         let header = |line: &str| {
             let (name, value) = line.split_once(": ").unwrap();
             (name.to_lowercase(), value.to_owned())
         };
         let mut answer = Self {
             status,
+            reason,
             headers: lines.map(header).collect(),
             body: bytes[end + 4..].to_vec(),
         };
@@ -308,6 +305,11 @@ impl Answer {
         let value = found.next().map(|(_, value)| value.as_str());
         assert!(found.next().is_none(), "{name} is there twice");
         value
+    }
+
+    /// What stands behind the status.
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
     }
 
     pub(crate) fn text(&self) -> &str {

@@ -66,7 +66,15 @@ impl Guard {
 
     /// Whether [`check`](Self::check) would pass it. Logs nothing.
     pub fn would_pass<B>(&self, request: &Request<B>) -> bool {
-        self.0.rules.judge(&self.asked(request)).is_ok()
+        self.verdict(request).is_ok()
+    }
+
+    /// What [`check`](Self::check) would say. Logs nothing.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn verdict<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+        self.0.rules.judge(&self.asked(request))
     }
 
     /// A ticket, which a page of this server shows as `?ticket=` within a minute, where a proxy hides from here that it
