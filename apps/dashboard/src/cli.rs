@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::settings::defaults;
 use crate::settings::{
-    BasePath, Frame, HostName, Layer, Listen, LogFilter, Origin, Proxy, Room, Serial,
+    BasePath, Csp, Frame, HostName, Layer, Listen, LogFilter, Origin, Proxy, Room, Serial,
 };
 
 /// What the command line asks for.
@@ -166,6 +166,15 @@ struct Serve {
     /// The path below which a proxy serves this server, as in /lb [env: LATCHBUS_BASE_PATH]
     #[arg(long, value_name = "PATH")]
     base_path: Option<BasePath>,
+    /// The folder of a front end to serve at `/`; the dashboard is then at `/latchbus/` [env: LATCHBUS_PAGES]
+    #[arg(long, value_name = "DIR")]
+    pages: Option<PathBuf>,
+    /// The Content-Security-Policy of that front end, or off [env: LATCHBUS_PAGES_CSP]
+    #[arg(long, value_name = "POLICY")]
+    pages_csp: Option<Csp>,
+    /// The folder of the npm package socket.io-client, for `/socket.io/socket.io.js` [env: LATCHBUS_SOCKETIO_CLIENT]
+    #[arg(long, value_name = "DIR")]
+    socketio_client: Option<PathBuf>,
     /// Rooms that are shown before their first click [default: main] [env: LATCHBUS_ROOMS]
     #[arg(long, value_name = "ROOM", value_delimiter = ',')]
     rooms: Option<Vec<Room>>,
@@ -221,6 +230,9 @@ impl From<Serve> for Command {
             allow_frames,
             trusted_proxies,
             base_path,
+            pages,
+            pages_csp,
+            socketio_client,
             rooms,
             repair,
         } = serve;
@@ -236,6 +248,9 @@ impl From<Serve> for Command {
             allow_frames,
             trusted_proxies,
             base_path,
+            pages,
+            pages_csp,
+            socketio_client,
             rooms,
             ..Layer::default()
         };

@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `GET /` and the files of the page | the dashboard |
+//! | `GET /` and the files of the page | pages of one's own, or else the dashboard, which is always at `/latchbus/` |
 //! | `GET /healthz` | 200 and `ok`, or `warning:` and what is nearly full; 503 and why |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /api/v1/topics?filter=` | what is kept, as JSON |
@@ -10,6 +10,8 @@
 //! | `GET /api/v1/export` | a snapshot of all that is kept, as JSON lines |
 //! | `POST /api/v1/import` | merges such lines |
 //! | `POST /api/v1/ticket` | what a page shows whose origin a proxy hides: `latchbus_ws::origin` |
+//! | `GET /api/v1/origin` | to any page: whether its origin may use this server, and which setting allows it |
+//! | `GET /socket.io/socket.io.js` | the client of Socket.IO |
 //! | `GET /ws`, `GET /mqtt` | WebSockets, of `latchbus_ws` and of `latchbus_mqtt` |
 
 mod backup;
@@ -17,13 +19,16 @@ mod base;
 mod connection;
 mod counts;
 mod error;
+mod files;
 mod json;
 mod listing;
 mod metrics;
 mod mqtt;
 mod page;
+mod pages;
 mod policy;
 mod refused;
+mod socketio_client;
 mod topics;
 mod tunnel;
 
@@ -32,7 +37,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -45,6 +50,8 @@ use tokio_util::task::TaskTracker;
 use self::connection::Connections;
 use self::counts::Counts;
 use self::error::ApiError;
+pub use self::pages::{Pages, PagesError};
+pub use self::socketio_client::{NoSocketioClient, SocketioClient};
 
 /// How a server over HTTP is set up.
 #[derive(Debug, Clone)]
@@ -57,6 +64,12 @@ pub struct Config {
     /// The path below which proxies serve this server, where they pass it on: it begins with a slash and does not end
     /// with one. Requests without it are served as well. Empty: none.
     pub base_path: String,
+    /// The front end that is served at `/`; none: the dashboard.
+    pub pages: Option<Pages>,
+    /// Its `Content-Security-Policy`, without `frame-ancestors`; `off`: none; not set: one that built front ends need.
+    pub pages_csp: Option<String>,
+    /// The client of Socket.IO at `/socket.io/socket.io.js`.
+    pub socketio_client: Option<SocketioClient>,
     /// HTTP connections at a time, and as many WebSockets beside them. One more connection is closed at
     /// once, one more WebSocket is answered with 503.
     pub max_connections: usize,
@@ -78,6 +91,9 @@ impl Default for Config {
             origin: OriginPolicy::default(),
             allow_frames: Vec::new(),
             base_path: String::new(),
+            pages: None,
+            pages_csp: None,
+            socketio_client: None,
             max_connections: 20_000,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
@@ -105,6 +121,8 @@ struct AppInner {
     config: Config,
     guard: Guard,
     page_policy: HeaderValue,
+    /// That of pages of one's own.
+    own_policy: HeaderValue,
     counts: Counts,
     places: backup::Places,
     /// Cancelled when the bus begins to close.
@@ -122,13 +140,15 @@ impl Http {
             ..latchbus_ws::server::Config::default()
         };
         let ws = latchbus_ws::Server::new(bus.clone(), ws);
+        let frame_ancestors = policy::frame_ancestors(&config.allow_frames);
         Self {
             app: App(Arc::new(AppInner {
                 closing: bus.closing(),
                 bus,
                 mqtt,
                 guard: ws.guard().clone(),
-                page_policy: policy::page_policy(&config.allow_frames),
+                page_policy: policy::page_policy(&frame_ancestors),
+                own_policy: pages::policy(config.pages_csp.as_deref(), &frame_ancestors),
                 config,
                 counts: Counts::default(),
                 places: backup::Places::default(),
@@ -155,8 +175,10 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
         .route("/healthz", get(health))
         .route("/metrics", get(metrics::metrics))
         .route(policy::TICKET, post(ticket))
+        .route(policy::ORIGIN_PATH, get(origin))
         .merge(topics::router())
         .merge(backup::router())
+        .merge(socketio_client::router())
         .fallback(page::page)
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(axum::middleware::from_fn_with_state(
@@ -181,6 +203,19 @@ async fn ticket(State(app): State<App>, request: Request) -> Response {
         }
         Err(refusal) => ApiError::from(refusal).into_response(),
     }
+}
+
+/// To any page, allowed or not, so that its console can say what is missing. It tells nothing but what the page has sent.
+async fn origin(State(app): State<App>, request: Request) -> Response {
+    let verdict = match app.0.guard.verdict(&request) {
+        Ok(()) => serde_json::json!({ "allowed": true }),
+        Err(refusal) => {
+            serde_json::json!({ "allowed": false, "message": refusal.to_string() })
+        }
+    };
+    let json = HeaderValue::from_static("application/json");
+    let everyone = (ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    ([(CONTENT_TYPE, json), everyone], format!("{verdict}\n")).into_response()
 }
 
 async fn health(State(app): State<App>) -> Response {

@@ -87,6 +87,10 @@ fn with_advice(error: OpenError) -> anyhow::Error {
 }
 
 async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
+    let pages = settings.pages.as_deref().map(http::Pages::open);
+    let pages = pages.transpose().context("no pages to serve")?;
+    let client = settings.socketio_client.as_deref();
+    let socketio_client = client.map(http::SocketioClient::open).transpose()?;
     let bound_http = Bound::bind(settings.http, "HTTP")?;
     let bound_mqtt = Bound::bind(settings.mqtt, "MQTT")?;
     let store = settings.bus.store.clone();
@@ -116,6 +120,9 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
             origin: settings.origin,
             allow_frames: settings.allow_frames,
             base_path: settings.base_path,
+            pages,
+            pages_csp: settings.pages_csp,
+            socketio_client,
             max_connections: settings.connections,
             ..http::Config::default()
         };

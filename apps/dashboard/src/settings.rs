@@ -6,7 +6,7 @@ mod values;
 
 pub use layer::{HistoryLayer, Layer, LimitsLayer};
 pub use values::{
-    BasePath, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
+    BasePath, Csp, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
 };
 
 use core::net::{Ipv4Addr, SocketAddr};
@@ -43,6 +43,12 @@ pub struct Settings {
     pub allow_frames: Vec<String>,
     /// The path below which proxies serve this server: see [`BasePath`].
     pub base_path: String,
+    /// The folder of a front end that is served at `/` in the place of the dashboard.
+    pub pages: Option<PathBuf>,
+    /// The `Content-Security-Policy` of that front end; `off` for none.
+    pub pages_csp: Option<String>,
+    /// The folder of the npm package `socket.io-client`.
+    pub socketio_client: Option<PathBuf>,
     /// Connections at a time: so many over HTTP, over WebSocket, and over MQTT.
     pub connections: usize,
     /// MQTT sessions that are kept while their clients are away.
@@ -128,6 +134,9 @@ impl Default for Settings {
             origin: OriginPolicy::default(),
             allow_frames: Vec::new(),
             base_path: String::new(),
+            pages: None,
+            pages_csp: None,
+            socketio_client: None,
             connections: 20_000,
             sessions_away: 10_000,
             packet_bytes: None,
@@ -178,6 +187,9 @@ impl Settings {
             allow_frames,
             trusted_proxies,
             base_path,
+            pages,
+            pages_csp,
+            socketio_client,
             rooms,
             mqtt_refused_filters,
             mqtt_keep_alive_secs,
@@ -211,6 +223,11 @@ impl Settings {
             self.origin.trusted_proxies = networks.collect();
         }
         set(&mut self.base_path, base_path.map(|path| path.0));
+        self.pages = pages.or_else(|| self.pages.take());
+        self.pages_csp = pages_csp
+            .map(|policy| policy.0)
+            .or_else(|| self.pages_csp.take());
+        self.socketio_client = socketio_client.or_else(|| self.socketio_client.take());
         if let Some(rooms) = rooms {
             self.bus.rooms = rooms.into_iter().map(|room| room.0).collect();
         }

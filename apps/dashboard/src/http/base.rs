@@ -4,10 +4,36 @@ use axum::http::Request;
 use axum::http::uri::{PathAndQuery, Uri};
 use latchbus_ws::Guard;
 
+use super::pages::DASHBOARD;
+
 /// The path below which browsers see this server; begins and ends with a slash. In the extensions of a request, where it
 /// is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Base(pub(super) String);
+
+/// In the extensions of a request for the dashboard at `/latchbus/`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dashboard;
+
+/// Takes `/latchbus` away, below which everything is that is at `/`: so the dashboard's pages find what they name relative
+/// to themselves. After the base path.
+pub(super) fn take_dashboard<B>(request: &mut Request<B>) {
+    let path = request.uri().path().strip_prefix('/');
+    let rest = path.and_then(|path| path.strip_prefix(DASHBOARD));
+    let Some(path) = rest.filter(|rest| rest.starts_with('/')) else {
+        return;
+    };
+    let stripped = match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    set_path(request, stripped);
+    let extensions = request.extensions_mut();
+    extensions.insert(Dashboard);
+    if let Some(Base(base)) = extensions.get_mut() {
+        *base = format!("{base}{DASHBOARD}/");
+    }
+}
 
 /// Takes the base path away, where a request has it, and notes below which path its client sees this server. `base_path`
 /// is empty, or begins with a slash and does not end with one.
@@ -26,18 +52,22 @@ pub(super) fn take<B>(request: &mut Request<B>, base_path: &str, guard: &Guard) 
     if !base.ends_with(base_path) && (stripped.is_some() || base.is_empty()) {
         base.push_str(base_path);
     }
-    if let Some(stripped) = stripped
-        && let Ok(path) = PathAndQuery::try_from(stripped)
-    {
+    if let Some(stripped) = stripped {
+        set_path(request, stripped);
+    }
+    if !base.is_empty() {
+        base.push('/');
+        request.extensions_mut().insert(Base(base));
+    }
+}
+
+fn set_path<B>(request: &mut Request<B>, path_and_query: String) {
+    if let Ok(path) = PathAndQuery::try_from(path_and_query) {
         let mut parts = request.uri().clone().into_parts();
         parts.path_and_query = Some(path);
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;
         }
-    }
-    if !base.is_empty() {
-        base.push('/');
-        request.extensions_mut().insert(Base(base));
     }
 }
 

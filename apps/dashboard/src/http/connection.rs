@@ -130,6 +130,7 @@ impl Connections {
                 request.extensions_mut().insert(local_port);
             }
             base::take(&mut request, &app.0.config.base_path, &app.0.guard);
+            base::take_dashboard(&mut request);
             router.call(request)
         });
         let config = &self.app.0.config;

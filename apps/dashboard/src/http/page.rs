@@ -1,4 +1,4 @@
-//! The dashboard: files that are part of the program.
+//! The dashboard: files that are part of the program; and pages of one's own in its place.
 
 use core::hash::{Hash as _, Hasher as _};
 use core::str;
@@ -6,14 +6,18 @@ use std::hash::DefaultHasher;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG};
+use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::App;
-use super::base::Base;
+use super::base::{Base, Dashboard};
 use super::error::ApiError;
 use super::topics::is_known;
+use super::{App, pages};
+
+/// In the extensions of an answer: the `Content-Security-Policy` in the place of the dashboard's.
+#[derive(Debug, Clone)]
+pub(super) struct OwnPolicy(pub(super) HeaderValue);
 
 struct Asset {
     /// As in the address, with its slash.
@@ -36,13 +40,41 @@ fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-/// Whether this is one of the files.
-pub(super) fn is_there(path: &str) -> bool {
-    asset(path).is_some()
+/// Whether this is an address of files that are the same for everyone.
+pub(super) fn is_there(app: &App, request: &Request) -> bool {
+    let path = request.uri().path();
+    if app.0.config.pages.is_none() || is_dashboard(request) {
+        asset(path).is_some() || path == DASHBOARD
+    } else {
+        !pages::is_reserved(path) || path == DASHBOARD
+    }
+}
+
+/// The dashboard, where `/` may be something else; its pages name their files and addresses relative to it.
+const DASHBOARD: &str = "/latchbus";
+
+fn is_dashboard(request: &Request) -> bool {
+    request.extensions().get::<Dashboard>().is_some()
 }
 
 /// Answers whatever no other route does.
 pub(super) async fn page(State(app): State<App>, request: Request) -> Response {
+    let path = request.uri().path();
+    if !is_dashboard(&request) {
+        if path == DASHBOARD && matches!(*request.method(), Method::GET | Method::HEAD) {
+            let location = [(LOCATION, HeaderValue::from_static("latchbus/"))];
+            return (StatusCode::PERMANENT_REDIRECT, location).into_response();
+        }
+        if let Some(pages) = &app.0.config.pages
+            && !pages::is_reserved(path)
+        {
+            let pages = pages.clone();
+            let policy = OwnPolicy(app.0.own_policy.clone());
+            let mut response = pages::answer(app, pages, request).await;
+            response.extensions_mut().insert(policy);
+            return response;
+        }
+    }
     let Some(asset) = asset(request.uri().path()) else {
         return ApiError::not_found().into_response();
     };

@@ -13,10 +13,13 @@ use axum::response::{IntoResponse, Response};
 use latchbus_ws::Refusal;
 
 use super::refused::refused;
-use super::{App, page};
+use super::{App, page, socketio_client};
 
 /// Where a page gets its ticket; it judges requests itself.
 pub(super) const TICKET: &str = "/api/v1/ticket";
+
+/// Where a page asks whether it may use this server; it judges requests itself.
+pub(super) const ORIGIN_PATH: &str = "/api/v1/origin";
 
 /// What a load balancer and a monitor ask, by an address or without a name. It says nothing that is anybody's.
 const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -24,7 +27,7 @@ const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// Scripts, styles and connections of this server alone. The WebSocket counts as its own: `'self'` covers `ws:` of the
 /// same host and port.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                           connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors";
+                           connect-src 'self'; base-uri 'self'; form-action 'none'";
 
 /// Headers of every answer. Nothing is taken from a cache without asking: the page and the program are
 /// replaced together.
@@ -32,17 +35,24 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-    (VARY, HeaderValue::from_static("Origin, Accept")),
+    (
+        VARY,
+        HeaderValue::from_static("Origin, Accept, Accept-Encoding"),
+    ),
 ];
 
-/// The `Content-Security-Policy` with which these may frame the pages.
-pub(super) fn page_policy(allow_frames: &[String]) -> HeaderValue {
-    let ancestors = match allow_frames {
-        [] => "'none'".to_owned(),
-        some => some.join(" "),
-    };
+/// The directive of a `Content-Security-Policy` with which these may frame the pages.
+pub(super) fn frame_ancestors(allow_frames: &[String]) -> String {
+    match allow_frames {
+        [] => "frame-ancestors 'none'".to_owned(),
+        some => format!("frame-ancestors {}", some.join(" ")),
+    }
+}
+
+/// The `Content-Security-Policy` of the dashboard.
+pub(super) fn page_policy(frame_ancestors: &str) -> HeaderValue {
     // Settings hold nothing that cannot stand in a header; if an embedding program does, nobody frames it.
-    HeaderValue::from_str(&format!("{PAGE_POLICY} {ancestors}")).unwrap_or(
+    HeaderValue::from_str(&format!("{PAGE_POLICY}; {frame_ancestors}")).unwrap_or(
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
     )
 }
@@ -68,11 +78,13 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
         Ok(()) if request.method() == Method::OPTIONS => options(),
         Ok(()) => next.run(request).await,
     };
+    let own = response.extensions_mut().remove::<page::OwnPolicy>();
+    let policy = own.map_or_else(|| app.0.page_policy.clone(), |own| own.0);
     let headers = response.headers_mut();
     if let Some(origin) = reader {
         allow(headers, origin);
     }
-    headers.insert(CONTENT_SECURITY_POLICY, app.0.page_policy.clone());
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
     if app.0.config.allow_frames.is_empty() {
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     }
@@ -88,9 +100,10 @@ fn judge(app: &App, request: &Request) -> Result<(), Refusal> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     // A load balancer's check; it is answered with what is known anyway.
     let asks = request.method() == Method::OPTIONS && !request.headers().contains_key(ORIGIN);
-    if asks || (reads && PUBLIC.contains(&path)) || path == TICKET {
+    let is_public = reads && (PUBLIC.contains(&path) || path == ORIGIN_PATH);
+    if asks || is_public || path == TICKET {
         Ok(())
-    } else if reads && page::is_there(path) {
+    } else if reads && (page::is_there(app, request) || socketio_client::is_script(path)) {
         // The files are the same for everyone, and no foreign page can read them. Browsers name an origin for modules, and
         // behind a proxy it cannot always be compared.
         guard.check_host(request)

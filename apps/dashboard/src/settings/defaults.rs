@@ -111,6 +111,21 @@ fn general(settings: &Settings) -> Vec<Key> {
             "the path below which proxies serve this server",
         ),
         (
+            "pages",
+            Example("\"dist\""),
+            "the folder of a front end to serve at /; the dashboard is then at /latchbus/",
+        ),
+        (
+            "pages_csp",
+            Example("\"default-src 'self'\""),
+            "the Content-Security-Policy of that front end, or off",
+        ),
+        (
+            "socketio_client",
+            Example("\"node_modules/socket.io-client\""),
+            "the folder of the npm package, for /socket.io/socket.io.js",
+        ),
+        (
             "rooms",
             Is(format!("[{}]", rooms.join(", "))),
             "rooms that are shown before their first click",

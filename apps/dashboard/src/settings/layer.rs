@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::SettingsError;
 use super::values::{
-    BasePath, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
+    BasePath, Csp, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
 };
 
 /// The settings of one source. What it does not say is left to the sources below it.
@@ -36,6 +36,12 @@ pub struct Layer {
     pub trusted_proxies: Option<Vec<Proxy>>,
     /// The path below which proxies serve this server.
     pub base_path: Option<BasePath>,
+    /// The folder of a front end that is served at `/`.
+    pub pages: Option<PathBuf>,
+    /// Its `Content-Security-Policy`.
+    pub pages_csp: Option<Csp>,
+    /// The folder of the npm package `socket.io-client`.
+    pub socketio_client: Option<PathBuf>,
     /// Rooms that are shown before their first click.
     pub rooms: Option<Vec<Room>>,
     /// Filters that MQTT clients may not subscribe to; in the file alone.
@@ -141,6 +147,9 @@ impl Layer {
             allow_frames: variables.list("LATCHBUS_ALLOW_FRAMES")?,
             trusted_proxies: variables.list("LATCHBUS_TRUSTED_PROXIES")?,
             base_path: variables.value("LATCHBUS_BASE_PATH")?,
+            pages: variables.raw("LATCHBUS_PAGES").map(PathBuf::from),
+            pages_csp: variables.value("LATCHBUS_PAGES_CSP")?,
+            socketio_client: variables.raw("LATCHBUS_SOCKETIO_CLIENT").map(PathBuf::from),
             rooms: variables.list("LATCHBUS_ROOMS")?,
             ..Self::default()
         })

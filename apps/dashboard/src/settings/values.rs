@@ -284,6 +284,29 @@ impl FromStr for BasePath {
     }
 }
 
+/// A `Content-Security-Policy`, or `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Csp(pub String);
+
+impl FromStr for Csp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');
+        let mut directives = text.split(';').map(str::trim).filter(|one| !one.is_empty());
+        let begin_with_names =
+            directives.all(|one| one.split_whitespace().next().is_some_and(is_name));
+        let is_text = text.bytes().all(|b| matches!(b, b' '..=b'~'));
+        match !text.is_empty() && is_text && begin_with_names {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "`{text}` is not a Content-Security-Policy: expected one as in `default-src 'self'; img-src *`, or `off`"
+            )),
+        }
+    }
+}
+
 /// A number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Within<const MIN: usize, const MAX: usize>(pub usize);
@@ -326,7 +349,7 @@ macro_rules! deserialize_from_str {
 }
 
 deserialize_from_str!(
-    LogFilter, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath
+    LogFilter, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath, Csp
 );
 
 #[cfg(test)]
