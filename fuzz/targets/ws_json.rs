@@ -6,11 +6,12 @@
 
 use core::fmt::Write as _;
 
-use latchbus_bus::{Request, frames};
+use latchbus_bus::Request;
+use latchbus_bus::frames::{self, json};
 use latchbus_core::hub::{Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::{self, ClientFrame, ErrorCode};
-use latchbus_ws::{Bad, json};
+use latchbus_ws::Bad;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

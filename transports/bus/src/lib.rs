@@ -53,7 +53,6 @@ pub mod frames;
 mod group;
 mod health;
 mod histogram;
-mod json;
 mod link;
 pub mod log;
 mod log_limit;

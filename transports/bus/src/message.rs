@@ -115,26 +115,27 @@ pub struct Payload {
     origin: u64,
     expires_at: Option<NonZeroU64>,
     properties: Option<Arc<Properties>>,
-    encodings: OnceLock<Box<Encodings>>,
+    encodings: OnceLock<Box<Encoded>>,
 }
 
-/// One place for each [`Encoding`].
-#[derive(Debug, Default)]
-struct Encodings {
-    json: OnceLock<Bytes>,
-    postcard: OnceLock<Bytes>,
-    mqtt5: OnceLock<Bytes>,
+/// The forms that were asked for, one behind the other: there are few, most often one.
+#[derive(Debug)]
+struct Encoded {
+    form: Encoding,
+    bytes: Bytes,
+    next: OnceLock<Box<Self>>,
 }
 
-/// A form in which a message goes out, made once and shared by all subscribers of that form.
+/// The name of a form in which a message goes out, made once and shared by all subscribers of that form. A transport
+/// names its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// The part of a WebSocket JSON frame that is the same for all subscribers.
-    Json,
-    /// The part of a postcard frame that is the same for all subscribers.
-    Postcard,
-    /// The properties of an MQTT 5 PUBLISH that are the same for all subscribers.
-    Mqtt5,
+pub struct Encoding(&'static str);
+
+impl Encoding {
+    /// A form of this name. Two of the same name are the same form.
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
 }
 
 impl Payload {
@@ -233,14 +234,22 @@ impl Payload {
 
     /// The message in a form, which `encode` makes if nobody has asked for it before. It must come out
     /// the same for whoever asks.
-    pub fn encoded(&self, form: Encoding, encode: impl FnOnce() -> Bytes) -> &Bytes {
-        let forms = self.encodings.get_or_init(Box::default);
-        let place = match form {
-            Encoding::Json => &forms.json,
-            Encoding::Postcard => &forms.postcard,
-            Encoding::Mqtt5 => &forms.mqtt5,
-        };
-        place.get_or_init(encode)
+    pub fn encoded(&self, form: Encoding, encode: impl Fn() -> Bytes) -> &Bytes {
+        let mut place = &self.encodings;
+        loop {
+            // Where two ask at once, for two forms, the second goes on behind the first.
+            let encoded = place.get_or_init(|| {
+                Box::new(Encoded {
+                    form,
+                    bytes: encode(),
+                    next: OnceLock::new(),
+                })
+            });
+            if encoded.form == form {
+                return &encoded.bytes;
+            }
+            place = &encoded.next;
+        }
     }
 }
 
@@ -261,6 +270,26 @@ impl AsRef<[u8]> for Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A transport that the bus does not know names a form of its own.
+    #[test]
+    fn any_form_is_made_once() {
+        let payload = Payload::new("x".into(), 0);
+        let names = ["a", "b", "c", "d"].map(Encoding::new);
+        for form in names {
+            assert_eq!(payload.encoded(form, || form.0.into()), form.0);
+        }
+        for form in names {
+            assert_eq!(payload.encoded(form, || panic!("made twice")), form.0);
+        }
+        let payload = Payload::new("x".into(), 0);
+        std::thread::scope(|scope| {
+            for form in names.repeat(4) {
+                let payload = &payload;
+                scope.spawn(move || assert_eq!(payload.encoded(form, || form.0.into()), form.0));
+            }
+        });
+    }
 
     /// Stores and session records of versions that knew a `bool` are read as they were meant.
     #[test]

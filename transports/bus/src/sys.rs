@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::load::Loads;
 use crate::bus::{Behind, Bus, Inner};
-use crate::json::json_text;
+use crate::frames::json::quoted;
 use crate::shared::Changes;
 use crate::{Payload, Publish};
 
@@ -174,7 +174,8 @@ impl Report {
 /// The clients that have lost most, as a JSON array.
 fn behind(clients: &[Behind]) -> String {
     let one = |client: &Behind| {
-        let name = json_text(&client.peer.name, NAME_CHARS);
+        let name: String = client.peer.name.chars().take(NAME_CHARS).collect();
+        let name = quoted(&name);
         let transport = client.peer.transport;
         let (conflated, skipped) = (client.conflated, client.skipped);
         format!(
@@ -227,7 +228,7 @@ mod tests {
         };
         assert_eq!(
             behind(&[client]),
-            r#"[{"client":"a\"b\\c\u000aé","transport":"mqtt","conflated":3,"skipped":4}]"#
+            r#"[{"client":"a\"b\\c\né","transport":"mqtt","conflated":3,"skipped":4}]"#
         );
         assert_eq!(behind(&[]), "[]");
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use latchbus_core::clicks::is_name;
 
-use crate::json::json_text;
+use crate::frames::json::quoted;
 use crate::rooms::Rooms;
 
 /// Devices with troubles that have never counted: one more is counted in the metrics alone, like a topic
@@ -76,7 +76,8 @@ impl Display for Trouble {
             at,
             reason,
         } = self;
-        let reason = json_text(reason, REASON_CHARS);
+        let reason: String = reason.chars().take(REASON_CHARS).collect();
+        let reason = quoted(&reason);
         write!(
             f,
             r#"{{"malformed":{malformed},"at":{at},"reason":{reason}}}"#

@@ -11,6 +11,9 @@ use crate::encode;
 use crate::packet::{Options, Service, Version};
 use crate::properties::{Added, write_said};
 
+/// Under this name a delivery keeps what its publisher said, as the properties of MQTT 5 that all subscribers share.
+const SAID: Encoding = Encoding::new("mqtt 5 properties");
+
 /// A message as one subscription brings it.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
@@ -109,9 +112,7 @@ impl Message {
         let payload = &self.delivery.payload;
         let said = payload.properties();
         said.map_or_else(Bytes::new, |said| {
-            payload
-                .encoded(Encoding::Mqtt5, || write_said(said))
-                .clone()
+            payload.encoded(SAID, || write_said(said)).clone()
         })
     }
 

@@ -7,7 +7,6 @@
 //! | [`origin`] | which web pages may connect; also for an application's own HTTP requests |
 //! | [`handshake`] | the opening handshake, for whatever else an application speaks over WebSocket |
 //! | [`frame`] | WebSocket frames without I/O |
-//! | [`json`] | what clients send as text; the bus reads the other form |
 //!
 //! ```
 //! use latchbus_bus::{Bus, Options};
@@ -47,7 +46,6 @@ pub mod client;
 mod flow;
 pub mod frame;
 pub mod handshake;
-pub mod json;
 mod link;
 mod logging;
 pub mod origin;

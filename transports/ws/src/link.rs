@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
-use latchbus_bus::frames::{Bad, decode_postcard};
+use latchbus_bus::frames::{Bad, decode_postcard, json};
 use latchbus_bus::{
     Alarm, BudgetExceeded, Bus, Close, Event, Hold, LinkReceiver, LinkSender, Request, Wake,
 };
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::flow::{Flow, Probe};
 use crate::frame::{FrameError, FrameReader, Incoming, Opcode, write_frame};
-use crate::{Protocol, json, outgoing};
+use crate::{Protocol, outgoing};
 
 /// What is taken from the socket in one go. It lies on the stack, so that a connection which waits for
 /// its peer holds no buffer.

@@ -1,11 +1,11 @@
 //! Events as whole WebSocket frames, in either form.
 
-use bytes::Bytes;
-use latchbus_bus::{Delivery, Encoding, Event, frames};
+use latchbus_bus::frames::{self, json};
+use latchbus_bus::{Delivery, Event};
 use latchbus_core::wire::{self, ServerFrame};
 
+use crate::Protocol;
 use crate::frame::{Opcode, write_frame};
-use crate::{Protocol, json};
 
 /// Appends the frames that tell a peer of this event: none, one, or one for each refused part.
 pub(crate) fn write_event(out: &mut Vec<u8>, protocol: Protocol, event: &Event) {
@@ -49,9 +49,7 @@ fn write(out: &mut Vec<u8>, protocol: Protocol, frame: &ServerFrame<'_>) {
 fn write_message(out: &mut Vec<u8>, protocol: Protocol, id: u64, delivery: &Delivery) {
     match protocol {
         Protocol::Json => {
-            let payload = &delivery.payload;
-            let tail = payload.encoded(Encoding::Json, || json_tail(delivery));
-            let head = json::MessageHead::new(id);
+            let (head, tail) = (json::MessageHead::new(id), json::message_tail(delivery));
             write_frame(out, Opcode::Text, &[head.as_bytes(), tail]);
         }
         Protocol::Postcard => {
@@ -59,10 +57,4 @@ fn write_message(out: &mut Vec<u8>, protocol: Protocol, id: u64, delivery: &Deli
             write_frame(out, Opcode::Binary, &[&head, tail]);
         }
     }
-}
-
-fn json_tail(delivery: &Delivery) -> Bytes {
-    let topic = delivery.topic.as_str();
-    let payload = delivery.payload.bytes();
-    json::message_tail(delivery.kind, topic, payload, delivery.rev, delivery.at).into()
 }

@@ -1,19 +1,16 @@
 //! One line of an export.
 
 use core::num::NonZeroU64;
-use core::{fmt, str};
+use core::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record};
+use latchbus_bus::frames::json::{self, PayloadForm, payload_bytes, raw_or_null};
 use latchbus_bus::{PayloadFormat, Properties};
 use latchbus_core::clicks::{Counter, FloorRecord, Incarnation};
 use latchbus_core::topic::TopicName;
-use latchbus_ws::json::is_plain_json;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Totals;
@@ -107,7 +104,7 @@ struct ValueLine<'a> {
     #[serde(
         borrow,
         default,
-        deserialize_with = "there",
+        deserialize_with = "raw_or_null",
         skip_serializing_if = "Option::is_none"
     )]
     payload: Option<&'a RawValue>,
@@ -241,15 +238,17 @@ pub(super) fn write(out: &mut Vec<u8>, record: &Record) -> serde_json::Result<()
 
 impl<'a> ValueLine<'a> {
     fn of(value: &'a Kept) -> Self {
-        let bytes = &value.payload;
-        let plain = str::from_utf8(bytes).ok();
-        let json = plain.and_then(in_one_line);
-        let text = plain.filter(|_| json.is_none());
+        let (mut payload, mut text, mut base64) = (None, None, None);
+        match PayloadForm::in_a_line(&value.payload) {
+            PayloadForm::Json(json) => payload = serde_json::from_str(json).ok(),
+            PayloadForm::Text(plain) => text = Some(plain.to_owned()),
+            PayloadForm::Bytes(bytes) => base64 = Some(json::base64(bytes)),
+        }
         Self {
             topic: value.topic.as_str().to_owned(),
-            payload: json,
-            text: text.map(str::to_owned),
-            base64: plain.is_none().then(|| STANDARD.encode(bytes)),
+            payload,
+            text,
+            base64,
             at: value.at,
             rev: value.rev,
             qos: value.qos,
@@ -260,16 +259,8 @@ impl<'a> ValueLine<'a> {
     }
 
     fn read(self) -> Result<Kept, Problem> {
-        let payload = match (self.payload, self.text, self.base64) {
-            (Some(json), None, None) => Bytes::copy_from_slice(json.get().as_bytes()),
-            (None, Some(text), None) => text.into(),
-            (None, None, Some(base64)) => decoded(&base64)?.into(),
-            _ => {
-                return Err(malformed(
-                    "it has not one of `payload`, `text` and `base64`",
-                ));
-            }
-        };
+        let json = self.payload.map(RawValue::get);
+        let payload = payload_bytes(json, self.text, self.base64.as_deref()).map_err(malformed)?;
         if self.qos > 2 {
             return Err(malformed("`qos` is above 2"));
         }
@@ -290,13 +281,6 @@ impl<'a> ValueLine<'a> {
     }
 }
 
-/// JSON as a part of a line, if that leaves its bytes as they are.
-fn in_one_line(text: &str) -> Option<&RawValue> {
-    let is_whole = !text.contains(['\n', '\r']) && text.trim().len() == text.len();
-    let json = is_whole && is_plain_json(text);
-    json.then(|| serde_json::from_str(text).ok()).flatten()
-}
-
 impl PropertiesLine {
     fn of(said: &Properties) -> Self {
         Self {
@@ -307,7 +291,7 @@ impl PropertiesLine {
             correlation_data: said
                 .correlation_data
                 .as_ref()
-                .map(|data| STANDARD.encode(data)),
+                .map(|data| json::base64(data)),
             user: said.user.clone(),
         }
     }
@@ -384,16 +368,11 @@ fn counter(red: u64, blue: u64) -> Result<Counter, Problem> {
 }
 
 fn decoded(base64: &str) -> Result<Vec<u8>, Problem> {
-    STANDARD.decode(base64).map_err(malformed)
+    json::base64_bytes(base64).map_err(malformed)
 }
 
 fn malformed(reason: impl fmt::Display) -> Problem {
     Problem::Malformed(reason.to_string())
-}
-
-/// JSON's `null` is a payload like any other.
-fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
 }
 
 const fn usual_qos() -> u8 {

@@ -1,23 +1,17 @@
 //! Messages as JSON.
 
 use core::convert::Infallible;
-use core::str;
-use std::io::Write as _;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use latchbus_bus::Delivery;
-use latchbus_ws::json::is_plain_json;
-use serde_json::Value;
+use latchbus_bus::frames::json::{PayloadForm, write_message};
 
 use super::listing::Listing;
 
 /// Pieces of an array are about so long.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// A JSON array of messages, made piece by piece as it is asked for.
+/// A JSON array of messages, each as over WebSocket without `op` and `id`, made piece by piece as it is asked for.
 pub(super) fn array(
     listing: Listing,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
@@ -32,32 +26,19 @@ pub(super) fn array(
             };
             piece.extend_from_slice(before.as_bytes());
             before = ",";
-            write(&mut piece, &delivery);
+            write_message(&mut piece, &delivery);
         }
         Some((Ok(piece.into()), Some((listing, before))))
     })
 }
 
-/// `{"topic":…,"payload":…,"rev":…,"at":…}`, with the payload in the same three keys as over WebSocket.
-fn write(out: &mut Vec<u8>, delivery: &Delivery) {
-    let payload = delivery.payload.bytes();
-    // None of this can fail: it writes text into memory.
-    let _ = write!(out, r#"{{"topic":{}"#, Value::from(delivery.topic.as_str()));
-    let _ = match str::from_utf8(payload) {
-        Ok(json) if is_plain_json(json) => write!(out, r#","payload":{json}"#),
-        Ok(text) => write!(out, r#","text":{}"#, Value::from(text)),
-        Err(_) => write!(out, r#","base64":"{}""#, STANDARD.encode(payload)),
-    };
-    let _ = write!(out, r#","rev":{},"at":{}}}"#, delivery.rev, delivery.at);
-}
-
 /// What a payload most likely is. None of these is run or shown as a page by a browser that is told not to
 /// guess.
 pub(super) fn content_type(payload: &[u8]) -> &'static str {
-    match str::from_utf8(payload) {
-        Ok(json) if is_plain_json(json) => "application/json",
-        Ok(_) => "text/plain; charset=utf-8",
-        Err(_) => "application/octet-stream",
+    match PayloadForm::of(payload) {
+        PayloadForm::Json(_) => "application/json",
+        PayloadForm::Text(_) => "text/plain; charset=utf-8",
+        PayloadForm::Bytes(_) => "application/octet-stream",
     }
 }
 
@@ -67,6 +48,7 @@ mod tests {
     use futures_util::StreamExt as _;
     use latchbus_bus::{Bus, Options, Publish};
     use latchbus_core::topic::{TopicFilter, TopicName};
+    use serde_json::Value;
 
     async fn written(bus: &Bus, filter: &str) -> String {
         let listing = Listing::begin(bus, TopicFilter::parse(filter).unwrap()).unwrap();

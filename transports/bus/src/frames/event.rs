@@ -6,6 +6,9 @@ use latchbus_core::wire::{self, ClearedTail, ErrorCode, Head, MessageTail, Serve
 
 use crate::{Delivery, Encoding, Event};
 
+/// Under this name a delivery keeps the part of its postcard form that all subscribers share.
+const TAIL: Encoding = Encoding::new("postcard");
+
 /// Calls `write` with each frame that tells a peer of this event: none, one, or one for each refused part.
 /// None for an [`Event::Message`], whose frame is made once for all its subscribers: see [`message`].
 pub fn each_frame(event: &Event, mut write: impl FnMut(&ServerFrame<'_>)) {
@@ -58,7 +61,7 @@ pub fn message(id: u64, delivery: &Delivery) -> (Head, &Bytes) {
         Kind::State | Kind::Event => wire::message_head(id),
     };
     let payload = &delivery.payload;
-    (head, payload.encoded(Encoding::Postcard, || tail(delivery)))
+    (head, payload.encoded(TAIL, || tail(delivery)))
 }
 
 fn tail(delivery: &Delivery) -> Bytes {

@@ -1,6 +1,7 @@
 //! The frames of [`latchbus_core::wire`], as every transport that carries them reads and writes them.
 
 mod event;
+pub mod json;
 mod request;
 
 pub use event::{each_frame, message};

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use latchbus_bus::frames::json::{self, PayloadError, PayloadForm, payload_bytes};
 use latchbus_core::hub::{Cursor, Mode};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::{self, ClientFrame, ErrorCode, Limits, ServerFrame};
@@ -11,7 +12,6 @@ use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 
 use crate::Protocol;
-use crate::json;
 
 /// One publish that a subscription brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl Outgoing {
                 retain,
             } => {
                 let topic = json::quoted(topic.as_str());
-                let payload = json::payload_key(payload);
+                let payload = PayloadForm::unspaced(payload).shortest();
                 format!(
                     r#"{{"op":"publish","id":{id},"topic":{topic},{payload},"retain":{retain}}}"#
                 )
@@ -218,16 +218,12 @@ impl Incoming {
                 if frame.cleared {
                     return Ok(Self::Cleared { id, topic, rev, at });
                 }
-                let payload = match (frame.payload, frame.text, frame.base64) {
-                    (Some(json), None, None) => {
-                        Bytes::copy_from_slice(json::with_space(text, json).as_bytes())
-                    }
-                    (None, Some(text), None) => text.into_owned().into(),
-                    (None, None, Some(text)) => json::base64_bytes(&text)
-                        .map_err(|_| missing("base64"))?
-                        .into(),
-                    _ => return Err(missing("payload")),
-                };
+                let json = frame.payload.map(|json| with_space(text, json));
+                let payload = payload_bytes(json, frame.text, frame.base64.as_deref());
+                let payload = payload.map_err(|error| match error {
+                    PayloadError::Base64(_) => missing("base64"),
+                    _ => missing("payload"),
+                })?;
                 let message = Message {
                     topic,
                     payload,
@@ -303,6 +299,21 @@ impl From<ServerFrame<'_>> for Incoming {
     }
 }
 
+/// A value of this frame of a server's with the white space around it, which was published with it: the server
+/// writes none of its own.
+fn with_space<'a>(frame: &'a str, value: &'a RawValue) -> &'a str {
+    let value = value.get();
+    let around = || {
+        let begin = value.as_ptr().addr().checked_sub(frame.as_ptr().addr())?;
+        let (before, rest) = frame.split_at_checked(begin)?;
+        let after = rest.get(value.len()..)?;
+        let begin = before.trim_end_matches(json::SPACE).len();
+        let end = frame.len() - after.trim_start_matches(json::SPACE).len();
+        frame.get(begin..end)
+    };
+    around().unwrap_or(value)
+}
+
 /// Every key of every op. Unknown keys are of a later server, and of no concern.
 #[derive(Deserialize)]
 struct JsonFrame<'a> {
@@ -314,7 +325,7 @@ struct JsonFrame<'a> {
     limits: Option<Limits>,
     #[serde(borrow)]
     topic: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "json::also_null")]
+    #[serde(borrow, default, deserialize_with = "json::raw_or_null")]
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
     text: Option<Cow<'a, str>>,

@@ -2,34 +2,68 @@
 
 use std::io::{self, Write};
 
+use bytes::Bytes;
 use latchbus_core::hub::{Counts, Kind};
 use latchbus_core::wire::ServerFrame;
 
-use super::payload::{write_payload, write_text};
+use super::payload::{PayloadForm, write_text};
+use crate::{Delivery, Encoding};
 
-/// The part of a message that is the same for all subscribers: it follows the head
-/// `{"op":"message","id":<id>,`.
-pub(crate) fn message_tail(kind: Kind, topic: &str, payload: &[u8], rev: u64, at: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + topic.len() + payload.len());
+/// Under this name a delivery keeps what [`message_tail`] made.
+const TAIL: Encoding = Encoding::new("json");
+
+/// The part of a message that is the same for all subscribers: `"topic":…,"payload":…,"rev":…,"at":…}`. It follows a
+/// [`MessageHead`], or `{`. Made once for each message.
+pub fn message_tail(delivery: &Delivery) -> &Bytes {
+    delivery.payload.encoded(TAIL, || {
+        let mut out =
+            Vec::with_capacity(64 + delivery.topic.as_str().len() + delivery.payload.bytes().len());
+        write_delivery(&mut out, delivery);
+        out.into()
+    })
+}
+
+/// Appends a message as one object, `{"topic":…,"payload":…,"rev":…,"at":…}`, with `"cleared":true` in the place of a
+/// payload, and with `"event":true` if it is not retained.
+pub fn write_message(out: &mut Vec<u8>, delivery: &Delivery) {
+    out.push(b'{');
+    write_delivery(out, delivery);
+}
+
+fn write_delivery(out: &mut Vec<u8>, delivery: &Delivery) {
+    let topic = delivery.topic.as_str();
+    let payload = delivery.payload.bytes();
+    write_tail(
+        out,
+        delivery.kind,
+        topic,
+        payload,
+        delivery.rev,
+        delivery.at,
+    );
+}
+
+fn write_tail(out: &mut Vec<u8>, kind: Kind, topic: &str, payload: &[u8], rev: u64, at: u64) {
     out.extend_from_slice(b"\"topic\":");
-    write_text(&mut out, topic);
+    write_text(out, topic);
     out.push(b',');
     match kind {
         Kind::Cleared => out.extend_from_slice(b"\"cleared\":true"),
-        Kind::State | Kind::Event => write_payload(&mut out, payload),
+        Kind::State | Kind::Event => {
+            // Writing to a vector cannot fail.
+            let _ = write!(out, "{}", PayloadForm::of(payload));
+        }
     }
-    // Writing to a vector cannot fail.
     let _ = write!(out, r#","rev":{rev},"at":{at}"#);
     out.extend_from_slice(match kind {
         Kind::Event => br#","event":true}"#,
         Kind::State | Kind::Cleared => b"}",
     });
-    out
 }
 
 /// The first frame, with the server's time in Unix milliseconds. (Postcard has no place for it: a reader of its version
 /// refuses a longer frame.)
-pub(crate) fn welcome(frame: &ServerFrame<'_>, time: u64) -> Vec<u8> {
+pub fn welcome(frame: &ServerFrame<'_>, time: u64) -> Vec<u8> {
     let mut out = encode(frame);
     out.pop();
     // Writing to a vector cannot fail.
@@ -38,7 +72,7 @@ pub(crate) fn welcome(frame: &ServerFrame<'_>, time: u64) -> Vec<u8> {
 }
 
 /// The answer to a ping, with what the connection's subscriptions have lost, if anything.
-pub(crate) fn pong(id: u64, counts: Counts) -> Vec<u8> {
+pub fn pong(id: u64, counts: Counts) -> Vec<u8> {
     let mut out = format!(r#"{{"op":"pong","id":{id}"#);
     for (name, count) in [("conflated", counts.conflated), ("skipped", counts.skipped)] {
         if count > 0 {
@@ -51,7 +85,7 @@ pub(crate) fn pong(id: u64, counts: Counts) -> Vec<u8> {
 
 /// What precedes a tail, for one subscription: made anew for each message, so without an allocation.
 #[derive(Debug)]
-pub(crate) struct MessageHead {
+pub struct MessageHead {
     bytes: [u8; Self::BEGIN.len() + Self::MAX_DIGITS + 1],
     length: usize,
 }
@@ -60,7 +94,8 @@ impl MessageHead {
     const BEGIN: &[u8] = br#"{"op":"message","id":"#;
     const MAX_DIGITS: usize = u64::MAX.ilog10() as usize + 1;
 
-    pub(crate) fn new(id: u64) -> Self {
+    /// That of a message for this subscription.
+    pub fn new(id: u64) -> Self {
         let mut bytes = [0; _];
         let room = bytes.len();
         let mut rest = bytes.as_mut_slice();
@@ -71,13 +106,14 @@ impl MessageHead {
         Self { bytes, length }
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// The bytes that precede the tail.
+    pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
 /// One frame of the subprotocol `latchbus.v1.json`.
-pub(crate) fn encode(frame: &ServerFrame<'_>) -> Vec<u8> {
+pub fn encode(frame: &ServerFrame<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     // Writing to a vector cannot fail.
     let _ = write_frame(&mut out, frame);
@@ -107,12 +143,12 @@ fn write_frame(out: &mut Vec<u8>, frame: &ServerFrame<'_>) -> io::Result<()> {
             at,
         } => {
             out.extend(MessageHead::new(id).as_bytes());
-            out.extend(message_tail(Kind::State, topic, payload, rev, at));
+            write_tail(out, Kind::State, topic, payload, rev, at);
             Ok(())
         }
         ServerFrame::Cleared { id, topic, rev, at } => {
             out.extend(MessageHead::new(id).as_bytes());
-            out.extend(message_tail(Kind::Cleared, topic, b"", rev, at));
+            write_tail(out, Kind::Cleared, topic, b"", rev, at);
             Ok(())
         }
         ServerFrame::Synced { id, cursor } => {
@@ -263,7 +299,8 @@ mod tests {
 
     #[test]
     fn an_event_says_so() {
-        let tail = message_tail(Kind::Event, "bell", b"ding", 2, 3);
+        let mut tail = Vec::new();
+        write_tail(&mut tail, Kind::Event, "bell", b"ding", 2, 3);
         assert_eq!(
             String::from_utf8([MessageHead::new(1).as_bytes(), &tail].concat()).unwrap(),
             r#"{"op":"message","id":1,"topic":"bell","text":"ding","rev":2,"at":3,"event":true}"#

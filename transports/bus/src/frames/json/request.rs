@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use latchbus_bus::Request;
-use latchbus_bus::frames::{self, Bad};
 use latchbus_core::hub::{Cursor, Mode};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::payload::base64_bytes;
+use super::payload::{PayloadError, payload_bytes};
+use crate::Request;
+use crate::frames::{self, Bad};
 
 /// Reads one message of the subprotocol `latchbus.v1.json`.
 ///
@@ -32,6 +32,8 @@ pub fn decode(text: &str) -> Result<Request, Bad> {
     })
 }
 
+const NOT_ONE: &str = "not exactly one of payload, text, base64 and cleared";
+
 /// Every key of every op.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +50,7 @@ struct Frame<'a> {
     since: Option<Cow<'a, str>>,
     #[serde(borrow)]
     topic: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "also_null")]
+    #[serde(borrow, default, deserialize_with = "raw_or_null")]
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
     text: Option<Cow<'a, str>>,
@@ -63,10 +65,11 @@ struct OnlyId {
     id: Option<u64>,
 }
 
-/// An `Option` alone would take `null` for absent.
-pub(crate) fn also_null<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<&'de RawValue>, D::Error> {
+/// For `#[serde(deserialize_with)]` of the key `payload`: an `Option` alone would take `null` for absent.
+///
+/// # Errors
+/// Those of the deserializer.
+pub fn raw_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
     Deserialize::deserialize(from).map(Some)
 }
 
@@ -121,12 +124,17 @@ impl Frame<'_> {
         let retain = self.retain.unwrap_or(false);
         let cleared = self.cleared.unwrap_or(false);
         let payload = match (self.payload, self.text, self.base64, cleared) {
-            (Some(json), None, None, false) => Bytes::copy_from_slice(json.get().as_bytes()),
-            (None, Some(text), None, false) => Bytes::from(text.into_owned()),
-            (None, None, Some(text), false) => Bytes::from(base64_bytes(&text).map_err(bad)?),
             (None, None, None, true) if retain => Bytes::new(),
             (None, None, None, true) => return Err(bad("cleared needs retain")),
-            _ => return Err(bad("not exactly one of payload, text, base64 and cleared")),
+            (json, text, base64, false) => {
+                payload_bytes(json.map(RawValue::get), text, base64.as_deref()).map_err(
+                    |error| match error {
+                        PayloadError::NotOne => bad(NOT_ONE),
+                        error => bad(error),
+                    },
+                )?
+            }
+            _ => return Err(bad(NOT_ONE)),
         };
         frames::publish(self.id, &topic, payload, retain)
     }
@@ -140,12 +148,12 @@ fn bad(message: impl ToString) -> Bad {
 mod tests {
     use core::time::Duration;
 
-    use latchbus_bus::{Publish, Subscribe};
     use latchbus_core::hub::Start;
     use latchbus_core::wire::ErrorCode;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Publish, Subscribe};
 
     fn subscribe(text: &str) -> Subscribe {
         match decode(text).unwrap() {
