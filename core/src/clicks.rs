@@ -52,7 +52,7 @@ mod shares;
 mod topic;
 mod varint;
 
-pub use color::{Color, UnknownColor};
+pub use color::{Color, ColorNames, UnknownColor};
 pub use counter::{Counter, CounterTooLarge, MAX_COUNT, ReportError};
 pub use device::{Clicks, DEFAULT_MAX_LIVE, FOLD_WINDOW_BOOTS, Fold, Outcome};
 pub use floor::FloorRecord;

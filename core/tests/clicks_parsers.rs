@@ -266,11 +266,11 @@ proptest! {
     #[test]
     fn shares_sum_to_the_whole_and_are_nearest(counter in counter()) {
         let shares = Shares::of(counter);
-        prop_assert_eq!(shares.red_tenths() + shares.blue_tenths(), 1000);
+        prop_assert_eq!(shares.tenths(Color::Red) + shares.tenths(Color::Blue), 1000);
         let (red, total) = (i128::from(counter.red()), i128::from(counter.red() + counter.blue()));
         if total > 0 {
             // Half a tenth at most, and exactly half only upwards.
-            let twice_off = 2 * (i128::from(shares.red_tenths()) * total - 1000 * red);
+            let twice_off = 2 * (i128::from(shares.tenths(Color::Red)) * total - 1000 * red);
             prop_assert!(-total < twice_off && twice_off <= total);
         }
     }

@@ -1,11 +1,12 @@
 // @ts-check
 /** The chart of the last minutes, drawn as two paths in a box of 300 by 100: a unit is a second. */
 import { attribute, element, show } from './dom.js';
+import { COLORS } from './count.js';
 import { tenth, whole } from './format.js';
 import { WINDOW_MS } from './rates.js';
 
 /** @typedef {import('./rates.js').Rate} Rate */
-/** @typedef {'red' | 'blue'} Color */
+/** @typedef {import('./count.js').Color} Color */
 
 const WIDTH = WINDOW_MS / 1000;
 const HEIGHT = 100;
@@ -18,16 +19,16 @@ export function drawChart(rates, isLive) {
   const now = Date.now();
   const { points } = rates;
   const seen = points.filter(({ at }, i) => (points[i + 1]?.at ?? now) >= now - WINDOW_MS);
-  const highest = Math.max(0, ...seen.flatMap(({ red, blue }) => [red, blue]));
+  const highest = Math.max(0, ...seen.flatMap((rate) => COLORS.map((color) => rate[color])));
   const top = niceTop(highest);
-  for (const color of /** @type {Color[]} */ (['red', 'blue'])) {
+  for (const color of COLORS) {
     const runs = pieces(seen, color, top, now, isLive);
     attribute(element(`chart-${color}`), 'd', runs.map(lineOf).join('') || 'M0 0');
     attribute(element(`chart-${color}-area`), 'd', runs.map(areaOf).join('') || 'M0 0');
   }
   show('chart-top', whole(top));
   const last = seen.at(-1);
-  const present = isLive && last && !last.isGap ? `now ${tenth(last.red)} red and ${tenth(last.blue)} blue` : 'not live';
+  const present = isLive && last && !last.isGap ? `now ${COLORS.map((color) => `${tenth(last[color])} ${color}`).join(' and ')}` : 'not live';
   const text = `Clicks a second over the last 5 minutes: ${present}, at most ${tenth(highest)}`;
   attribute(element('chart'), 'aria-label', text);
 }

@@ -1,7 +1,10 @@
 // @ts-check
 /** The room's rates of the last minutes, as this page has seen them. What it has not seen is a gap, not a line. */
 
-/** @typedef {{ at: number, red: number, blue: number, isGap: boolean }} Rate `at`: Unix milliseconds, by our clock */
+import { COLORS, some, zero } from './count.js';
+
+/** @typedef {import('./count.js').Count} Count */
+/** @typedef {Count & { at: number, isGap: boolean }} Rate `at`: Unix milliseconds, by our clock */
 
 export const WINDOW_MS = 5 * 60_000;
 /** The hub says one a second at most; the rest is for gaps. */
@@ -11,21 +14,21 @@ export class Rates {
   /** Oldest first. @type {Rate[]} */
   points = [];
 
-  /** From now on. @param {{ red: number, blue: number }} rate */
-  push({ red, blue }) {
-    this.#add({ at: Date.now(), red, blue, isGap: false });
+  /** From now on. @param {Count} rate */
+  push(rate) {
+    this.#add({ ...rate, at: Date.now(), isGap: false });
   }
 
   /** From now on nothing is known. */
   gap() {
     if (this.points.length > 0 && !this.points.at(-1)?.isGap) {
-      this.#add({ at: Date.now(), red: 0, blue: 0, isGap: true });
+      this.#add({ ...zero(), at: Date.now(), isGap: true });
     }
   }
 
   /** Nothing but zeroes in sight. */
   get isFlat() {
-    return this.points.every(({ red, blue }) => red === 0 && blue === 0);
+    return !this.points.some(some);
   }
 
   /** @param {Rate} point */
@@ -51,7 +54,8 @@ export class Rates {
     try {
       const points = JSON.parse(sessionStorage.getItem(`latchbus/rates/${room}`) ?? '[]');
       const start = Date.now() - WINDOW_MS;
-      const isPoint = (/** @type {any} */ { at, red, blue }) => [at, red, blue].every(Number.isFinite) && at > start;
+      const isPoint = (/** @type {any} */ point) =>
+        Number.isFinite(point.at) && point.at > start && COLORS.every((color) => Number.isFinite(point[color]));
       this.points = points.filter(isPoint).slice(-MAX_POINTS);
     } catch {
       this.points = [];

@@ -2,7 +2,7 @@
 /** One room as it is shown: the hub's values with this tab's own clicks, and the devices behind them. */
 import { Counter } from './clicks.js';
 import { HubClock } from './clock.js';
-import { plus, readCount } from './count.js';
+import { COLORS, plus, readCount, zero } from './count.js';
 import { Rates } from './rates.js';
 
 /** @typedef {import('./count.js').Count} Count */
@@ -53,7 +53,7 @@ export class Room {
   /** This tab's clicks. @type {Counter} */
   counter;
   /** @type {Count} */
-  #values = { red: 0, blue: 0 };
+  #values = zero();
   /** As many as the hub admits to a room. @type {Map<string, Parts>} */
   #devices = new Map();
   /** Their names in the order of the table. @type {string[] | undefined} */
@@ -143,11 +143,11 @@ export class Room {
   #takeOver(last, epoch) {
     this.#devices.clear();
     this.#names = undefined;
-    this.#values = { red: 0, blue: 0 };
+    this.#values = zero();
     this.rate = undefined;
     for (const message of last.values()) this.#observe(message);
     // A room without clicks has no rate yet, and that is a known one.
-    this.rates.push(this.rate ?? { red: 0, blue: 0 });
+    this.rates.push(this.rate ?? zero());
     this.isKnown = true;
     this.counter.synced(last.get(`${this.#prefix}values`), epoch);
     this.#changed();
@@ -157,7 +157,7 @@ export class Room {
   #observe({ topic, value, cleared, at }) {
     const [first = '', second, third] = topic.slice(this.#prefix.length).split('/');
     if (second === undefined) {
-      const pair = readPair(value);
+      const pair = readNumbers(value);
       if (first === 'values') this.#values = readCount(value) ?? this.#values;
       if (first === 'rate' && pair) {
         this.rate = pair;
@@ -199,12 +199,11 @@ export class Room {
   #device(name) {
     let parts = this.#devices.get(name);
     if (!parts) {
-      const none = () => ({ red: 0, blue: 0 });
       parts = {
         presence: undefined,
         floor: 0,
-        base: none(),
-        pressed: none(),
+        base: zero(),
+        pressed: zero(),
         live: new Map(),
         changedAt: 0,
         trouble: undefined,
@@ -237,6 +236,6 @@ function readTrouble(value) {
 }
 
 /** @param {any} value @returns {Count | undefined} */
-function readPair(value) {
-  return Number.isFinite(value?.red) && Number.isFinite(value?.blue) ? value : undefined;
+function readNumbers(value) {
+  return COLORS.every((color) => Number.isFinite(value?.[color])) ? value : undefined;
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /** The room switcher: the rooms that the hub knows as links, and a way to a room that it does not know yet. */
 import { element, elementOf, make, show, write } from './dom.js';
-import { readCount } from './count.js';
+import { readCount, total } from './count.js';
 import { whole } from './format.js';
 import { isRoomName } from './room.js';
 
@@ -71,7 +71,7 @@ export class RoomSwitcher {
       const room = topic.split('/')[1] ?? '';
       const count = readCount(value);
       if (!isRoomName(room) || !count) continue;
-      write(this.#item(room).count, whole(count.red + count.blue));
+      write(this.#item(room).count, whole(total(count)));
     }
     if (isRoomName(this.#current)) this.#item(this.#current);
     show('rooms-note', this.#topic?.synced || this.#items.size > 1 ? '' : 'Waiting for the hub…');

@@ -19,7 +19,7 @@ pub(crate) struct Clicks {
 /// Why a line stands for none.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum LineError {
-    #[error("expected red, blue, r or b, found `{0}`")]
+    #[error("expected {names}, or its first letter, found `{0}`", names = Color::NAMES)]
     Color(String),
     #[error("expected a number of clicks from 1 to {MAX_PRESS}, found `{0}`")]
     Count(String),
@@ -38,11 +38,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Option<Clicks>, LineError> {
     let Some(color) = words.next() else {
         return Ok(None);
     };
-    let color = match color {
-        "red" | "r" => Color::Red,
-        "blue" | "b" => Color::Blue,
-        _ => return Err(LineError::Color(shown(color))),
-    };
+    let color = named(color).ok_or_else(|| LineError::Color(shown(color)))?;
     let n = match words.next() {
         None => 1,
         Some(n) => count(n).ok_or_else(|| LineError::Count(shown(n)))?,
@@ -51,6 +47,14 @@ pub(crate) fn parse(line: &[u8]) -> Result<Option<Clicks>, LineError> {
         None => Ok(Some(Clicks { color, n })),
         Some(more) => Err(LineError::Trailing(shown(more))),
     }
+}
+
+/// The colour of this name or first letter.
+fn named(word: &str) -> Option<Color> {
+    word.parse().ok().or_else(|| {
+        let is_meant = |color: &Color| word.len() == 1 && color.as_str().starts_with(word);
+        Color::ALL.into_iter().find(is_meant)
+    })
 }
 
 /// Reads lines to the end of the input and gives each with its number, from 1; a last line needs no end.

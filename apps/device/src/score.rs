@@ -51,15 +51,15 @@ impl Scores {
     /// Whether a printed score has at least these clicks, or no score will be printed any more.
     pub(crate) fn shows(&self, clicks: Counter) -> bool {
         self.printed.has_changed().is_err()
-            || (*self.printed.borrow()).is_some_and(|score| score.join(clicks) == score)
+            || (*self.printed.borrow()).is_some_and(|score| score.covers(clicks))
     }
 }
 
 #[derive(Serialize)]
 struct Line<'a> {
     room: &'a str,
-    red: u64,
-    blue: u64,
+    #[serde(flatten)]
+    score: Counter,
 }
 
 /// Prints until there is nobody left to ask for it.
@@ -74,8 +74,7 @@ fn print(
         let Some(score) = score.filter(|_| score != *printed.borrow()) else {
             continue;
         };
-        let (red, blue) = (score.red(), score.blue());
-        let mut line = serde_json::to_string(&Line { room, red, blue })?;
+        let mut line = serde_json::to_string(&Line { room, score })?;
         line.push('\n');
         let mut out = io::stdout().lock();
         out.write_all(line.as_bytes())?;

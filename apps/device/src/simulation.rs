@@ -68,11 +68,10 @@ impl Run {
 /// restart makes the colours that it would have made.
 fn color(seed: u64, position: u64) -> Color {
     let seed = seed ^ position.wrapping_mul(SPREAD);
-    if fastrand::Rng::with_seed(seed).bool() {
-        Color::Red
-    } else {
-        Color::Blue
-    }
+    let random = fastrand::Rng::with_seed(seed).u8(..);
+    let n = usize::from(random) % Color::COUNT;
+    // There is one at each position.
+    Color::ALL.get(n).copied().unwrap_or(Color::Red)
 }
 
 /// When clicks are due.
@@ -120,6 +119,16 @@ mod tests {
 
     fn start(count: Option<u64>, seed: u64) -> Run {
         Run::resume(None, count, Some(seed), || unreachable!())
+    }
+
+    /// A run that was begun by a version with a coin for two colours goes on with the colours that it would have made.
+    #[test]
+    fn the_colors_of_a_seed_stay() {
+        let coin = |position: u64| {
+            let random = fastrand::Rng::with_seed(7 ^ position.wrapping_mul(SPREAD)).bool();
+            if random { Color::Red } else { Color::Blue }
+        };
+        assert!((0..1_000).all(|position| color(7, position) == coin(position)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use latchbus_core::clicks::{Counter, Incarnation, MAX_COUNT};
+use latchbus_core::clicks::{Counter, Incarnation};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -180,7 +180,6 @@ impl StateFile {
 
 /// The file's content.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Form {
     version: u32,
     room: String,
@@ -188,17 +187,11 @@ struct Form {
     boot: u32,
     /// Eight hex digits, as in the topic.
     nonce: String,
-    red: u64,
-    blue: u64,
-    offered: Counts,
+    /// Takes every other key, and accepts those of the colours alone.
+    #[serde(flatten)]
+    count: Counter,
+    offered: Counter,
     simulation: Option<Run>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Counts {
-    red: u64,
-    blue: u64,
 }
 
 /// What tells the form, before the rest is looked at.
@@ -223,12 +216,8 @@ impl Form {
             id: file.id.clone(),
             boot: record.incarnation.boot(),
             nonce: format!("{:08x}", record.incarnation.nonce()),
-            red: record.count.red(),
-            blue: record.count.blue(),
-            offered: Counts {
-                red: record.offered.red(),
-                blue: record.offered.blue(),
-            },
+            count: record.count,
+            offered: record.offered,
             simulation: record.run,
         }
     }
@@ -237,11 +226,7 @@ impl Form {
         let incarnation: Incarnation = format!("{}-{}", self.boot, self.nonce)
             .parse()
             .map_err(|_| "boot and nonce are no incarnation")?;
-        let (red, blue) = (self.red, self.blue);
-        if red > MAX_COUNT || blue > MAX_COUNT {
-            return Err("a count above 2^53 - 1");
-        }
-        if self.offered.red > red || self.offered.blue > blue {
+        if !self.count.covers(self.offered) {
             return Err("more clicks offered than made");
         }
         if self.simulation.is_some_and(|run| !run.is_sound()) {
@@ -249,8 +234,8 @@ impl Form {
         }
         Ok(Record {
             incarnation,
-            count: Counter::new(red, blue),
-            offered: Counter::new(self.offered.red, self.offered.blue),
+            count: self.count,
+            offered: self.offered,
             run: self.simulation,
         })
     }

@@ -15,7 +15,7 @@ pub use microbit::Board;
 #[cfg(board = "mps2")]
 pub use mps2::Board;
 
-use latchbus_core::clicks::Counter;
+use latchbus_core::clicks::{Color, Counter};
 
 /// What the button needs of a board.
 pub trait Hardware {
@@ -25,8 +25,8 @@ pub trait Hardware {
     /// Whatever is unpredictable: a random number, or a fast timer.
     fn chance(&mut self) -> u32;
 
-    /// Which buttons are closed at this moment, red first.
-    fn closed(&mut self) -> [bool; 2];
+    /// Which buttons are closed at this moment, in the order of [`Color::ALL`].
+    fn closed(&mut self) -> [bool; Color::COUNT];
 
     /// The next byte from the link.
     fn receive(&mut self) -> Option<u8>;
@@ -37,8 +37,8 @@ pub trait Hardware {
     /// Sends bytes over the link; those beyond [`room`](Self::room) are lost.
     fn send(&mut self, bytes: &[u8]);
 
-    /// Shows which buttons are down, red first.
-    fn show_pressed(&mut self, pressed: [bool; 2]);
+    /// Shows which buttons are down, in the order of [`Color::ALL`].
+    fn show_pressed(&mut self, pressed: [bool; Color::COUNT]);
 
     /// Shows what the room has counted.
     fn show_values(&mut self, values: Counter);

@@ -20,10 +20,10 @@ pub type Topic = String<MAX_TOPIC_BYTES>;
 /// takes no flash for its initial value.
 const EPOCH: u64 = 0;
 
-/// Two buttons, red and blue.
+/// A button for each colour.
 #[derive(Debug)]
 pub struct Button {
-    pins: [Debouncer; 2],
+    pins: [Debouncer; Color::COUNT],
     counter: Counter,
     /// Known once this boot is.
     count_topic: Option<Topic>,
@@ -41,7 +41,7 @@ impl Button {
     /// No clicks yet.
     pub const fn new() -> Self {
         Self {
-            pins: [Debouncer::new(); 2],
+            pins: [Debouncer::new(); Color::COUNT],
             counter: Counter::ZERO,
             count_topic: None,
             hub: FixedHub::new(EPOCH),
@@ -49,12 +49,12 @@ impl Button {
         }
     }
 
-    /// Takes the levels of both pins, red first; true is closed. To be called every
+    /// Takes the levels of all pins, in the order of [`Color::ALL`]; true is closed. To be called every
     /// [`SAMPLE_MS`](crate::debounce::SAMPLE_MS).
-    pub fn sample(&mut self, closed: [bool; 2]) {
+    pub fn sample(&mut self, closed: [bool; Color::COUNT]) {
         let mut clicked = false;
         let pins = self.pins.iter_mut().zip(closed);
-        for ((pin, closed), color) in pins.zip([Color::Red, Color::Blue]) {
+        for ((pin, closed), color) in pins.zip(Color::ALL) {
             if pin.sample(closed) {
                 self.counter.add(color, 1);
                 clicked = true;
@@ -65,8 +65,8 @@ impl Button {
         }
     }
 
-    /// Which buttons are down, red first.
-    pub fn pressed(&self) -> [bool; 2] {
+    /// Which buttons are down, in the order of [`Color::ALL`].
+    pub fn pressed(&self) -> [bool; Color::COUNT] {
         self.pins.map(|pin| pin.is_pressed())
     }
 
@@ -192,7 +192,7 @@ mod tests {
     fn press(button: &mut Button, which: usize) {
         for closed in [true, false] {
             for _ in 0..4 {
-                let mut levels = [false; 2];
+                let mut levels = [false; Color::COUNT];
                 levels[which] = closed;
                 button.sample(levels);
             }

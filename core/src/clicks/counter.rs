@@ -1,119 +1,152 @@
 use core::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use super::color::Color;
-use super::json::{self, JsonError};
+use super::color::{Color, members_bytes, write_members};
+use super::json::{self, JsonError, Scanner};
 use super::{MAX_PAYLOAD_BYTES, varint};
 
 /// The largest count of a colour, 2^53 − 1: the largest whole number that every JSON reader
 /// represents exactly (RFC 8259 §6). Sums saturate here.
 pub const MAX_COUNT: u64 = (1 << 53) - 1;
 
+/// The digits of [`MAX_COUNT`].
+const MAX_DIGITS: usize = MAX_COUNT.ilog10() as usize + 1;
+
 /// First byte of the postcard form.
 const POSTCARD: u8 = 0x01;
 
 /// Clicks of each colour, each at most [`MAX_COUNT`].
 ///
-/// `Display` writes the JSON form, `{"red":12,"blue":7}`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Unchecked")]
+/// `Display` writes the JSON form, `{"red":12,"blue":7}`. So does serde where people read the format, and takes nothing
+/// else; in other formats a counter is its counts in the order of [`Color::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counter {
-    red: u64,
-    blue: u64,
+    /// By the number of the colour.
+    counts: [u64; Color::COUNT],
 }
 
 impl Counter {
     /// No clicks.
-    pub const ZERO: Self = Self { red: 0, blue: 0 };
+    pub const ZERO: Self = Self {
+        counts: [0; Color::COUNT],
+    };
 
     /// The most bytes of the JSON form.
-    pub const MAX_JSON_BYTES: usize = 48;
+    pub const MAX_JSON_BYTES: usize = 2 + members_bytes(MAX_DIGITS);
 
     /// The most bytes that [`Self::encode_postcard`] writes.
-    pub const MAX_POSTCARD_BYTES: usize = 1 + 2 * varint::MAX_VARINT_BYTES;
+    pub const MAX_POSTCARD_BYTES: usize = 1 + Color::COUNT * varint::MAX_VARINT_BYTES;
 
-    /// A counter with these counts, each saturated at [`MAX_COUNT`].
+    /// A counter with these counts, each saturated at [`MAX_COUNT`], and none of other colours.
     #[must_use]
     pub const fn new(red: u64, blue: u64) -> Self {
-        Self {
-            red: saturated(red),
-            blue: saturated(blue),
+        let mut counter = Self::ZERO;
+        counter.add(Color::Red, red);
+        counter.add(Color::Blue, blue);
+        counter
+    }
+
+    /// A counter with these counts, in the order of [`Color::ALL`].
+    ///
+    /// # Errors
+    /// When one is above [`MAX_COUNT`].
+    pub fn from_counts(counts: [u64; Color::COUNT]) -> Result<Self, CounterTooLarge> {
+        match counts.iter().all(|count| *count <= MAX_COUNT) {
+            true => Ok(Self { counts }),
+            false => Err(CounterTooLarge),
         }
+    }
+
+    /// The counts in the order of [`Color::ALL`].
+    #[must_use]
+    pub const fn counts(self) -> [u64; Color::COUNT] {
+        self.counts
     }
 
     /// Clicks on red.
     #[must_use]
     pub const fn red(self) -> u64 {
-        self.red
+        self.of(Color::Red)
     }
 
     /// Clicks on blue.
     #[must_use]
     pub const fn blue(self) -> u64 {
-        self.blue
+        self.of(Color::Blue)
     }
 
     /// Clicks on this colour.
     #[must_use]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the number of a colour is below their count"
+    )]
     pub const fn of(self, color: Color) -> u64 {
-        match color {
-            Color::Red => self.red,
-            Color::Blue => self.blue,
-        }
+        self.counts[color as usize]
     }
 
-    /// Clicks on both colours, saturated at [`MAX_COUNT`].
+    /// Clicks on all colours, saturated at [`MAX_COUNT`].
     #[must_use]
-    pub const fn total(self) -> u64 {
-        saturated(self.red + self.blue)
+    pub fn total(self) -> u64 {
+        // Some thousand colours would fit.
+        saturated(self.counts.iter().sum())
     }
 
     /// Whether no click was counted.
     #[must_use]
-    pub const fn is_zero(self) -> bool {
-        self.red == 0 && self.blue == 0
+    pub fn is_zero(self) -> bool {
+        self == Self::ZERO
+    }
+
+    /// Whether this has at least the clicks of `other`, of each colour.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.join(other) == self
     }
 
     /// The merge of two reports of the same incarnation: the larger count of each colour.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
-        Self {
-            red: self.red.max(other.red),
-            blue: self.blue.max(other.blue),
-        }
+        self.with(other, u64::max)
     }
 
     /// The sum of two counters that have no click in common, saturated.
     #[must_use]
-    pub const fn saturating_add(self, other: Self) -> Self {
-        Self::new(self.red + other.red, self.blue + other.blue)
+    pub fn saturating_add(self, other: Self) -> Self {
+        self.with(other, |ours, theirs| saturated(ours + theirs))
     }
 
     /// What was clicked between `earlier` and this; zero where `earlier` is the larger.
     #[must_use]
-    pub const fn since(self, earlier: Self) -> Self {
-        Self {
-            red: self.red.saturating_sub(earlier.red),
-            blue: self.blue.saturating_sub(earlier.blue),
-        }
+    pub fn since(self, earlier: Self) -> Self {
+        self.with(earlier, u64::saturating_sub)
     }
 
     /// Counts `n` more clicks on `color`, saturated.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the number of a colour is below their count"
+    )]
     pub const fn add(&mut self, color: Color, n: u64) {
-        let count = match color {
-            Color::Red => &mut self.red,
-            Color::Blue => &mut self.blue,
-        };
+        let count = &mut self.counts[color as usize];
         *count = saturated(count.saturating_add(n));
+    }
+
+    fn with(mut self, other: Self, each: impl Fn(u64, u64) -> u64) -> Self {
+        for (ours, theirs) in self.counts.iter_mut().zip(other.counts) {
+            *ours = each(*ours, theirs);
+        }
+        self
     }
 
     /// Reads a count payload: JSON, or the postcard form. The first byte tells which.
     ///
-    /// JSON is `{"red":12,"blue":7}`: both keys, in any order, with JSON's whitespace after the
-    /// brace. The postcard form is the byte `0x01`, varint red, varint blue, nothing after, and each
-    /// varint in its shortest form.
+    /// JSON is `{"red":12,"blue":7}`: the keys of all colours, in any order, with JSON's whitespace after the
+    /// brace. The postcard form is the byte `0x01`, a varint for each colour in the order
+    /// of [`Color::ALL`], nothing after, and each varint in its shortest form.
     ///
     /// # Errors
     /// Whatever is not exactly one of these two forms: see [`ReportError`].
@@ -142,48 +175,113 @@ impl Counter {
         let size = out.len();
         let mut slots = out.iter_mut();
         *slots.next()? = POSTCARD;
-        varint::put(self.red, &mut slots)?;
-        varint::put(self.blue, &mut slots)?;
+        for count in self.counts {
+            varint::put(count, &mut slots)?;
+        }
         let written = size - slots.len();
         out.get(..written)
     }
 
     fn parse_json(payload: &[u8]) -> Result<Self, ReportError> {
-        let (mut red, mut blue) = (None, None);
-        json::object(payload, |key, value| {
-            let count = match key {
-                "red" => &mut red,
-                "blue" => &mut blue,
-                _ => return Err(JsonError::UnknownKey),
-            };
-            json::set(count, value.number()?)
-        })?;
-        let (Some(red), Some(blue)) = (red, blue) else {
-            return Err(JsonError::MissingKey.into());
-        };
-        Self::checked(red, blue)
+        let mut counts = PartialCounts::default();
+        json::object(payload, |key, value| counts.read(key, value))?;
+        Ok(Self::from_counts(counts.all()?)?)
     }
 
     fn parse_postcard(varints: &[u8]) -> Result<Self, ReportError> {
-        let (red, rest) = varint::take(varints)?;
-        let (blue, rest) = varint::take(rest)?;
+        let mut counter = Self::ZERO;
+        let mut rest = varints;
+        for count in &mut counter.counts {
+            (*count, rest) = varint::take(rest)?;
+        }
         if !rest.is_empty() {
             return Err(ReportError::Trailing);
         }
-        Self::checked(red, blue)
+        Ok(counter)
+    }
+}
+
+/// The counts of a JSON object of which some members were read.
+#[derive(Default)]
+pub(super) struct PartialCounts {
+    counts: [u64; Color::COUNT],
+    read: [bool; Color::COUNT],
+}
+
+impl PartialCounts {
+    /// Reads the member of a colour.
+    pub(super) fn read(&mut self, key: &str, value: &mut Scanner<'_>) -> Result<(), JsonError> {
+        let color = Color::named(key.as_bytes()).ok_or(JsonError::UnknownKey)?;
+        self.set(color, value.number()?)
     }
 
-    pub(super) const fn checked(red: u64, blue: u64) -> Result<Self, ReportError> {
-        if red > MAX_COUNT || blue > MAX_COUNT {
-            return Err(ReportError::TooLarge);
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the number of a colour is below their count"
+    )]
+    fn set(&mut self, color: Color, count: u64) -> Result<(), JsonError> {
+        self.counts[color as usize] = count;
+        match core::mem::replace(&mut self.read[color as usize], true) {
+            true => Err(JsonError::DuplicateKey),
+            false => Ok(()),
         }
-        Ok(Self { red, blue })
+    }
+
+    /// The counts, if there was a member for each colour.
+    pub(super) fn all(self) -> Result<[u64; Color::COUNT], JsonError> {
+        match self.read == [true; Color::COUNT] {
+            true => Ok(self.counts),
+            false => Err(JsonError::MissingKey),
+        }
     }
 }
 
 impl fmt::Display for Counter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, r#"{{"red":{},"blue":{}}}"#, self.red, self.blue)
+        f.write_str("{")?;
+        write_members(f, |color| self.of(color))?;
+        f.write_str("}")
+    }
+}
+
+impl Serialize for Counter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_map(Color::ALL.map(|color| (color, self.of(color))))
+        } else {
+            self.counts.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Counter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_map(Members)
+        } else {
+            let counts = <[u64; Color::COUNT]>::deserialize(deserializer)?;
+            Self::from_counts(counts).map_err(D::Error::custom)
+        }
+    }
+}
+
+/// Reads the counts of all colours, each once, and nothing else.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Counter;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the count of each colour")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Counter, A::Error> {
+        let mut counts = PartialCounts::default();
+        while let Some((color, count)) = map.next_entry()? {
+            counts.set(color, count).map_err(A::Error::custom)?;
+        }
+        let counts = counts.all().map_err(A::Error::custom)?;
+        Counter::from_counts(counts).map_err(A::Error::custom)
     }
 }
 
@@ -219,6 +317,12 @@ pub enum ReportError {
     Trailing,
 }
 
+impl From<CounterTooLarge> for ReportError {
+    fn from(_: CounterTooLarge) -> Self {
+        Self::TooLarge
+    }
+}
+
 impl ReportError {
     pub(super) fn unknown_form(payload: &[u8]) -> Self {
         if payload.trim_ascii_start().starts_with(b"{") {
@@ -233,20 +337,6 @@ impl ReportError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("count above 2^53 - 1")]
 pub struct CounterTooLarge;
-
-#[derive(Deserialize)]
-struct Unchecked {
-    red: u64,
-    blue: u64,
-}
-
-impl TryFrom<Unchecked> for Counter {
-    type Error = CounterTooLarge;
-
-    fn try_from(counts: Unchecked) -> Result<Self, CounterTooLarge> {
-        Self::checked(counts.red, counts.blue).map_err(|_| CounterTooLarge)
-    }
-}
 
 const fn saturated(count: u64) -> u64 {
     if count > MAX_COUNT { MAX_COUNT } else { count }
@@ -285,6 +375,27 @@ mod tests {
         assert_eq!(Counter::parse(bytes), Ok(most));
         assert_eq!(most.to_string().len(), Counter::MAX_JSON_BYTES);
         assert_eq!(Counter::parse(most.to_string().as_bytes()), Ok(most));
+    }
+
+    /// A rule that forgets a colour is found with any list of colours.
+    #[test]
+    fn every_color_counts() {
+        for color in Color::ALL {
+            let mut one = Counter::ZERO;
+            assert!(one.is_zero());
+            one.add(color, 3);
+            assert!(!one.is_zero() && one.covers(Counter::ZERO) && !Counter::ZERO.covers(one));
+            assert_eq!((one.of(color), one.total()), (3, 3));
+            assert_eq!(one.join(Counter::ZERO), one);
+            assert_eq!(one.saturating_add(one).of(color), 6);
+            assert_eq!(one.since(Counter::ZERO), one);
+            assert_eq!(Counter::parse(one.to_string().as_bytes()), Ok(one));
+            let mut out = [0; Counter::MAX_POSTCARD_BYTES];
+            assert_eq!(
+                Counter::parse(one.encode_postcard(&mut out).unwrap()),
+                Ok(one)
+            );
+        }
     }
 
     #[test]

@@ -1,8 +1,12 @@
 use core::fmt;
 
 use super::MAX_PAYLOAD_BYTES;
-use super::counter::{Counter, ReportError};
+use super::color::write_members;
+use super::counter::{Counter, PartialCounts, ReportError};
 use super::json::{self, JsonError};
+
+/// The digits of the highest boot.
+const MAX_DIGITS: usize = u32::MAX.ilog10() as usize + 1;
 
 /// The payload of a floor topic: what remains of the incarnations that were folded away.
 ///
@@ -18,9 +22,9 @@ pub struct FloorRecord {
 
 impl FloorRecord {
     /// The most bytes of the JSON form.
-    pub const MAX_JSON_BYTES: usize = 67;
+    pub const MAX_JSON_BYTES: usize = Counter::MAX_JSON_BYTES + r#""floor":,"#.len() + MAX_DIGITS;
 
-    /// Reads the JSON form: all three keys, in any order.
+    /// Reads the JSON form: `floor` and the keys of all colours, in any order.
     ///
     /// # Errors
     /// Whatever is not exactly that: see [`ReportError`].
@@ -31,22 +35,17 @@ impl FloorRecord {
             [b'{', ..] => {}
             _ => return Err(ReportError::unknown_form(payload)),
         }
-        let (mut floor, mut red, mut blue) = (None, None, None);
-        json::object(payload, |key, value| {
-            let number = match key {
-                "floor" => &mut floor,
-                "red" => &mut red,
-                "blue" => &mut blue,
-                _ => return Err(JsonError::UnknownKey),
-            };
-            json::set(number, value.number()?)
+        let mut floor = None;
+        let mut base = PartialCounts::default();
+        json::object(payload, |key, value| match key {
+            "floor" => json::set(&mut floor, value.number()?),
+            _ => base.read(key, value),
         })?;
-        let (Some(floor), Some(red), Some(blue)) = (floor, red, blue) else {
-            return Err(JsonError::MissingKey.into());
-        };
+        let floor = floor.ok_or(JsonError::MissingKey)?;
+        let base = base.all()?;
         Ok(Self {
             floor: u32::try_from(floor).map_err(|_| ReportError::TooLarge)?,
-            base: Counter::checked(red, blue)?,
+            base: Counter::from_counts(base)?,
         })
     }
 
@@ -62,8 +61,9 @@ impl FloorRecord {
 impl fmt::Display for FloorRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { floor, base } = self;
-        let (red, blue) = (base.red(), base.blue());
-        write!(f, r#"{{"floor":{floor},"red":{red},"blue":{blue}}}"#)
+        write!(f, r#"{{"floor":{floor},"#)?;
+        write_members(f, |color| base.of(color))?;
+        f.write_str("}")
     }
 }
 

@@ -45,11 +45,8 @@ impl<'a> Press<'a> {
         let line = payload.strip_suffix(b"\n").unwrap_or(payload);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let mut words = line.splitn(2, |b| *b == b' ');
-        let color = match words.next() {
-            Some(b"red") => Color::Red,
-            Some(b"blue") => Color::Blue,
-            _ => return Err(PressError::Color),
-        };
+        let color = words.next().and_then(Color::named);
+        let color = color.ok_or(PressError::Color)?;
         let n = match words.next() {
             None => 1,
             Some(digits) => bounded(whole(digits).ok_or(PressError::Count)?)?,
@@ -88,8 +85,8 @@ pub enum PressError {
     /// More than [`MAX_PAYLOAD_BYTES`].
     #[error("payload of more than {MAX_PAYLOAD_BYTES} bytes")]
     TooLong,
-    /// Neither `red` nor `blue`.
-    #[error("unknown colour, expected red or blue in lower case")]
+    /// The name of no colour.
+    #[error("unknown colour, expected {} in lower case", Color::NAMES)]
     Color,
     /// White space before a press, behind it, or more than one blank in it.
     #[error(
@@ -128,7 +125,7 @@ fn explained(payload: &[u8], error: PressError) -> PressError {
     let mut words = trimmed
         .split(u8::is_ascii_whitespace)
         .filter(|word| !word.is_empty());
-    let is_color = matches!(words.next(), Some(b"red" | b"blue"));
+    let is_color = words.next().and_then(Color::named).is_some();
     let is_count = |digits| whole(digits).is_some_and(|n| bounded(n).is_ok());
     let is_text = is_color && words.next().is_none_or(is_count) && words.next().is_none();
     if is_text || trimmed.starts_with(b"{") {

@@ -1,5 +1,6 @@
 use core::fmt;
 
+use super::color::{Color, write_members};
 use super::counter::Counter;
 use super::shares::Tenths;
 
@@ -81,33 +82,24 @@ pub struct PerSecond {
 }
 
 impl PerSecond {
-    /// Clicks on red, in tenths per second.
+    /// Clicks on this colour, in tenths per second.
     #[must_use]
-    pub const fn red_tenths(self) -> u64 {
-        self.window.red()
-    }
-
-    /// Clicks on blue, in tenths per second.
-    #[must_use]
-    pub const fn blue_tenths(self) -> u64 {
-        self.window.blue()
+    pub const fn tenths(self, color: Color) -> u64 {
+        self.window.of(color)
     }
 
     /// Whether nobody clicked within the window.
     #[must_use]
-    pub const fn is_zero(self) -> bool {
+    pub fn is_zero(self) -> bool {
         self.window.is_zero()
     }
 }
 
 impl fmt::Display for PerSecond {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            r#"{{"red":{},"blue":{}}}"#,
-            Tenths(self.red_tenths()),
-            Tenths(self.blue_tenths())
-        )
+        f.write_str("{")?;
+        write_members(f, |color| Tenths(self.tenths(color)))?;
+        f.write_str("}")
     }
 }
 
@@ -133,7 +125,7 @@ mod tests {
             rate.per_second(start + 3_000).to_string(),
             r#"{"red":0.4,"blue":1.2}"#
         );
-        assert_eq!(rate.per_second(start + 9_999).red_tenths(), 4);
+        assert_eq!(rate.per_second(start + 9_999).tenths(Color::Red), 4);
         assert_eq!(
             rate.per_second(start + 10_000).to_string(),
             r#"{"red":0.0,"blue":1.2}"#
@@ -155,7 +147,7 @@ mod tests {
         let mut rate = Rate::default();
         for tick in 0..1_000 {
             rate.record(tick * 100, RED);
-            let shown = rate.per_second(tick * 100).red_tenths();
+            let shown = rate.per_second(tick * 100).tenths(Color::Red);
             // Ten a second; the bucket that is being filled holds between one and five of them.
             let expected = (tick + 1).min(95)..=(tick + 1).min(100);
             assert!(expected.contains(&shown), "tick {tick}: {shown}");
@@ -179,13 +171,13 @@ mod tests {
         let mut rate = Rate::default();
         rate.record(100_000, RED);
         rate.record(97_000, RED);
-        assert_eq!(rate.per_second(97_000).red_tenths(), 2);
-        assert_eq!(rate.per_second(109_499).red_tenths(), 2);
+        assert_eq!(rate.per_second(97_000).tenths(Color::Red), 2);
+        assert_eq!(rate.per_second(109_499).tenths(Color::Red), 2);
         assert!(rate.per_second(110_000).is_zero());
         // Further back than the window: what was recorded under the other clock is gone.
         assert!(rate.per_second(5_000).is_zero());
         rate.record(5_000, RED);
-        assert_eq!(rate.per_second(5_000).red_tenths(), 1);
+        assert_eq!(rate.per_second(5_000).tenths(Color::Red), 1);
         assert!(rate.per_second(15_000).is_zero());
     }
 
@@ -196,7 +188,10 @@ mod tests {
             rate.record(0, Counter::new(u64::MAX, 1));
             rate.record(600, Counter::new(u64::MAX, 1));
         }
-        assert_eq!(rate.per_second(600).red_tenths(), super::super::MAX_COUNT);
-        assert_eq!(rate.per_second(600).blue_tenths(), 6);
+        assert_eq!(
+            rate.per_second(600).tenths(Color::Red),
+            super::super::MAX_COUNT
+        );
+        assert_eq!(rate.per_second(600).tenths(Color::Blue), 6);
     }
 }

@@ -1,55 +1,55 @@
 use core::fmt;
 
+use super::color::{Color, write_members};
 use super::counter::Counter;
 
 /// How the clicks divide between the colours, in tenths of a percent that sum to exactly 1000.
 ///
-/// Red is rounded to the nearest tenth, halves upwards, and blue is the rest. A colour with very
-/// few clicks may thus show 0.0. Without clicks each has half. `Display` writes the payload of a
-/// share topic, `{"red":63.2,"blue":36.8}`.
+/// What the colours have together, up to each of them in the order of [`Color::ALL`], is rounded to the nearest tenth,
+/// halves upwards: so of two colours the first is rounded and the second is the rest. A colour with very few clicks may
+/// thus show 0.0. Without clicks all have the same. `Display` writes the payload of a share topic,
+/// `{"red":63.2,"blue":36.8}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shares {
-    red_tenths: u16,
+    tenths: [u16; Color::COUNT],
 }
 
 impl Shares {
     /// The shares of this counter.
     #[must_use]
-    pub const fn of(counter: Counter) -> Self {
-        // At most 2002 * 2^53, which a u64 holds with 2% to spare.
-        let total = counter.red() + counter.blue();
-        if total == 0 {
-            return Self {
-                red_tenths: WHOLE_TENTHS / 2,
-            };
-        }
-        let halves = counter.red() * 2 * WHOLE_TENTHS as u64 + total;
+    pub fn of(counter: Counter) -> Self {
+        let counts = match counter.is_zero() {
+            true => [1; Color::COUNT],
+            false => counter.counts(),
+        };
+        let total: u128 = counts.into_iter().map(u128::from).sum();
+        let (mut clicks, mut before) = (0, 0);
         Self {
-            red_tenths: (halves / (2 * total)) as u16,
+            tenths: counts.map(|count| {
+                clicks += u128::from(count);
+                let up_to_here = (clicks * 2 * WHOLE_TENTHS + total) / (2 * total);
+                let up_to_here = up_to_here as u16;
+                up_to_here - core::mem::replace(&mut before, up_to_here)
+            }),
         }
     }
 
-    /// Red's share in tenths of a percent, 0 to 1000.
+    /// A colour's share in tenths of a percent, 0 to 1000.
     #[must_use]
-    pub const fn red_tenths(self) -> u16 {
-        self.red_tenths
-    }
-
-    /// Blue's share in tenths of a percent, 0 to 1000.
-    #[must_use]
-    pub const fn blue_tenths(self) -> u16 {
-        WHOLE_TENTHS - self.red_tenths
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the number of a colour is below their count"
+    )]
+    pub const fn tenths(self, color: Color) -> u16 {
+        self.tenths[color as usize]
     }
 }
 
 impl fmt::Display for Shares {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            r#"{{"red":{},"blue":{}}}"#,
-            Tenths(u64::from(self.red_tenths())),
-            Tenths(u64::from(self.blue_tenths()))
-        )
+        f.write_str("{")?;
+        write_members(f, |color| Tenths(u64::from(self.tenths(color))))?;
+        f.write_str("}")
     }
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Tenths {
     }
 }
 
-const WHOLE_TENTHS: u16 = 1000;
+const WHOLE_TENTHS: u128 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -70,6 +70,27 @@ mod tests {
 
     use super::super::counter::MAX_COUNT;
     use super::*;
+
+    #[test]
+    fn shares_of_any_colors_are_whole() {
+        for color in Color::ALL {
+            let mut one = Counter::ZERO;
+            one.add(color, 1);
+            assert_eq!(Shares::of(one).tenths(color), 1000);
+        }
+        for n in 0..100 {
+            let mut counter = Counter::ZERO;
+            for (color, factor) in Color::ALL.into_iter().zip([n, 7, 13].into_iter().cycle()) {
+                counter.add(color, factor * 11);
+            }
+            let shares = Shares::of(counter);
+            let sum: u16 = Color::ALL
+                .map(|color| shares.tenths(color))
+                .into_iter()
+                .sum();
+            assert_eq!(sum, 1000);
+        }
+    }
 
     #[test]
     fn shares_are_rounded_to_a_tenth() {

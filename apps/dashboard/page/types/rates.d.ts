@@ -1,21 +1,18 @@
 /** The room's rates of the last minutes, as this page has seen them. What it has not seen is a gap, not a line. */
-export type Rate = {
+export type Count = import('./count.js').Count;
+export type Rate = Count & {
     at: number;
-    red: number;
-    blue: number;
     isGap: boolean;
 };
-/** @typedef {{ at: number, red: number, blue: number, isGap: boolean }} Rate `at`: Unix milliseconds, by our clock */
+/** @typedef {import('./count.js').Count} Count */
+/** @typedef {Count & { at: number, isGap: boolean }} Rate `at`: Unix milliseconds, by our clock */
 export declare const WINDOW_MS: number;
 export declare class Rates {
     #private;
     /** Oldest first. @type {Rate[]} */
     points: Rate[];
-    /** From now on. @param {{ red: number, blue: number }} rate */
-    push({ red, blue }: {
-        red: number;
-        blue: number;
-    }): void;
+    /** From now on. @param {Count} rate */
+    push(rate: Count): void;
     /** From now on nothing is known. */
     gap(): void;
     /** Nothing but zeroes in sight. */

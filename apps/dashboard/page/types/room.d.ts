@@ -67,10 +67,7 @@ export declare class Room {
     /** All that is retained has arrived on the present connection; false: what is shown is the last known state. */
     get isLive(): boolean;
     /** The score: what the hub says and what it can't know yet. */
-    get values(): {
-        red: number;
-        blue: number;
-    };
+    get values(): import("./count.js").Count;
     get deviceCount(): number;
     /** Reports of this room's devices that the hub could not read, since its start. */
     get malformed(): number;

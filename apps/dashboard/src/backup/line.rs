@@ -1,16 +1,17 @@
 //! One line of an export.
 
-use core::num::NonZeroU64;
 use core::fmt;
+use core::num::NonZeroU64;
 use std::sync::Arc;
 
 use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record};
 use latchbus_bus::frames::json::{self, PayloadForm, payload_bytes, raw_or_null};
 use latchbus_bus::{PayloadFormat, Properties};
-use latchbus_core::clicks::{Counter, FloorRecord, Incarnation};
+use latchbus_core::clicks::{Color, Counter, FloorRecord, Incarnation};
 use latchbus_core::topic::TopicName;
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::ser::SerializeSeq as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::Totals;
@@ -157,8 +158,49 @@ struct DeviceLine {
 #[serde(deny_unknown_fields)]
 struct LedgerLine {
     floor: u32,
-    base: (u64, u64),
-    live: Vec<(String, u64, u64)>,
+    base: [u64; Color::COUNT],
+    live: Vec<LiveLine>,
+}
+
+/// `["1-0badcafe",12,7]`: an incarnation and its counts.
+#[derive(Debug)]
+struct LiveLine(String, [u64; Color::COUNT]);
+
+impl Serialize for LiveLine {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_seq(Some(1 + Color::COUNT))?;
+        line.serialize_element(&self.0)?;
+        for count in self.1 {
+            line.serialize_element(&count)?;
+        }
+        line.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for LiveLine {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(LiveVisitor)
+    }
+}
+
+struct LiveVisitor;
+
+impl<'de> Visitor<'de> for LiveVisitor {
+    type Value = LiveLine;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an incarnation and the count of each colour")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<LiveLine, A::Error> {
+        let too_short = |n| A::Error::invalid_length(n, &self);
+        let run = seq.next_element()?.ok_or_else(|| too_short(0))?;
+        let mut counts = [0; Color::COUNT];
+        for (n, count) in counts.iter_mut().enumerate() {
+            *count = seq.next_element()?.ok_or_else(|| too_short(1 + n))?;
+        }
+        Ok(LiveLine(run, counts))
+    }
 }
 
 /// Tells the kinds of lines apart.
@@ -340,31 +382,27 @@ impl LedgerLine {
         let live = ledger.live().iter();
         Self {
             floor,
-            base: (base.red(), base.blue()),
+            base: base.counts(),
             live: live
-                .map(|(run, counter)| (run.to_string(), counter.red(), counter.blue()))
+                .map(|(run, counter)| LiveLine(run.to_string(), counter.counts()))
                 .collect(),
         }
     }
 
     fn read(self) -> Result<Ledger, Problem> {
-        let live = self.live.into_iter().map(|(run, red, blue)| {
+        let live = self.live.into_iter().map(|LiveLine(run, counts)| {
             let run: Incarnation = run.parse().map_err(malformed)?;
-            Ok((run, counter(red, blue)?))
+            Ok((run, counter(counts)?))
         });
         let live = live.collect::<Result<Vec<_>, _>>()?;
-        let base = counter(self.base.0, self.base.1)?;
+        let base = counter(self.base)?;
         let floor = self.floor;
         Ledger::new(FloorRecord { floor, base }, live).map_err(malformed)
     }
 }
 
-fn counter(red: u64, blue: u64) -> Result<Counter, Problem> {
-    let counter = Counter::new(red, blue);
-    match (counter.red(), counter.blue()) == (red, blue) {
-        true => Ok(counter),
-        false => Err(malformed("a count is above 2^53 - 1")),
-    }
+fn counter(counts: [u64; Color::COUNT]) -> Result<Counter, Problem> {
+    Counter::from_counts(counts).map_err(malformed)
 }
 
 fn decoded(base64: &str) -> Result<Vec<u8>, Problem> {

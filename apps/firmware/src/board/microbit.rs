@@ -4,7 +4,7 @@
 
 use cortex_m::peripheral::NVIC;
 use critical_section::CriticalSection;
-use latchbus_core::clicks::Counter;
+use latchbus_core::clicks::{Color, Counter};
 use nrf51_pac::{GPIO, Interrupt, Peripherals, RNG, TIMER0, UART0, interrupt};
 
 use super::{Hardware, queue::Queue};
@@ -12,7 +12,7 @@ use super::{Hardware, queue::Queue};
 const RX_PIN: u32 = 25;
 const TX_PIN: u32 = 24;
 /// A and B. They pull their pins down.
-const BUTTON_PINS: [usize; 2] = [17, 26];
+const BUTTON_PINS: [usize; Color::COUNT] = [17, 26];
 /// The matrix: a LED is on where its row is high and its column low.
 const COLUMN_PINS: core::ops::RangeInclusive<usize> = 4..=12;
 const ROW_PIN: usize = 13;
@@ -210,7 +210,7 @@ impl Hardware for Board {
         self.rng.value.read().bits() << 24 ^ self.micros() as u32
     }
 
-    fn closed(&mut self) -> [bool; 2] {
+    fn closed(&mut self) -> [bool; Color::COUNT] {
         let levels = self.gpio.in_.read().bits();
         BUTTON_PINS.map(|pin| levels >> pin & 1 == 0)
     }
@@ -230,8 +230,8 @@ impl Hardware for Board {
         });
     }
 
-    fn show_pressed(&mut self, pressed: [bool; 2]) {
-        let pressed = pressed != [false; 2];
+    fn show_pressed(&mut self, pressed: [bool; Color::COUNT]) {
+        let pressed = pressed != [false; Color::COUNT];
         if pressed != self.pressed {
             self.pressed = pressed;
             self.show();

@@ -7,7 +7,7 @@ use core::fmt::{self, Write};
 use cortex_m::peripheral::NVIC;
 use cortex_m_rt::exception;
 use critical_section::CriticalSection;
-use latchbus_core::clicks::Counter;
+use latchbus_core::clicks::{Color, Counter};
 
 use super::{Hardware, queue::Queue};
 
@@ -166,8 +166,8 @@ pub struct Board {
     ticks: u64,
     last: u32,
     /// Buttons that the console holds down.
-    held: [bool; 2],
-    pressed: [bool; 2],
+    held: [bool; Color::COUNT],
+    pressed: [bool; Color::COUNT],
 }
 
 impl Board {
@@ -183,8 +183,8 @@ impl Board {
         let mut board = Self {
             ticks: 0,
             last: u32::MAX,
-            held: [false; 2],
-            pressed: [false; 2],
+            held: [false; Color::COUNT],
+            pressed: [false; Color::COUNT],
         };
         board.line(format_args!("started"));
         board
@@ -225,20 +225,26 @@ impl Hardware for Board {
     #[allow(clippy::panic)] // on request
     /// The board's two buttons, or those that the console holds down: `R` presses and `r` releases red, `B` and `b`
     /// blue. `!` shows what a panic does.
-    fn closed(&mut self) -> [bool; 2] {
+    fn closed(&mut self) -> [bool; Color::COUNT] {
         while let Some(byte) = CONSOLE.receive() {
             match byte {
-                b'R' | b'r' => self.held[0] = byte == b'R',
-                b'B' | b'b' => self.held[1] = byte == b'B',
                 b'!' => panic!("asked for"),
-                _ => {}
+                _ => {
+                    let letter = byte.to_ascii_lowercase();
+                    for (color, held) in Color::ALL.into_iter().zip(&mut self.held) {
+                        if color.as_str().as_bytes().first() == Some(&letter) {
+                            *held = byte.is_ascii_uppercase();
+                        }
+                    }
+                }
             }
         }
-        let buttons = BUTTONS.read();
-        [
-            self.held[0] || buttons & 1 != 0,
-            self.held[1] || buttons & 2 != 0,
-        ]
+        let mut buttons = BUTTONS.read();
+        self.held.map(|held| {
+            let down = buttons & 1 != 0;
+            buttons >>= 1;
+            held || down
+        })
     }
 
     fn receive(&mut self) -> Option<u8> {
@@ -253,16 +259,23 @@ impl Hardware for Board {
         LINK.send(bytes);
     }
 
-    fn show_pressed(&mut self, pressed: [bool; 2]) {
+    fn show_pressed(&mut self, pressed: [bool; Color::COUNT]) {
         if pressed != self.pressed {
             self.pressed = pressed;
-            let [red, blue] = pressed.map(u8::from);
-            self.line(format_args!("pressed {red} {blue}"));
+            let _full = write!(Console, "pressed");
+            for down in pressed {
+                let _full = write!(Console, " {}", u8::from(down));
+            }
+            self.line(format_args!(""));
         }
     }
 
     fn show_values(&mut self, values: Counter) {
-        self.line(format_args!("red {} blue {}", values.red(), values.blue()));
+        for (n, color) in Color::ALL.into_iter().enumerate() {
+            let between = if n == 0 { "" } else { " " };
+            let _full = write!(Console, "{between}{color} {}", values.of(color));
+        }
+        self.line(format_args!(""));
     }
 
     fn sleep_until(&mut self, ms: u64) {
