@@ -13,6 +13,7 @@
 //! | `GET /api/v1/origin` | to any page: whether its origin may use this server, and which setting allows it |
 //! | `GET /socket.io/socket.io.js` | the client of Socket.IO |
 //! | `GET /ws`, `GET /mqtt` | WebSockets, of `latchbus_ws` and of `latchbus_mqtt` |
+//! | `/socket.io/` | Socket.IO, of `latchbus_socketio` |
 
 mod backup;
 mod base;
@@ -70,8 +71,8 @@ pub struct Config {
     pub pages_csp: Option<String>,
     /// The client of Socket.IO at `/socket.io/socket.io.js`.
     pub socketio_client: Option<SocketioClient>,
-    /// HTTP connections at a time, and as many WebSockets beside them. One more connection is closed at
-    /// once, one more WebSocket is answered with 503.
+    /// HTTP connections at a time, and as many WebSockets and as many Socket.IO sessions beside them. One more connection is
+    /// closed at once, one more WebSocket or session is answered with 503.
     pub max_connections: usize,
     /// How long a client may take to send the head of a request, also of the next one on a connection that
     /// is kept open. Default 30 s.
@@ -83,6 +84,8 @@ pub struct Config {
     pub stall_timeout: Duration,
     /// How long a publish may wait for the store. Default 5 s.
     pub publish_timeout: Duration,
+    /// Socket.IO; none: not at all.
+    pub socketio: Option<latchbus_socketio::Config>,
 }
 
 impl Default for Config {
@@ -99,6 +102,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
             publish_timeout: Duration::from_secs(5),
+            socketio: Some(latchbus_socketio::Config::default()),
         }
     }
 }
@@ -109,6 +113,9 @@ pub struct Http {
     app: App,
     ws: latchbus_ws::Server,
 }
+
+/// The path of Socket.IO, which its clients take unless told otherwise.
+const SOCKETIO: &str = "/socket.io/";
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -124,6 +131,7 @@ struct AppInner {
     /// That of pages of one's own.
     own_policy: HeaderValue,
     counts: Counts,
+    socketio: Option<latchbus_socketio::Server>,
     places: backup::Places,
     /// Cancelled when the bus begins to close.
     closing: CancellationToken,
@@ -141,6 +149,13 @@ impl Http {
         };
         let ws = latchbus_ws::Server::new(bus.clone(), ws);
         let frame_ancestors = policy::frame_ancestors(&config.allow_frames);
+        let socketio = config.socketio.clone().map(|socketio| {
+            let socketio = latchbus_socketio::Config {
+                max_sessions: config.max_connections,
+                ..socketio
+            };
+            latchbus_socketio::Server::new(bus.clone(), ws.guard().clone(), socketio)
+        });
         Self {
             app: App(Arc::new(AppInner {
                 closing: bus.closing(),
@@ -151,6 +166,7 @@ impl Http {
                 own_policy: pages::policy(config.pages_csp.as_deref(), &frame_ancestors),
                 config,
                 counts: Counts::default(),
+                socketio,
                 places: backup::Places::default(),
                 tunnels: TaskTracker::new(),
             })),
@@ -166,6 +182,9 @@ impl Http {
         Connections::new(&app, router).accept(listener).await;
         app.0.tunnels.close();
         app.0.tunnels.wait().await;
+        if let Some(socketio) = &app.0.socketio {
+            socketio.closed().await;
+        }
         ws.closed().await;
     }
 }
@@ -186,11 +205,15 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
             policy::guard,
         ));
     // These check the origin within their handshakes.
-    guarded
+    let router = guarded
         .route("/mqtt", any(mqtt::upgrade))
         .route("/mqtt/", any(mqtt::upgrade))
         .with_state(app.clone())
-        .merge(ws.router())
+        .merge(ws.router());
+    match &app.0.socketio {
+        Some(socketio) => router.merge(socketio.router(SOCKETIO)),
+        None => router,
+    }
 }
 
 /// For a page of this server. One of another origin cannot read the answer.

@@ -220,9 +220,7 @@ impl Walk {
             Start::Resume(cursor) => (
                 cursor.rev,
                 cursor.epoch != source.epoch()
-                    || cursor.rev > began
-                    || cursor.rev < source.forgotten_ever()
-                    || is_lost(cursor.rev, source.lost()),
+                    || !is_known(cursor.rev, began, source.forgotten_ever(), source.lost()),
             ),
         };
         let fresh = matches!(start, Start::Snapshot);
@@ -517,6 +515,12 @@ impl Walk {
             self.accounted.state = seen;
         }
     }
+}
+
+/// Whether a walk can go on behind a revision of this epoch: it was given, no tombstone behind it was forgotten, and it
+/// was not lost.
+pub(super) fn is_known(rev: u64, newest: u64, forgotten: u64, lost: &[(u64, u64)]) -> bool {
+    rev <= newest && rev >= forgotten && !is_lost(rev, lost)
 }
 
 fn is_lost(rev: u64, lost: &[(u64, u64)]) -> bool {

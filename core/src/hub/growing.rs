@@ -1,6 +1,6 @@
 //! The hub that grows with its topics and shares its values between subscribers.
 
-use super::cursor::{Counts, Mode, Start, Step, Walk};
+use super::cursor::{Counts, Cursor, Mode, Start, Step, Walk, is_known};
 use super::filter_tree::FilterTree;
 use super::topics::Topics;
 use super::view::{self, Seen, View, ViewId};
@@ -388,6 +388,12 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     /// The newest revision that has left the recent ring; 0: none.
     pub fn left_ring(&self) -> u64 {
         self.left
+    }
+
+    /// Whether a subscription that resumes at this cursor goes on there, without a [`Step::Reset`].
+    pub fn can_resume(&self, cursor: Cursor) -> bool {
+        cursor.epoch == self.epoch
+            && is_known(cursor.rev, self.revision, self.forgotten, &self.lost)
     }
 
     /// The views that a publish to this topic would have news for.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mqtt` | MQTT connections, over TCP and WebSocket |
 //! | `websocket` | connections of `/ws` |
+//! | `socketio` | sessions of `/socket.io/` |
 //! | `http` | HTTP: listeners, connections, requests that were refused |
 //! | `serial` | byte links to microcontrollers |
 //! | `store` | the disk |
@@ -20,6 +21,7 @@ macro_rules! warn_of {
         match $transport {
             "mqtt" => tracing::warn!(target: "mqtt", $($line)+),
             "ws" => tracing::warn!(target: "websocket", $($line)+),
+            "socketio" => tracing::warn!(target: "socketio", $($line)+),
             "http" => tracing::warn!(target: "http", $($line)+),
             "serial" => tracing::warn!(target: "serial", $($line)+),
             _ => tracing::warn!(target: "bus", $($line)+),

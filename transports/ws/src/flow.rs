@@ -35,10 +35,11 @@ const PROMPT: Duration = Duration::from_millis(50);
 
 /// What a ping carries and its pong gives back: how many bytes went before, modulo 2³². Four bytes, for they
 /// come with most frames of a slow peer.
-pub(crate) type Probe = [u8; 4];
+pub type Probe = [u8; 4];
 
+/// What is under way to one peer.
 #[derive(Debug)]
-pub(crate) struct Flow {
+pub struct Flow {
     /// Bytes from the beginning: all that was buffered, up to the last ping, up to the last pong.
     produced: u64,
     probed: u64,
@@ -60,8 +61,15 @@ pub(crate) struct Flow {
     limited: bool,
 }
 
+impl Default for Flow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Flow {
-    pub(crate) fn new() -> Self {
+    /// Of a connection that begins.
+    pub fn new() -> Self {
         Self {
             produced: 0,
             probed: 0,
@@ -78,7 +86,7 @@ impl Flow {
     }
 
     /// How many bytes may still be buffered.
-    pub(crate) fn room(&mut self, now: impl FnOnce() -> Instant) -> usize {
+    pub fn room(&mut self, now: impl FnOnce() -> Instant) -> usize {
         if !self.answers {
             return usize::MAX;
         }
@@ -94,13 +102,13 @@ impl Flow {
     }
 
     /// So many bytes were buffered.
-    pub(crate) fn produce(&mut self, bytes: usize) {
+    pub fn produce(&mut self, bytes: usize) {
         self.produced += bytes as u64;
     }
 
     /// A ping to send behind what was buffered, if it is time for one. While there is no room there is
     /// always one under way.
-    pub(crate) fn probe(&mut self, now: impl FnOnce() -> Instant) -> Option<Probe> {
+    pub fn probe(&mut self, now: impl FnOnce() -> Instant) -> Option<Probe> {
         let fresh = self.produced - self.probed;
         // The first asks whether the peer answers at all.
         if fresh == 0 && self.probed_at.is_some() {
@@ -121,7 +129,7 @@ impl Flow {
     }
 
     /// A pong has come. One that answers none of the probes is ignored.
-    pub(crate) fn answered(&mut self, probe: Probe, now: Instant) {
+    pub fn answered(&mut self, probe: Probe, now: Instant) {
         // How far it lies behind the last ping.
         let behind = (self.probed as u32).wrapping_sub(u32::from_be_bytes(probe));
         let position = self.probed.checked_sub(behind.into());

@@ -7,6 +7,7 @@
 //! | [`origin`] | which web pages may connect; also for an application's own HTTP requests |
 //! | [`handshake`] | the opening handshake, for whatever else an application speaks over WebSocket |
 //! | [`frame`] | WebSocket frames without I/O |
+//! | [`flow`] | how much may be under way to a peer |
 //!
 //! ```
 //! use latchbus_bus::{Bus, Options};
@@ -43,7 +44,7 @@
 //! - A message is encoded once in each form, however many subscribers it has.
 
 pub mod client;
-mod flow;
+pub mod flow;
 pub mod frame;
 pub mod handshake;
 mod link;

@@ -1,0 +1,295 @@
+//! What the client is told.
+
+use core::fmt::Write as _;
+
+use bytes::Bytes;
+use latchbus_bus::{Delivery, Event, SubscribeRefused};
+use latchbus_core::hub::Kind;
+use latchbus_core::wire::ErrorCode;
+use latchbus_bus::frames::json::is_plain_json;
+
+use super::incoming::prefix;
+use super::{Machine, Message, Pending, Sink, Subscription, SubscriptionKind, quoted};
+
+/// The most packets that one message of a subscription becomes.
+pub(crate) const PACKETS_A_MESSAGE: usize = 2;
+
+/// What stands for the bytes that follow.
+const PLACEHOLDER: &str = "{\"_placeholder\":true,\"num\":0}";
+
+/// A payload as an argument.
+enum Argument<'a> {
+    /// JSON as it was published, and whether it is a string.
+    Json(&'a str, bool),
+    /// Other text.
+    Text(String),
+    /// The topic was cleared.
+    Cleared,
+    /// Bytes that follow.
+    Bytes(&'a Bytes),
+}
+
+impl<'a> Argument<'a> {
+    fn of(delivery: &'a Delivery) -> Self {
+        let bytes = delivery.payload.bytes();
+        if delivery.kind == Kind::Cleared {
+            return Self::Cleared;
+        }
+        match core::str::from_utf8(bytes) {
+            Ok(text) if is_plain_json(text) => Self::Json(text, text.trim_start().starts_with('"')),
+            Ok(text) => Self::Text(quoted(text)),
+            Err(_) => Self::Bytes(bytes),
+        }
+    }
+
+    fn json(&self) -> &str {
+        match self {
+            Self::Json(text, _) => text,
+            Self::Text(text) => text,
+            Self::Cleared => "null",
+            Self::Bytes(_) => PLACEHOLDER,
+        }
+    }
+}
+
+impl Machine {
+    /// Gives the packets that tell the client of an event.
+    pub(crate) fn push(&mut self, event: Event, sink: &mut impl Sink) {
+        match event {
+            Event::Message {
+                subscription,
+                delivery,
+                ..
+            } => self.deliver(subscription, &delivery, sink),
+            Event::Synced {
+                subscription,
+                cursor,
+            } => self.synced(subscription, cursor, sink),
+            Event::Gap {
+                subscription,
+                missed,
+            } => self.say(subscription, "gap", &format!(",{missed}"), sink),
+            Event::Reset { subscription } => self.say(subscription, "reset", "", sink),
+            Event::Subscribed { id, results } => self.subscribed(id, &results, sink),
+            Event::Unsubscribed { id, .. } => self.answer(id, "{}", sink),
+            Event::Published { id, rev } => self.answer(id, &format!("{{\"rev\":{rev}}}"), sink),
+            Event::Refused { id, refused } => {
+                let error = error(refused.code(), &refused.to_string());
+                if let Some(id) = id {
+                    self.answer(id, &error, sink);
+                }
+            }
+            Event::Bad { id, code, message } => {
+                if let Some(id) = id {
+                    self.answer(id, &error(code, &message), sink);
+                }
+            }
+            Event::Pong { id, .. } => self.answer(id, "{}", sink),
+        }
+    }
+
+    fn answer(&mut self, id: u64, json: &str, sink: &mut impl Sink) {
+        match self.take_pending(id) {
+            Some(Pending::Ack { turn, ack }) => self.acknowledge(turn, ack, json, sink),
+            Some(Pending::Message(Message::Text(text))) => sink.text(&[b"4", text.as_bytes()]),
+            Some(Pending::Message(Message::Bytes(bytes))) => sink.bytes(&bytes),
+            Some(Pending::ConnectError { namespace, message }) => {
+                let prefix = prefix(&namespace);
+                let text = format!("44{prefix}{{\"message\":{}}}", quoted(&message));
+                sink.text(&[text.as_bytes()]);
+            }
+            Some(Pending::Echo { text, attachments }) => {
+                sink.text(&[text.as_bytes()]);
+                attachments.iter().for_each(|bytes| sink.bytes(bytes));
+            }
+            Some(Pending::Connect { turn, auth }) => self.connected(turn, &auth, sink),
+            Some(Pending::Subscribe { .. } | Pending::Nothing) | None => {}
+        }
+    }
+
+    fn acknowledge(&self, turn: u64, ack: u64, json: &str, sink: &mut impl Sink) {
+        // Who has left meanwhile waits for nothing.
+        if let Some(prefix) = self.prefix(turn) {
+            let text = format!("43{prefix}{ack}[{json}]");
+            sink.text(&[text.as_bytes()]);
+        }
+    }
+
+    fn prefix(&self, turn: u64) -> Option<String> {
+        let joined = self.joined(turn)?;
+        Some(prefix(&self.namespace(joined.index)?.name))
+    }
+
+    fn connected(&mut self, turn: u64, auth: &str, sink: &mut impl Sink) {
+        let (Some(prefix), Some(joined)) = (self.prefix(turn), self.joined(turn)) else {
+            return;
+        };
+        let Some(namespace) = self.namespace(joined.index) else {
+            return;
+        };
+        // The name that everybody may know is none that opens anything.
+        let mut text = format!("40{prefix}{{\"sid\":\"{}\"", self.common.ids.id());
+        if namespace.recovery {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ",\"pid\":{}", quoted(&joined.pid));
+        }
+        text.push('}');
+        sink.text(&[text.as_bytes()]);
+        if let Some(event) = &namespace.auth_event {
+            let event = format!("42{prefix}[{},{auth}]", quoted(event));
+            sink.text(&[event.as_bytes()]);
+        }
+    }
+
+    fn subscribed(
+        &mut self,
+        id: u64,
+        results: &[(u64, Result<(), SubscribeRefused>)],
+        sink: &mut impl Sink,
+    ) {
+        let refused = results.iter().find_map(|(_, result)| result.as_ref().err());
+        match self.take_pending(id) {
+            Some(Pending::Connect { turn, auth }) => match refused {
+                None => self.connected(turn, &auth, sink),
+                Some(refused) => self.refuse(turn, refused, sink),
+            },
+            Some(Pending::Subscribe { turn, ack, key }) => {
+                let json = match refused {
+                    None => "{}".to_owned(),
+                    Some(refused) => {
+                        self.end(key);
+                        self.remember(turn);
+                        error(refused.code(), &refused.to_string())
+                    }
+                };
+                if let Some(ack) = ack {
+                    self.acknowledge(turn, ack, &json, sink);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The client cannot join: what it would get there is refused.
+    fn refuse(&mut self, turn: u64, refused: &SubscribeRefused, sink: &mut impl Sink) {
+        let prefix = self.prefix(turn).unwrap_or_default();
+        let (message, code) = (quoted(&refused.to_string()), refused.code().as_str());
+        let text = format!("44{prefix}{{\"message\":{message},\"data\":{{\"code\":\"{code}\"}}}}");
+        sink.text(&[text.as_bytes()]);
+        self.joined.retain(|joined| joined.turn != turn);
+        let keys = self.subscriptions.iter();
+        let keys = keys.filter(|(_, subscription)| subscription.turn == turn);
+        let subscriptions: Vec<u64> = keys.map(|(key, _)| key).collect();
+        for key in &subscriptions {
+            self.subscriptions.remove(*key);
+        }
+        let id = self.id();
+        self.own
+            .push_back(latchbus_bus::Request::Unsubscribe { id, subscriptions });
+    }
+
+    fn synced(&mut self, key: u64, cursor: latchbus_core::hub::Cursor, sink: &mut impl Sink) {
+        let Some(subscription) = self.subscriptions.get_mut(key) else {
+            return;
+        };
+        subscription.synced = true;
+        let turn = subscription.turn;
+        self.advance(key, cursor.rev, false);
+        self.prune(turn);
+        self.say(key, "synced", &format!(",\"{cursor}\""), sink);
+    }
+
+    /// Tells the client of one of its own subscriptions.
+    fn say(&mut self, key: u64, event: &str, arguments: &str, sink: &mut impl Sink) {
+        let Some(subscription) = self.subscriptions.get(key) else {
+            return;
+        };
+        let SubscriptionKind::General(general) = &subscription.kind else {
+            return;
+        };
+        let (turn, filter) = (subscription.turn, quoted(&general.filter));
+        let Some(prefix) = self.prefix(turn) else {
+            return;
+        };
+        let mut text = format!("42{prefix}[\"{event}\",{filter}{arguments}");
+        self.end_event(turn, &mut text);
+        sink.text(&[text.as_bytes()]);
+    }
+
+    /// Ends an event: the offset is the last argument.
+    fn end_event(&mut self, turn: u64, text: &mut String) {
+        self.update_offset(turn);
+        let joined = self.joined(turn);
+        let recovers = joined.and_then(|joined| {
+            let namespace = self.namespace(joined.index)?;
+            namespace.recovery.then_some(&joined.offset)
+        });
+        if let Some(offset) = recovers {
+            text.push_str(",\"");
+            text.push_str(offset);
+            text.push('"');
+        }
+        text.push(']');
+    }
+
+    fn deliver(&mut self, key: u64, delivery: &Delivery, sink: &mut impl Sink) {
+        self.advance(key, delivery.rev, true);
+        let Some(Subscription { turn, kind, .. }) = self.subscriptions.get(key) else {
+            return;
+        };
+        let (turn, argument) = (*turn, Argument::of(delivery));
+        let Some(joined) = self.joined(turn) else {
+            return;
+        };
+        let Some(namespace) = self.namespace(joined.index) else {
+            return;
+        };
+        let begin = match argument {
+            Argument::Bytes(_) => "451-",
+            _ => "42",
+        };
+        let prefix = prefix(&namespace.name);
+        let (head, mut tail) = match kind {
+            SubscriptionKind::Output(place) => {
+                let output = namespace.outputs.get(*place);
+                let event = output.map_or("", |output| &output.event);
+                (format!("{begin}{prefix}[{},", quoted(event)), String::new())
+            }
+            SubscriptionKind::General(general) => {
+                let topic = quoted(delivery.topic.as_str());
+                let head = format!("{begin}{prefix}[\"message\",{topic},");
+                (head, meta(delivery, &argument, general.options.id))
+            }
+        };
+        self.end_event(turn, &mut tail);
+        sink.text(&[head.as_bytes(), argument.json().as_bytes(), tail.as_bytes()]);
+        if let Argument::Bytes(bytes) = argument {
+            sink.bytes(bytes);
+        }
+    }
+}
+
+/// What a client is told of a message besides its topic and its payload.
+fn meta(delivery: &Delivery, argument: &Argument<'_>, id: Option<u64>) -> String {
+    let mut meta = format!(",{{\"rev\":{},\"at\":{}", delivery.rev, delivery.at);
+    match delivery.kind {
+        Kind::State => {}
+        Kind::Event => meta.push_str(",\"event\":true"),
+        Kind::Cleared => meta.push_str(",\"cleared\":true"),
+    }
+    if let Argument::Json(_, true) = argument {
+        meta.push_str(",\"json\":true");
+    }
+    if let Some(id) = id {
+        // Writing to a string cannot fail.
+        let _ = write!(meta, ",\"id\":{id}");
+    }
+    meta.push('}');
+    meta
+}
+
+/// What acknowledges a request that was refused.
+fn error(code: ErrorCode, message: &str) -> String {
+    let (code, message) = (code.as_str(), quoted(message));
+    format!("{{\"error\":{{\"code\":\"{code}\",\"message\":{message}}}}}")
+}
