@@ -3,10 +3,10 @@
 use core::fmt::Write as _;
 
 use bytes::Bytes;
+use latchbus_bus::frames::json::is_plain_json;
 use latchbus_bus::{Delivery, Event, SubscribeRefused};
 use latchbus_core::hub::Kind;
 use latchbus_core::wire::ErrorCode;
-use latchbus_bus::frames::json::is_plain_json;
 
 use super::incoming::prefix;
 use super::{Machine, Message, Pending, Sink, Subscription, SubscriptionKind, quoted};
