@@ -57,6 +57,11 @@ export async function startServer(t, { dataDir, http = '127.0.0.1:0', mqtt = '12
       child.kill('SIGKILL');
       await ended;
     },
+    /** As an operator does: connections are closed with 1001. */
+    async stop() {
+      child.kill('SIGTERM');
+      await ended;
+    },
   };
   t.after(server.kill);
   const ready = new Promise((resolve) => {

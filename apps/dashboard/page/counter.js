@@ -51,9 +51,7 @@ export class ClickCounter extends Latch {
   }
 
   /** Counts a click: kept in the browser, shown to subscribers, then sent. @param {keyof Count} color */
-  click(color) {
-    this.#room.counter.click(color);
-  }
+  click = (color) => this.#room.counter.click(color);
 
   /** Ends the store. Clicks that are not confirmed are sent by the next counter of this browser for the room. @override */
   close() {

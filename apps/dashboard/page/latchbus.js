@@ -7,7 +7,7 @@
  */
 
 /** @import * as shapes from './shapes.js' */
-/** @typedef {shapes.Message} Message */
+/** @template [V=any] @typedef {shapes.Message<V>} Message */
 /** @template T @typedef {shapes.Observer<T>} Observer */
 /** @typedef {shapes.State} State */
 /** @typedef {shapes.TopicOptions} TopicOptions */
@@ -53,16 +53,20 @@ export class Latch {
   }
 
   /**
+   * Also where it is passed on by itself: `useSyncExternalStore(store.subscribe, store.snapshot)`.
    * @param {Observer<T> | ((value: T) => void)} observer
    * @returns {(() => void) & { unsubscribe(): void }}
    */
-  subscribe(observer) {
+  subscribe = (observer) => {
     const entry = { observer: typeof observer === 'function' ? { next: observer } : observer };
     this.#entries.add(entry);
     this.replay(entry.observer);
     const stop = () => void this.#entries.delete(entry);
     return Object.assign(stop, { unsubscribe: stop });
-  }
+  };
+
+  /** `value`, frozen with all that it holds: the same until there is a newer one. @returns {T | undefined} */
+  snapshot = () => freeze(this.value);
 
   /** @protected @param {Observer<T>} observer */
   replay(observer) {
@@ -124,6 +128,13 @@ export class Latch {
 const observable = /** @type {any} */ (Symbol).observable;
 if (observable) Object.assign(Latch.prototype, { [observable]: Latch.prototype['@@observable'] });
 
+/** @template T @param {T} value @returns {T} */
+function freeze(value) {
+  if (Object.isFrozen(value) || ArrayBuffer.isView(value)) return value;
+  for (const inner of Object.values(/** @type {any} */ (value))) freeze(inner);
+  return Object.freeze(value);
+}
+
 /** One observer's fault must not end the others. @param {any} observer @param {string} kind @param {any} argument */
 function call(observer, kind, argument) {
   try {
@@ -137,11 +148,14 @@ function call(observer, kind, argument) {
 
 /**
  * The messages of one filter. `value` is the newest message, `last` the newest of each topic that has a value.
- * @extends {Latch<Message>}
+ * @template [V=any] what the payloads are
+ * @extends {Latch<Message<V>>}
  */
 export class Topic extends Latch {
-  /** @type {Map<string, Message>} in revision order */
+  /** @type {Map<string, Message<V>>} in revision order */
   last = new Map();
+  /** @type {readonly Message<V>[] | undefined} */
+  #messages;
   /** `last` is up to date. */
   synced = false;
   /** @type {string | undefined} */
@@ -157,6 +171,9 @@ export class Topic extends Latch {
     this.#bus = bus;
     this.#request = { op: 'subscribe', id, filter, mode, max_rate: maxRate };
   }
+
+  /** The messages of `last`, frozen: the same array until one of them changes. @returns {readonly Message<V>[]} */
+  messages = () => (this.#messages ??= freeze([...this.last.values()]));
 
   request() {
     this.synced = false;
@@ -203,9 +220,10 @@ export class Topic extends Latch {
     }
   }
 
-  /** @param {Message} message */
+  /** @param {any} message */
   #take(message) {
     const { topic } = message;
+    this.#messages = undefined;
     this.#doubtful?.delete(topic);
     this.last.delete(topic);
     if (!message.cleared) this.last.set(topic, message);
@@ -218,7 +236,7 @@ export class Topic extends Latch {
     this.set(message);
   }
 
-  /** @protected @override @param {Observer<Message>} observer */
+  /** @protected @override @param {Observer<Message<V>>} observer */
   replay(observer) {
     for (const message of [...this.last.values()]) call(observer, 'next', message);
     if (this.synced) call(observer, 'synced', undefined);
@@ -285,10 +303,12 @@ export class Bus {
 
   /**
    * Listens at once; the same filter and options give the same store.
+   * @template [V=any] what the payloads are, as in `topic<ClickValues>(…)`: it is not checked
    * @param {string} filter
    * @param {TopicOptions} [options]
+   * @returns {Topic<V>}
    */
-  topic(filter, options = {}) {
+  topic = (filter, options = {}) => {
     const key = JSON.stringify([filter, options.mode, options.maxRate]);
     const known = this.#topics.get(this.#shared.get(key) ?? 0);
     if (known) return known;
@@ -298,7 +318,7 @@ export class Bus {
     this.#shared.set(key, id);
     if (this.state.value?.phase === 'live') this.#subscribe(topic);
     return topic;
-  }
+  };
 
   /**
    * Publishes a string as text, bytes as bytes, anything else as JSON. Resolves when the hub has acknowledged it. Waits for
@@ -308,8 +328,8 @@ export class Bus {
    * @param {{ retain?: boolean }} [options]
    * @returns {Promise<Ack>}
    */
-  publish(topic, value, { retain = false } = {}) {
-    return new Promise((resolve, reject) => {
+  publish = (topic, value, { retain = false } = {}) =>
+    new Promise((resolve, reject) => {
       const phase = this.state.value?.phase;
       const isEarly = !this.#limits && phase !== 'closed';
       if (phase !== 'live' && !isEarly) throw new BusError(phase === 'closed' ? phase : 'disconnected');
@@ -329,17 +349,14 @@ export class Bus {
       if (isEarly) this.#inFlight.set(id, { resolve, reject, send, timer });
       else send();
     });
-  }
 
   /** Removes a topic's retained value. @param {string} topic */
-  clear(topic) {
-    return this.publish(topic, '', { retain: true });
-  }
+  clear = (topic) => this.publish(topic, '', { retain: true });
 
   /** Offline: tries now instead of at `retryAt`. */
-  retry() {
+  retry = () => {
     if (this.state.value?.phase === 'offline') this.#open();
-  }
+  };
 
   /** Ends every subscription for good. */
   close() {
@@ -398,11 +415,21 @@ export class Bus {
     const wasStable = this.#liveSince_ms > 0 && performance.now() - this.#liveSince_ms > STABLE_MS;
     this.#liveSince_ms = 0;
     this.#drop();
+    if (!this.#limits && !this.#failures) void this.#explain();
     this.#failures = wasStable ? 1 : this.#failures + 1;
     const step_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** (this.#failures - 1));
     const wait_ms = step_ms * this.#environment.random();
     this.#timer = setTimeout(() => this.#open(), wait_ms);
     this.state.set({ phase: 'offline', retryAt: Date.now() + wait_ms });
+  }
+
+  /** A hub of another origin does not take everyone: its console says to the developer what is missing. */
+  async #explain() {
+    const { host } = globalThis.location ?? {};
+    const url = new URL('api/v1/origin', this.#url.replace('ws', 'http'));
+    if (!host || host === url.host) return;
+    const { message } = await fetch(url).then((response) => response.json()).catch(() => ({}));
+    if (message) console.error(`latchbus: ${message}`);
   }
 
   /** @param {unknown} data */

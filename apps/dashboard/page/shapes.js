@@ -2,17 +2,22 @@
 /** What `latchbus.js` gives and takes, for type checkers and readers. No code: a browser never loads it. */
 
 /**
- * @typedef {object} Message
+ * What each message has.
+ * @typedef {object} Head
  * @property {string} topic
- * @property {any} value JSON as a value, other text as a string, other bytes as a `Uint8Array`; undefined when cleared
  * @property {string | Uint8Array} [raw] the payload as it was published, byte for byte: `publish(topic, raw)` publishes the same
  *   again. JSON as its text, with every digit, escape and space, which `value` does not have
- * @property {boolean} cleared the topic has no value any more
  * @property {number} rev the hub's revision, strictly increasing within an epoch
  * @property {number} at Unix milliseconds, by the hub's clock
  * @property {boolean} [event] it is not kept
  * @property {number} [bytes] of the payload as published
  * @property {string} epoch the hub's life in which `rev` counts
+ */
+/**
+ * A message; `cleared`: the topic has no value any more. `value` is JSON as a value, other text as a string, other bytes as a
+ * `Uint8Array`.
+ * @template [V=any] what the payload is
+ * @typedef {Head & ({ cleared: false, value: V } | { cleared: true, value: undefined })} Message
  */
 /**
  * @template T

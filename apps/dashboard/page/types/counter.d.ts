@@ -45,7 +45,7 @@ export declare class ClickCounter extends Latch<Score> {
     /** @param {Bus} bus @param {string} name @param {() => void} onEnd */
     constructor(bus: Bus, name: string, onEnd: () => void);
     /** Counts a click: kept in the browser, shown to subscribers, then sent. @param {keyof Count} color */
-    click(color: keyof Count): void;
+    click: (color: keyof Count) => void;
     /** Ends the store. Clicks that are not confirmed are sent by the next counter of this browser for the room. @override */
     close(): void;
 }

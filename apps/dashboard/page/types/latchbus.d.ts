@@ -5,7 +5,7 @@
  * rejects, and the caller, who knows what is still worth saying, decides.
  */
 import type * as shapes from './shapes.js';
-export type Message = shapes.Message;
+export type Message<V = any> = shapes.Message<V>;
 export type Observer<T> = shapes.Observer<T>;
 export type State = shapes.State;
 export type TopicOptions = shapes.TopicOptions;
@@ -24,12 +24,15 @@ export declare class Latch<T> {
     /** @param {T} [value] */
     constructor(value?: T);
     /**
+     * Also where it is passed on by itself: `useSyncExternalStore(store.subscribe, store.snapshot)`.
      * @param {Observer<T> | ((value: T) => void)} observer
      * @returns {(() => void) & { unsubscribe(): void }}
      */
-    subscribe(observer: Observer<T> | ((value: T) => void)): (() => void) & {
+    subscribe: (observer: Observer<T> | ((value: T) => void)) => (() => void) & {
         unsubscribe(): void;
     };
+    /** `value`, frozen with all that it holds: the same until there is a newer one. @returns {T | undefined} */
+    snapshot: () => T | undefined;
     /** @protected @param {Observer<T>} observer */
     protected replay(observer: Observer<T>): void;
     /** @param {T} value */
@@ -43,16 +46,19 @@ export declare class Latch<T> {
 }
 /**
  * The messages of one filter. `value` is the newest message, `last` the newest of each topic that has a value.
- * @extends {Latch<Message>}
+ * @template [V=any] what the payloads are
+ * @extends {Latch<Message<V>>}
  */
-export declare class Topic extends Latch<Message> {
+export declare class Topic<V = any> extends Latch<Message<V>> {
     #private;
-    /** @type {Map<string, Message>} in revision order */
-    last: Map<string, Message>;
+    /** @type {Map<string, Message<V>>} in revision order */
+    last: Map<string, Message<V>>;
     /** `last` is up to date. */
     synced: boolean;
     /** @param {Bus} bus @param {number} id @param {string} filter @param {TopicOptions} options */
     constructor(bus: Bus, id: number, filter: string, { mode, maxRate }: TopicOptions);
+    /** The messages of `last`, frozen: the same array until one of them changes. @returns {readonly Message<V>[]} */
+    messages: () => readonly Message<V>[];
     request(): {
         op: string;
         id: number;
@@ -63,8 +69,8 @@ export declare class Topic extends Latch<Message> {
     };
     /** @param {any} frame @param {string} epoch @param {string} data the frame's text */
     handle(frame: any, epoch: string, data: string): void;
-    /** @protected @override @param {Observer<Message>} observer */
-    protected replay(observer: Observer<Message>): void;
+    /** @protected @override @param {Observer<Message<V>>} observer */
+    protected replay(observer: Observer<Message<V>>): void;
     /** Ends the subscription at the hub, for all who share it. @override */
     close(): void;
 }
@@ -78,10 +84,12 @@ export declare class Bus {
     constructor(url: string, environment: shapes.Environment);
     /**
      * Listens at once; the same filter and options give the same store.
+     * @template [V=any] what the payloads are, as in `topic<ClickValues>(…)`: it is not checked
      * @param {string} filter
      * @param {TopicOptions} [options]
+     * @returns {Topic<V>}
      */
-    topic(filter: string, options?: TopicOptions): Topic;
+    topic: <V = any>(filter: string, options?: TopicOptions) => Topic<V>;
     /**
      * Publishes a string as text, bytes as bytes, anything else as JSON. Resolves when the hub has acknowledged it. Waits for
      * the first connection, 10 s at most. Rejects with a `BusError`; after `disconnected` it is unknown whether the hub took it.
@@ -90,13 +98,13 @@ export declare class Bus {
      * @param {{ retain?: boolean }} [options]
      * @returns {Promise<Ack>}
      */
-    publish(topic: string, value: unknown, { retain }?: {
+    publish: (topic: string, value: unknown, { retain }?: {
         retain?: boolean;
-    }): Promise<Ack>;
+    }) => Promise<Ack>;
     /** Removes a topic's retained value. @param {string} topic */
-    clear(topic: string): Promise<shapes.Ack>;
+    clear: (topic: string) => Promise<shapes.Ack>;
     /** Offline: tries now instead of at `retryAt`. */
-    retry(): void;
+    retry: () => void;
     /** Ends every subscription for good. */
     close(): void;
     /** For `Topic`. @param {number} id */
