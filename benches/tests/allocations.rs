@@ -12,7 +12,7 @@
 
 use allocation_counter::measure;
 use futures_util::{FutureExt as _, StreamExt as _};
-use latchbus_bus::{Bus, Options, Peer, Publish};
+use latchbus_bus::{Bus, Options, Principal, Publish};
 use latchbus_core::hub::{FixedHub, Hub, Limits, Mode, Retain, Start, Step};
 use latchbus_core::topic::{TopicFilter, TopicName};
 
@@ -92,7 +92,7 @@ fn the_bus_allocates_nothing() {
             ..Options::default()
         })
         .unwrap();
-        let client = bus.client(Peer::in_process()).unwrap();
+        let client = bus.client(Principal::process()).unwrap();
         let mut streams = ["lab/temp", "lab/+", "#"].map(|text| {
             bus.subscribe(filter(text), Mode::Latest, Start::Live)
                 .unwrap()

@@ -11,7 +11,7 @@ use std::env;
 use bytes::Bytes;
 use latchbus_bus::faulty::{self, Faults};
 use latchbus_bus::memory::{self, MemoryPeer};
-use latchbus_bus::{Backoff, Bus, Event, Options, Peer, Publish, Request, Session};
+use latchbus_bus::{Backoff, Bus, Event, Options, Principal, Publish, Request, Session};
 use latchbus_core::clicks::{Color, Counter, Incarnation};
 use latchbus_core::topic::TopicName;
 use tokio::runtime::Builder;
@@ -288,7 +288,7 @@ impl Device {
         self.connections += 1;
         let (link, peer) = memory::link(64);
         let seed = self.random.u64(..);
-        let mut session = Session::new(self.bus.client(Peer::in_process()).unwrap());
+        let mut session = Session::new(self.bus.client(Principal::process()).unwrap());
         self.sessions.spawn(async move {
             let (receiver, mut sender) = faulty::link(link.receiver, link.sender, FAULTS, seed);
             session.run(receiver, &mut sender, pending()).await;

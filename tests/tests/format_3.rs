@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use latchbus_bus::simulation::{self, StoreFile};
-use latchbus_bus::{Options, Peer, Publish};
+use latchbus_bus::{Options, Principal, Publish};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_tests::power::{Disk, Image};
 use latchbus_tests::program::{Server, built, installed};
@@ -100,7 +100,7 @@ async fn taking_it_over_can_be_interrupted_anywhere() {
             && !disk.is_off()
         {
             // All of the start went well, and so does the first commit, or it is not answered.
-            let client = bus.client(Peer::in_process()).unwrap();
+            let client = bus.client(Principal::process()).unwrap();
             let _receipt = client.publish(Publish::state(topic(), "22")).await;
             if commits.turn().is_ok() {
                 assert!(moment > 2, "the power did not fail");

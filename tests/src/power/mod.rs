@@ -23,7 +23,7 @@ use core::time::Duration;
 use fastrand::Rng;
 use futures_util::FutureExt;
 use latchbus_bus::simulation::{self, Commits};
-use latchbus_bus::{Bus, Client, Clock, HistoryRule, Options, Peer, Receipt};
+use latchbus_bus::{Bus, Client, Clock, HistoryRule, Options, Principal, Receipt};
 use latchbus_core::topic::TopicFilter;
 use tokio::runtime::Builder;
 use tokio::task::coop::unconstrained;
@@ -197,7 +197,7 @@ impl Run {
         let resumes = self.outcome.cuts > 0 && self.random.bool();
         self.witness.begins(&bus, resumes);
         let clients: Vec<_> = (0..3)
-            .map(|_| bus.client(Peer::in_process()).unwrap())
+            .map(|_| bus.client(Principal::process()).unwrap())
             .collect();
         let batches = self.random.usize(1..12);
         for batch in 0..batches {

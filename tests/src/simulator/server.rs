@@ -7,7 +7,7 @@ use fastrand::Rng;
 use latchbus_bus::faulty::{self, Faults};
 use latchbus_bus::memory::{self, MemoryPeer};
 use latchbus_bus::simulation::{self, Commits};
-use latchbus_bus::{Bus, Clock, Options, Peer, Publish, Session};
+use latchbus_bus::{Bus, Clock, Options, Principal, Publish, Session};
 use latchbus_core::clicks::{ClickTopic, Counter};
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::server::{Config, Server as Mqtt};
@@ -167,7 +167,7 @@ impl Server {
             false => FAULTS,
         };
         let seed = lock(&self.random).u64(..);
-        let mut session = Session::new(bus.client(Peer::in_process()).ok()?);
+        let mut session = Session::new(bus.client(Principal::process()).ok()?);
         tasks.spawn(async move {
             let (receiver, mut sender) = faulty::link(link.receiver, link.sender, faults, seed);
             session.run(receiver, &mut sender, pending()).await;

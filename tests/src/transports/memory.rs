@@ -6,7 +6,7 @@ use core::future::pending;
 use bytes::Bytes;
 use latchbus_bus::memory::{self, MemoryEvents, MemoryRequests};
 use latchbus_bus::{
-    Bus, Close, Event, Peer as BusPeer, Publish as BusPublish, Request, Session,
+    Bus, Close, Event, Principal, Publish as BusPublish, Request, Session,
     Subscribe as BusSubscribe,
 };
 use latchbus_core::hub::{Kind, Start};
@@ -50,11 +50,9 @@ impl Transport for Memory {
 
     async fn connect(&self, connect: Connect<'_>) -> MemoryPeer {
         let (mut link, peer) = memory::link(CAPACITY);
-        let client = self.bus.client(BusPeer {
-            transport: "memory",
-            name: connect.name.into(),
-            address: None,
-        });
+        let client = self
+            .bus
+            .client(Principal::anonymous("memory").with_client_id(connect.name));
         let mut session = Session::new(client.unwrap());
         let bus = self.bus.clone();
         bus.metrics().connections.up();

@@ -5,52 +5,98 @@ use core::net::SocketAddr;
 use latchbus_core::clicks;
 use latchbus_core::topic::{TopicFilter, TopicName};
 
-/// Who is at the other end.
+/// Who asks: it comes with everything that a [`Client`](crate::Client) does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
+#[non_exhaustive]
+pub struct Principal {
+    /// Who that is, as far as it is known.
+    pub identity: Identity,
     /// The transport's name, for example `mqtt`.
     pub transport: &'static str,
-    /// What the peer calls itself: an MQTT client id, or empty.
-    pub name: String,
+    /// What the client calls itself: an MQTT client id, or empty. Anyone may call itself anything.
+    pub client_id: String,
     /// Where it connects from; none inside the process.
     pub address: Option<SocketAddr>,
 }
 
-impl Peer {
-    /// A program that holds the bus in its own process.
-    pub const fn in_process() -> Self {
+/// Who a [`Principal`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Identity {
+    /// Nobody has asked.
+    Anonymous,
+    /// A user whose name was proved.
+    User(String),
+    /// The program that holds the bus.
+    Process,
+}
+
+impl Principal {
+    /// The program that holds the bus in its own process.
+    pub fn process() -> Self {
         Self {
-            transport: "in-process",
-            name: String::new(),
+            identity: Identity::Process,
+            ..Self::anonymous("in-process")
+        }
+    }
+
+    /// Someone whom nobody has asked for a name, on a transport of this name.
+    pub const fn anonymous(transport: &'static str) -> Self {
+        Self {
+            identity: Identity::Anonymous,
+            transport,
+            client_id: String::new(),
             address: None,
         }
     }
 
-    /// What tells this peer from others in a [`LogLimit`](crate::LogLimit): its name, or where it has none its
+    /// A user whose name was proved, on a transport of this name.
+    pub fn user(user: String, transport: &'static str) -> Self {
+        Self {
+            identity: Identity::User(user),
+            ..Self::anonymous(transport)
+        }
+    }
+
+    /// The same with what the client calls itself.
+    #[must_use]
+    pub fn with_client_id(self, client_id: impl Into<String>) -> Self {
+        let client_id = client_id.into();
+        Self { client_id, ..self }
+    }
+
+    /// The same with where it connects from.
+    #[must_use]
+    pub fn with_address(self, address: impl Into<Option<SocketAddr>>) -> Self {
+        let address = address.into();
+        Self { address, ..self }
+    }
+
+    /// What tells it from others in a [`LogLimit`](crate::LogLimit): its client id, or where it has none its
     /// address without the port, which changes with each connection.
     pub fn log_key(&self, what: &str) -> String {
-        let (transport, name) = (self.transport, &self.name);
+        let (transport, client_id) = (self.transport, &self.client_id);
         match self.address {
-            Some(address) if name.is_empty() => format!("{what} {transport} {}", address.ip()),
-            _ => format!("{what} {transport} {name}"),
+            Some(address) if client_id.is_empty() => format!("{what} {transport} {}", address.ip()),
+            _ => format!("{what} {transport} {client_id}"),
         }
     }
 }
 
-/// Rules for peers. Every transport asks the same rules, through [`Client`](crate::Client).
-pub trait Access: Send + Sync + 'static {
-    /// Whether this peer may be here at all.
-    fn may_connect(&self, _peer: &Peer) -> bool {
+/// Who may do what. Every transport asks the same rules, through [`Client`](crate::Client).
+pub trait Authorizer: Send + Sync + 'static {
+    /// Whether this principal may be here at all.
+    fn authorize_connect(&self, _principal: &Principal) -> bool {
         true
     }
 
     /// Whether it may publish to this topic.
-    fn may_publish(&self, _peer: &Peer, _topic: TopicName<&str>) -> bool {
+    fn authorize_publish(&self, _principal: &Principal, _topic: TopicName<&str>) -> bool {
         true
     }
 
     /// Whether it may subscribe with this filter.
-    fn may_subscribe(&self, _peer: &Peer, _filter: TopicFilter<&str>) -> bool {
+    fn authorize_subscribe(&self, _principal: &Principal, _filter: TopicFilter<&str>) -> bool {
         true
     }
 }
@@ -60,8 +106,8 @@ pub trait Access: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReservedTopics;
 
-impl Access for ReservedTopics {
-    fn may_publish(&self, _peer: &Peer, topic: TopicName<&str>) -> bool {
+impl Authorizer for ReservedTopics {
+    fn authorize_publish(&self, _principal: &Principal, topic: TopicName<&str>) -> bool {
         !clicks::is_reserved(topic.as_str())
     }
 }

@@ -26,7 +26,7 @@ use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, Peer, ReservedTopics};
+use crate::access::{Authorizer, Principal, ReservedTopics};
 use crate::budget::Budget;
 use crate::capacity::{self, Capacity, Watch};
 use crate::clock::{Clock, LastTime};
@@ -51,7 +51,7 @@ pub struct Options {
     /// Where state survives a restart.
     pub store: StoreKind,
     /// Who may do what.
-    pub access: Arc<dyn Access>,
+    pub authorizer: Arc<dyn Authorizer>,
     /// The bounds of the click model.
     pub clicks: ClickLimits,
     /// Rooms that are shown before their first click.
@@ -79,7 +79,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             store: StoreKind::Memory,
-            access: Arc::new(ReservedTopics),
+            authorizer: Arc::new(ReservedTopics),
             clicks: ClickLimits::default(),
             rooms: vec!["main".into()],
             session: SessionLimits::default(),
@@ -214,7 +214,7 @@ pub(crate) struct Inner {
     pipeline: Arc<Mutex<Pipeline>>,
     /// None where nothing is stored: then the pipeline runs where the publish is made.
     writer: Option<Writer>,
-    access: DynAccess,
+    authorizer: DynAuthorizer,
     session: SessionLimits,
     metrics: Arc<Metrics>,
     closing: CancellationToken,
@@ -237,11 +237,11 @@ pub(crate) struct Inner {
     queue_bytes: Arc<Semaphore>,
 }
 
-struct DynAccess(Arc<dyn Access>);
+struct DynAuthorizer(Arc<dyn Authorizer>);
 
-impl fmt::Debug for DynAccess {
+impl fmt::Debug for DynAuthorizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Access")
+        f.write_str("Authorizer")
     }
 }
 
@@ -347,7 +347,7 @@ impl Bus {
             shared,
             pipeline,
             writer,
-            access: DynAccess(options.access),
+            authorizer: DynAuthorizer(options.authorizer),
             session: options.session,
             metrics,
             closing: CancellationToken::new(),
@@ -370,16 +370,16 @@ impl Bus {
         Ok((bus, commits))
     }
 
-    /// Admits a peer: one client for each connection.
+    /// Admits a principal: one client for each connection.
     ///
     /// # Errors
     /// When the rules refuse it.
-    pub fn client(&self, peer: Peer) -> Result<Client, ConnectRefused> {
-        if !self.0.access.0.may_connect(&peer) {
+    pub fn client(&self, principal: Principal) -> Result<Client, ConnectRefused> {
+        if !self.0.authorizer.0.authorize_connect(&principal) {
             return Err(ConnectRefused);
         }
         let id = self.0.clients.fetch_add(1, Ordering::Relaxed);
-        Ok(Client::new(self.clone(), id, peer))
+        Ok(Client::new(self.clone(), id, principal))
     }
 
     /// Publishes from inside the process, and waits until the message is accepted and, where it is to be
@@ -389,7 +389,7 @@ impl Bus {
     /// When rules or bounds refuse it.
     pub async fn publish(&self, publish: Publish) -> Result<Accepted, PublishRefused> {
         let client = self
-            .client(Peer::in_process())
+            .client(Principal::process())
             .map_err(|_| PublishRefused::NotAllowed(publish.topic.as_str().into()))?;
         client.publish(publish).await.await
     }
@@ -404,8 +404,7 @@ impl Bus {
         mode: Mode,
         start: Start,
     ) -> Result<Subscription, SubscribeRefused> {
-        let peer = Peer::in_process();
-        self.check_subscribe(&peer, filter)?;
+        self.check_subscribe(&Principal::process(), filter)?;
         let id = self.0.shared.subscribe(filter, mode, start)?;
         Ok(Subscription::new(self.clone(), id))
     }
@@ -622,10 +621,10 @@ impl Bus {
 
     pub(crate) fn check_subscribe(
         &self,
-        peer: &Peer,
+        principal: &Principal,
         filter: TopicFilter<&str>,
     ) -> Result<(), SubscribeRefused> {
-        if self.0.access.0.may_subscribe(peer, filter) {
+        if self.0.authorizer.0.authorize_subscribe(principal, filter) {
             Ok(())
         } else {
             Err(SubscribeRefused::NotAllowed(filter.as_str().into()))
@@ -648,7 +647,7 @@ pub struct Lost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Behind {
     /// Who it is.
-    pub peer: Peer,
+    pub principal: Principal,
     /// Values that a newer one replaced before it took them.
     pub conflated: u64,
     /// Events that left the recent ring before it took them.

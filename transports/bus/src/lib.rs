@@ -2,7 +2,7 @@
 //!
 //! A program that embeds the bus publishes and subscribes in process; a transport gives each connection
 //! a [`Client`] and a [`Session`] and lets [`Session::run`] drive its [`LinkReceiver`] and [`LinkSender`].
-//! Either way a publish takes one straight line: may this peer? ([`Access`]), is it a click? (merged,
+//! Either way a publish takes one straight line: may this principal? ([`Authorizer`]), is it a click? (merged,
 //! or refused), is it to be durable? (committed), then the hub, the wake-ups, the writers.
 //!
 //! ```
@@ -79,7 +79,7 @@ mod vec_map;
 mod wake;
 mod writer;
 
-pub use access::{Access, Peer, ReservedTopics};
+pub use access::{Authorizer, Identity, Principal, ReservedTopics};
 pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use budget::{Budget, BudgetExceeded, Hold};

@@ -4,12 +4,12 @@
 //! ```
 //! use core::future::pending;
 //!
-//! use latchbus_bus::{Bus, Event, Options, Peer, Publish, Request, Session, memory};
+//! use latchbus_bus::{Bus, Event, Options, Principal, Publish, Request, Session, memory};
 //! use latchbus_core::topic::TopicName;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let bus = Bus::open(Options::default())?;
-//! let mut session = Session::new(bus.client(Peer::in_process())?);
+//! let mut session = Session::new(bus.client(Principal::process())?);
 //! let (mut link, mut peer) = memory::link(16);
 //! tokio::spawn(async move {
 //!     session.run(link.receiver, &mut link.sender, pending()).await

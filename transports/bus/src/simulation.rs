@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-//! use latchbus_bus::{Clock, Options, Peer, Publish, simulation};
+//! use latchbus_bus::{Clock, Options, Principal, Publish, simulation};
 //! use latchbus_core::topic::TopicName;
 //!
 //! let clock = Clock::manual(1_700_000_000_000);
@@ -14,7 +14,7 @@
 //! let memory = simulation::Memory::default();
 //! let (bus, mut commits) = simulation::open(options.clone(), simulation::Disk::memory(&memory))?;
 //! let topic = TopicName::parse("lab/temp".to_owned())?;
-//! let receipt = bus.client(Peer::in_process())?.publish(Publish::state(topic, "21.5")).await;
+//! let receipt = bus.client(Principal::process())?.publish(Publish::state(topic, "21.5")).await;
 //! assert!(commits.turn()?);
 //! receipt.await?;
 //!

@@ -174,9 +174,14 @@ impl Report {
 /// The clients that have lost most, as a JSON array.
 fn behind(clients: &[Behind]) -> String {
     let one = |client: &Behind| {
-        let name: String = client.peer.name.chars().take(NAME_CHARS).collect();
+        let name: String = client
+            .principal
+            .client_id
+            .chars()
+            .take(NAME_CHARS)
+            .collect();
         let name = quoted(&name);
-        let transport = client.peer.transport;
+        let transport = client.principal.transport;
         let (conflated, skipped) = (client.conflated, client.skipped);
         format!(
             r#"{{"client":{name},"transport":"{transport}","conflated":{conflated},"skipped":{skipped}}}"#
@@ -213,16 +218,12 @@ fn show(changes: &mut Changes<'_>, name: &str, value: &dyn Display, at: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Peer;
+    use crate::Principal;
 
     #[test]
     fn names_of_any_characters_are_json() {
         let client = Behind {
-            peer: Peer {
-                transport: "mqtt",
-                name: "a\"b\\c\n\u{e9}".into(),
-                address: None,
-            },
+            principal: Principal::anonymous("mqtt").with_client_id("a\"b\\c\n\u{e9}"),
             conflated: 3,
             skipped: 4,
         };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record};
 use latchbus_bus::{
-    Bus, Clock, HistoryRule, Options, Peer, Properties, Publish, PublishRefused, StoreKind,
+    Bus, Clock, HistoryRule, Options, Principal, Properties, Publish, PublishRefused, StoreKind,
 };
 use latchbus_core::clicks::{Counter, FloorRecord, Incarnation};
 use latchbus_core::topic::TopicName;
@@ -40,7 +40,7 @@ fn open_in(directory: &Path, clock: &Clock) -> Bus {
 }
 
 async fn export(bus: &Bus) -> Vec<Record> {
-    let export = bus.client(Peer::in_process()).unwrap().export().await;
+    let export = bus.client(Principal::process()).unwrap().export().await;
     let export = export.unwrap();
     let count = export.len();
     let records: Vec<_> = export.collect();
@@ -49,7 +49,7 @@ async fn export(bus: &Bus) -> Vec<Record> {
 }
 
 async fn import(bus: &Bus, record: Record) -> Result<(), PublishRefused> {
-    let client = bus.client(Peer::in_process()).unwrap();
+    let client = bus.client(Principal::process()).unwrap();
     client.import(record).await.await.map(drop)
 }
 
@@ -376,7 +376,7 @@ async fn what_is_not_on_disk_is_in_no_export() {
     let clock = Clock::manual(NOW);
     let memory = Memory::default();
     let (bus, mut commits) = simulation::open(options(&clock), Disk::memory(&memory)).unwrap();
-    let client = bus.client(Peer::in_process()).unwrap();
+    let client = bus.client(Principal::process()).unwrap();
     let count = |red: u64| {
         let count = format!(r#"{{"red":{red},"blue":0}}"#);
         state("clicks/main/k/count/1-0badcafe", count)

@@ -10,7 +10,7 @@ use core::time::Duration;
 use std::path::Path;
 
 use latchbus_bus::backup::Record;
-use latchbus_bus::{Bus, Clock, Options, Peer, StoreKind};
+use latchbus_bus::{Bus, Clock, Options, Principal, StoreKind};
 use support::{DEADLINE, LIMITS, last, state};
 use tokio::time::timeout;
 
@@ -47,7 +47,7 @@ impl Life {
     async fn publish(&self, topic: &str, lives: u64) {
         let mut publish = state(topic, "x");
         publish.expires_in = Some(Duration::from_millis(lives));
-        let client = self.bus.client(Peer::in_process()).unwrap();
+        let client = self.bus.client(Principal::process()).unwrap();
         client.publish(publish).await.await.unwrap();
     }
 
@@ -168,7 +168,7 @@ async fn an_export_tells_times_of_day() {
     let life = start(directory.path(), UNSET);
     life.publish("hour", HOUR).await;
     life.clock.step(NOW);
-    let client = life.bus.client(Peer::in_process()).unwrap();
+    let client = life.bus.client(Principal::process()).unwrap();
     let records: Vec<_> = client.export().await.unwrap().collect();
     let Some(Record::Value(value)) = records
         .iter()
@@ -181,7 +181,7 @@ async fn an_export_tells_times_of_day() {
     let elsewhere = tempfile::tempdir().unwrap();
     let other = start(elsewhere.path(), NOW + HOUR / 2);
     for (life, left) in [(&life, HOUR), (&other, HOUR / 2)] {
-        let client = life.bus.client(Peer::in_process()).unwrap();
+        let client = life.bus.client(Principal::process()).unwrap();
         for record in records.clone() {
             client.import(record).await.await.unwrap();
         }

@@ -7,7 +7,7 @@ mod support;
 
 use futures_util::{FutureExt, StreamExt};
 use latchbus_bus::{
-    Access, Bus, HistoryRule, Options, Peer, Publish, PublishRefused, SubscribeRefused,
+    Authorizer, Bus, HistoryRule, Options, Principal, Publish, PublishRefused, SubscribeRefused,
 };
 use latchbus_core::hub::{Kind, Mode, PublishError, Start, Step, SubscribeError};
 use latchbus_core::topic::{TopicFilter, TopicName};
@@ -232,16 +232,16 @@ async fn a_late_report_does_not_lower_what_its_topic_shows() {
 
 struct OnlyLab;
 
-impl Access for OnlyLab {
-    fn may_connect(&self, peer: &Peer) -> bool {
-        peer.name != "stranger"
+impl Authorizer for OnlyLab {
+    fn authorize_connect(&self, principal: &Principal) -> bool {
+        principal.client_id != "stranger"
     }
 
-    fn may_publish(&self, _: &Peer, topic: TopicName<&str>) -> bool {
+    fn authorize_publish(&self, _: &Principal, topic: TopicName<&str>) -> bool {
         topic.as_str().starts_with("lab/")
     }
 
-    fn may_subscribe(&self, _: &Peer, filter: TopicFilter<&str>) -> bool {
+    fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> bool {
         filter.as_str().starts_with("lab/")
     }
 }
@@ -249,7 +249,7 @@ impl Access for OnlyLab {
 #[tokio::test]
 async fn rules_are_asked_for_everyone() {
     let bus = Bus::open(Options {
-        access: Arc::new(OnlyLab),
+        authorizer: Arc::new(OnlyLab),
         ..Options::default()
     })
     .unwrap();
@@ -259,10 +259,7 @@ async fn rules_are_asked_for_everyone() {
     let filter = TopicFilter::parse("#").unwrap();
     let refused = bus.subscribe(filter, Mode::Latest, Start::Snapshot);
     assert!(matches!(refused, Err(SubscribeRefused::NotAllowed(_))));
-    let stranger = Peer {
-        name: "stranger".into(),
-        ..Peer::in_process()
-    };
+    let stranger = Principal::anonymous("test").with_client_id("stranger");
     assert!(bus.client(stranger).is_err());
 }
 
@@ -307,7 +304,7 @@ async fn malformed_reports_are_shown_for_each_device() {
     assert!(troubles.next().now_or_never().is_none());
 
     let topic = "clicks/main/kiosk-1/trouble";
-    let forged = bus.client(Peer::in_process()).unwrap();
+    let forged = bus.client(Principal::process()).unwrap();
     let refused = forged.publish(state(topic, "{}")).await.await;
     assert!(matches!(refused, Err(PublishRefused::NotAllowed(_))));
     assert_eq!(bus.metrics().clicks_malformed.get(), 4);

@@ -11,7 +11,7 @@ use core::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use latchbus_bus::simulation::{self, Commits, Disk, Finished, Memory};
 use latchbus_bus::{
-    Accepted, Bus, Client, Clock, Delivery, HistoryRule, Note, Options, Peer, Publish,
+    Accepted, Bus, Client, Clock, Delivery, HistoryRule, Note, Options, Principal, Publish,
     PublishRefused, Receipt, Session, Subscribe,
 };
 use latchbus_core::hub::{Cursor, Kind, Mode, Start, Step};
@@ -45,7 +45,7 @@ impl World {
             ..Options::default()
         };
         let (bus, commits) = simulation::open(options, Disk::memory(&self.memory)).unwrap();
-        let client = bus.client(Peer::in_process()).unwrap();
+        let client = bus.client(Principal::process()).unwrap();
         Life {
             bus,
             commits,
@@ -202,7 +202,7 @@ async fn an_event_that_overtakes_a_commit_is_not_contradicted_by_a_kill() {
     assert!(life.commits.begin());
     life.commits.commit().unwrap();
     // Another client's event takes the revision that was meant for the value.
-    let other = life.bus.client(Peer::in_process()).unwrap();
+    let other = life.bus.client(Principal::process()).unwrap();
     let overtook = other.publish(event("e", "1")).await.await.unwrap();
     let cursor = life.cursor();
     assert_eq!(cursor.rev, overtook.rev);
@@ -227,7 +227,7 @@ async fn what_was_overtaken_is_committed_again_and_shown_once() {
         let waiting = life.client.publish(state("t", n.to_string())).await;
         assert!(life.commits.begin());
         life.commits.commit().unwrap();
-        let other = life.bus.client(Peer::in_process()).unwrap();
+        let other = life.bus.client(Principal::process()).unwrap();
         let overtook = other.publish(event("e", "1")).await.await.unwrap();
         assert!(overtook.rev > last);
         if life.commits.finish() == Finished::Overtaken {
@@ -261,7 +261,7 @@ async fn what_was_committed_twice_is_there_once() {
     }
     assert!(life.commits.begin());
     life.commits.commit().unwrap();
-    let other = life.bus.client(Peer::in_process()).unwrap();
+    let other = life.bus.client(Principal::process()).unwrap();
     other
         .publish(at_qos(0, event("o", "1")))
         .await
@@ -400,7 +400,7 @@ fn durable(start: Start) -> Subscribe {
 }
 
 fn session(life: &Life) -> Session {
-    Session::new(life.bus.client(Peer::in_process()).unwrap())
+    Session::new(life.bus.client(Principal::process()).unwrap())
 }
 
 fn at_qos(qos: u8, publish: Publish) -> Publish {

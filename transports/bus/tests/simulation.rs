@@ -10,7 +10,7 @@ use std::{io, sync::Arc, thread};
 
 use futures_util::FutureExt;
 use latchbus_bus::simulation::{self, Disk, Finished, Memory};
-use latchbus_bus::{Bus, Clock, Options, Peer, PublishRefused};
+use latchbus_bus::{Bus, Clock, Options, Principal, PublishRefused};
 use redb::{StorageBackend, backends::InMemoryBackend};
 use support::*;
 
@@ -24,7 +24,7 @@ fn options(clock: &Clock) -> Options {
 }
 
 fn client(bus: &Bus) -> latchbus_bus::Client {
-    bus.client(Peer::in_process()).unwrap()
+    bus.client(Principal::process()).unwrap()
 }
 
 /// The files of a store, which outlive it, on a disk that can be full, or hang.

@@ -124,7 +124,7 @@ async fn a_reader_never_sees_what_is_not_on_disk() {
 async fn messages_of_one_client_keep_their_order_through_the_store() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open_in(directory.path());
-    let client = bus.client(latchbus_bus::Peer::in_process()).unwrap();
+    let client = bus.client(latchbus_bus::Principal::process()).unwrap();
     let mut receipts = Vec::new();
     for n in 0..100 {
         let message = match n % 2 {
@@ -149,7 +149,7 @@ async fn reports_that_are_committed_together_end_at_the_largest() {
     let topic = "clicks/main/k/count/1-0000beef";
     {
         let bus = open_in(directory.path());
-        let client = bus.client(latchbus_bus::Peer::in_process()).unwrap();
+        let client = bus.client(latchbus_bus::Principal::process()).unwrap();
         let mut receipts = Vec::new();
         // The first keeps the store busy; the others wait for it and go in one commit.
         for n in 0..50 {
@@ -246,7 +246,7 @@ async fn a_full_log_stores_only_what_it_accepts_and_a_clear_frees_it() {
     };
     let (accepted, newest) = {
         let bus = open();
-        let client = bus.client(latchbus_bus::Peer::in_process()).unwrap();
+        let client = bus.client(latchbus_bus::Principal::process()).unwrap();
         let mut receipts = Vec::new();
         for n in 1..=600 {
             receipts.push((n, client.publish(state("h/a", n.to_string())).await));

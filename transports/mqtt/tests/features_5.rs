@@ -746,7 +746,7 @@ async fn the_queue_of_a_session_that_is_away_is_bounded_and_counted() {
     let behind = running.bus.behind(16);
     assert_eq!(behind.len(), 1);
     assert_eq!(
-        (&*behind[0].peer.name, behind[0].skipped),
+        (&*behind[0].principal.client_id, behind[0].skipped),
         ("away", first.into())
     );
     running.stop().await;

@@ -13,7 +13,7 @@ use core::num::NonZeroU16;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use latchbus_bus::{Access, Options, Peer};
+use latchbus_bus::{Authorizer, Options, Principal};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
@@ -216,16 +216,16 @@ async fn one_filter_twice_in_one_packet_is_one_subscription() {
 
 struct Rules;
 
-impl Access for Rules {
-    fn may_connect(&self, peer: &Peer) -> bool {
-        peer.name != "stranger"
+impl Authorizer for Rules {
+    fn authorize_connect(&self, principal: &Principal) -> bool {
+        principal.client_id != "stranger"
     }
 
-    fn may_publish(&self, _peer: &Peer, topic: TopicName<&str>) -> bool {
+    fn authorize_publish(&self, _principal: &Principal, topic: TopicName<&str>) -> bool {
         topic.as_str() != "closed"
     }
 
-    fn may_subscribe(&self, _peer: &Peer, filter: TopicFilter<&str>) -> bool {
+    fn authorize_subscribe(&self, _principal: &Principal, filter: TopicFilter<&str>) -> bool {
         filter.as_str() != "secret"
     }
 }
@@ -233,7 +233,7 @@ impl Access for Rules {
 #[tokio::test]
 async fn what_rules_refuse() {
     let options = Options {
-        access: Arc::new(Rules),
+        authorizer: Arc::new(Rules),
         ..Options::default()
     };
     let running = Running::with(options, Config::default()).await;

@@ -3,7 +3,7 @@
 use core::{future::pending, time::Duration};
 use std::io;
 
-use latchbus_bus::{Backoff, Bus, Ended, Peer, Session};
+use latchbus_bus::{Backoff, Bus, Ended, Principal, Session};
 use latchbus_core::wire::{Limits, LinkCounts, ServerFrame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
@@ -74,12 +74,8 @@ pub async fn serve_stream(
     name: &str,
 ) -> (LinkCounts, Option<io::Error>) {
     let metrics = bus.metrics();
-    let peer = Peer {
-        transport: "serial",
-        name: name.to_owned(),
-        address: None,
-    };
-    let Ok(client) = bus.client(peer) else {
+    let principal = Principal::anonymous("serial").with_client_id(name);
+    let Ok(client) = bus.client(principal) else {
         metrics.connections_refused.add(1);
         let refused = io::Error::other("connecting is not allowed");
         return (LinkCounts::default(), Some(refused));

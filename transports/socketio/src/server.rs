@@ -14,7 +14,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use latchbus_bus::{Bus, Client, Peer, Session};
+use latchbus_bus::{Bus, Client, Principal, Session};
 use latchbus_ws::Guard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -235,11 +235,8 @@ impl Server {
             logging::no_room(bus, common.config.max_sessions);
             return Err(Refused::Full);
         };
-        let client = bus.client(Peer {
-            transport: "socketio",
-            name: String::new(),
-            address: self.0.guard.client(request),
-        });
+        let principal = Principal::anonymous("socketio").with_address(self.0.guard.client(request));
+        let client = bus.client(principal);
         let client: Client = client.map_err(|_| {
             self.refuse();
             Refused::Forbidden

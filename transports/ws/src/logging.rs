@@ -39,7 +39,7 @@ pub(crate) fn disconnected(client: &Client, ended: &Ended<ReceiveError, io::Erro
             return;
         }
     };
-    let key = client.peer().log_key(setting);
+    let key = client.principal().log_key(setting);
     if let Some(left_out) = client.bus().log_limit().allow(&key) {
         warn!(
             target: "websocket",

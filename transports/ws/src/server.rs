@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use latchbus_bus::{Bus, Client, LinkSender, Peer, Session};
+use latchbus_bus::{Bus, Client, LinkSender, Principal, Session};
 use latchbus_core::wire::{Limits, ServerFrame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -153,11 +153,8 @@ impl Server {
             let reason = "as many connections as this server takes\n";
             return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
         };
-        let Ok(client) = self.0.bus.client(Peer {
-            transport: "ws",
-            name: String::new(),
-            address: self.0.guard.client(&request),
-        }) else {
+        let principal = Principal::anonymous("ws").with_address(self.0.guard.client(&request));
+        let Ok(client) = self.0.bus.client(principal) else {
             metrics.connections_refused.add(1);
             return (StatusCode::FORBIDDEN, "connecting is not allowed\n").into_response();
         };

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use common::{Proxy, TestServer, within};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use latchbus_bus::{Access, Bus, Options as BusOptions, Peer as BusPeer, Publish};
+use latchbus_bus::{Authorizer, Bus, Options as BusOptions, Principal, Publish};
 use latchbus_core::hub::Mode;
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::{self, ClientFrame, ErrorCode, Limits, ServerFrame};
@@ -129,12 +129,12 @@ async fn publish_and_subscribe() {
 /// Refuses what begins with `no/`.
 struct No;
 
-impl Access for No {
-    fn may_publish(&self, _: &BusPeer, topic: TopicName<&str>) -> bool {
+impl Authorizer for No {
+    fn authorize_publish(&self, _: &Principal, topic: TopicName<&str>) -> bool {
         !topic.as_str().starts_with("no/")
     }
 
-    fn may_subscribe(&self, _: &BusPeer, filter: TopicFilter<&str>) -> bool {
+    fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> bool {
         !filter.as_str().starts_with("no/")
     }
 }
@@ -142,7 +142,7 @@ impl Access for No {
 #[tokio::test]
 async fn refusals_reach_the_caller() {
     let bus_options = BusOptions {
-        access: std::sync::Arc::new(No),
+        authorizer: std::sync::Arc::new(No),
         ..BusOptions::default()
     };
     let server = TestServer::start(bus_options, Config::default()).await;

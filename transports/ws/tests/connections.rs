@@ -13,7 +13,7 @@ use std::io;
 
 use common::{DEADLINE, Peer, TestServer, within};
 use futures_util::{SinkExt, StreamExt};
-use latchbus_bus::{Bus, Options, Peer as BusPeer, Publish};
+use latchbus_bus::{Bus, Options, Principal, Publish};
 use latchbus_core::topic::TopicName;
 use latchbus_ws::server::{Config, Server};
 use latchbus_ws::{OriginPolicy, Protocol};
@@ -230,7 +230,7 @@ fn pipe(protocol: Protocol, bytes: usize) -> (Bus, DuplexStream, JoinHandle<()>)
     let bus = Bus::open(Options::default()).unwrap();
     let server = Server::new(bus.clone(), Config::default());
     let (near, far) = duplex(bytes);
-    let client = bus.client(BusPeer::in_process()).unwrap();
+    let client = bus.client(Principal::process()).unwrap();
     let serving = tokio::spawn(async move { server.serve(far, protocol, client).await });
     (bus, near, serving)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use latchbus_bus::Peer;
+use latchbus_bus::Principal;
 use tokio::runtime::Runtime;
 
 use super::{Place, Progress, Reader, Totals, Writer, directory, open, say, server};
@@ -49,7 +49,7 @@ async fn from_store(settings: &Settings, out: &mut impl Write) -> anyhow::Result
         bail!("there is no store in {}", directory.display());
     }
     let bus = open(settings)?;
-    let client = bus.client(Peer::in_process())?;
+    let client = bus.client(Principal::process())?;
     let mut writer = Writer::new(client.export().await?);
     let mut progress = Progress::new("exported");
     while let Some(piece) = writer.piece()? {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use latchbus_bus::backup::Record;
-use latchbus_bus::{Client, Peer, PublishRefused, Receipt};
+use latchbus_bus::{Client, Principal, PublishRefused, Receipt};
 use tokio::runtime::Runtime;
 
 use super::{Place, Progress, Reader, Totals, directory, open, say, server};
@@ -54,7 +54,7 @@ fn check(file: &mut File) -> anyhow::Result<Totals> {
 async fn into_store(settings: &Settings, mut file: File) -> anyhow::Result<()> {
     directory(settings)?;
     let bus = open(settings)?;
-    let mut merge = Merge::new(bus.client(Peer::in_process())?);
+    let mut merge = Merge::new(bus.client(Principal::process())?);
     let mut reader = Reader::default();
     let mut progress = Progress::new("imported");
     let mut piece = vec![0; PIECE_BYTES];

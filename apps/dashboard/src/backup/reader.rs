@@ -139,7 +139,7 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::backup::Writer;
-    use latchbus_bus::{Bus, Options, Peer, Publish};
+    use latchbus_bus::{Bus, Options, Principal, Publish};
     use latchbus_core::topic::TopicName;
 
     const HEAD: &str = r#"{"latchbus":"export","version":1,"program":"latchbus/0.1.0","epoch":"1","revision":2,"at":3}"#;
@@ -190,7 +190,7 @@ mod tests {
             .await
             .unwrap();
 
-        let export = || bus.client(Peer::in_process()).unwrap();
+        let export = || bus.client(Principal::process()).unwrap();
         let expected: Vec<_> = export().export().await.unwrap().collect();
         assert_eq!(expected.len(), payloads.len() + 2);
         let mut writer = Writer::new(export().export().await.unwrap());

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use latchbus_bus::{Client, Peer, PublishRefused};
+use latchbus_bus::{Client, Principal, PublishRefused};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -117,11 +117,8 @@ fn place(places: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, Ap
 
 fn client(app: &App, request: &Request) -> Result<Client, ApiError> {
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let client = app.0.bus.client(Peer {
-        transport: "http",
-        name: String::new(),
-        address: address.map(|info| info.0),
-    });
+    let principal = Principal::anonymous("http").with_address(address.map(|info| info.0));
+    let client = app.0.bus.client(principal);
     client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))
 }
 

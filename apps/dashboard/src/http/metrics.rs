@@ -5,7 +5,7 @@ use core::fmt::{Display, Write as _};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use latchbus_bus::{Histogram, Peer};
+use latchbus_bus::{Histogram, Principal};
 use latchbus_core::hub::Hub;
 
 use super::App;
@@ -103,10 +103,15 @@ fn text(app: &App) -> String {
         "Values conflated and events skipped for each of the clients that lost the most.",
     );
     for behind in bus.behind(CLIENTS_SHOWN) {
-        let Peer {
-            transport, name, ..
-        } = &behind.peer;
-        let labels = format!("{{transport=\"{transport}\",client=\"{}\"}}", escaped(name));
+        let Principal {
+            transport,
+            client_id,
+            ..
+        } = &behind.principal;
+        let labels = format!(
+            "{{transport=\"{transport}\",client=\"{}\"}}",
+            escaped(client_id)
+        );
         out.sample("client_lost", &labels, behind.lost());
     }
 

@@ -14,7 +14,7 @@ use axum::routing::get;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use latchbus_bus::log::shown;
-use latchbus_bus::{Client, Delivery, Peer, Publish, PublishRefused};
+use latchbus_bus::{Client, Delivery, Principal, Publish, PublishRefused};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
@@ -97,12 +97,8 @@ async fn publish(
 ) -> Result<Response, ApiError> {
     let topic = topic(request.uri())?;
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let peer = Peer {
-        transport: "http",
-        name: String::new(),
-        address: address.map(|info| info.0),
-    };
-    let client = app.0.bus.client(peer);
+    let principal = Principal::anonymous("http").with_address(address.map(|info| info.0));
+    let client = app.0.bus.client(principal);
     let client =
         client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))?;
     let payload = body(&app, &client, request).await?;
@@ -198,7 +194,7 @@ async fn drain(pieces: &mut BodyDataStream) {
 }
 
 fn warn_of_limit(client: &Client, path: &str, why: &str, limit: usize, setting: &str) {
-    let key = client.peer().log_key(setting);
+    let key = client.principal().log_key(setting);
     let Some(left_out) = client.bus().log_limit().allow(&key) else {
         return;
     };

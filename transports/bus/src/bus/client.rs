@@ -15,7 +15,7 @@ use tokio::task::coop;
 use tracing::field;
 
 use super::Bus;
-use crate::access::Peer;
+use crate::access::Principal;
 use crate::backup::{Export, Record};
 use crate::log::{self, shown};
 use crate::refusal::{PublishRefused, Rejected, SubscribeRefused};
@@ -34,8 +34,8 @@ struct ClientInner {
     bus: Bus,
     id: u64,
     origin: u64,
-    peer: Peer,
-    /// Where it has connected from last: that of the peer is where it began.
+    principal: Principal,
+    /// Where it has connected from last: that of the principal is where it began.
     address: Mutex<Option<SocketAddr>>,
     /// Messages of this client that wait for the store. While there are any, its events queue behind
     /// them, so that a client's messages keep their order.
@@ -50,13 +50,13 @@ pub struct Accepted {
 }
 
 impl Client {
-    pub(super) fn new(bus: Bus, id: u64, peer: Peer) -> Self {
+    pub(super) fn new(bus: Bus, id: u64, principal: Principal) -> Self {
         Self(Arc::new(ClientInner {
             bus,
             id,
-            origin: origin(&peer),
-            address: Mutex::new(peer.address),
-            peer,
+            origin: origin(&principal),
+            address: Mutex::new(principal.address),
+            principal,
             queued: Arc::default(),
         }))
     }
@@ -73,8 +73,8 @@ impl Client {
     }
 
     /// Who this is.
-    pub fn peer(&self) -> &Peer {
-        &self.0.peer
+    pub fn principal(&self) -> &Principal {
+        &self.0.principal
     }
 
     /// Where it has connected from last.
@@ -196,8 +196,8 @@ impl Client {
     }
 
     fn check_access(&self, publish: &Publish) -> Result<(), PublishRefused> {
-        let access = &self.0.bus.0.access.0;
-        match access.may_publish(&self.0.peer, publish.topic.borrowed()) {
+        let authorizer = &self.0.bus.0.authorizer.0;
+        match authorizer.authorize_publish(&self.0.principal, publish.topic.borrowed()) {
             true => Ok(()),
             false => Err(PublishRefused::NotAllowed(publish.topic.as_str().into())),
         }
@@ -225,15 +225,23 @@ impl Client {
         if *refused == PublishRefused::Closed {
             return;
         }
-        let peer = &self.0.peer;
-        let Some(left_out) = self.0.bus.log_limit().allow(&peer.log_key(refused.kind())) else {
+        let principal = &self.0.principal;
+        let Some(left_out) = self
+            .0
+            .bus
+            .log_limit()
+            .allow(&principal.log_key(refused.kind()))
+        else {
             return;
         };
-        let (client, address) = (shown(&peer.name), self.address().map(field::display));
+        let (client, address) = (
+            shown(&principal.client_id),
+            self.address().map(field::display),
+        );
         let topic = topic.map(|topic| shown(topic.as_str()));
         let (limit, setting) = (refused.limit(), refused.setting());
         log::warn_of!(
-            peer.transport,
+            principal.transport,
             client,
             address,
             topic,
@@ -262,14 +270,22 @@ impl Client {
         limit: Option<usize>,
         setting: &str,
     ) {
-        let peer = &self.0.peer;
-        let Some(left_out) = self.0.bus.log_limit().allow(&peer.log_key("subscription")) else {
+        let principal = &self.0.principal;
+        let Some(left_out) = self
+            .0
+            .bus
+            .log_limit()
+            .allow(&principal.log_key("subscription"))
+        else {
             return;
         };
-        let (client, address) = (shown(&peer.name), self.address().map(field::display));
+        let (client, address) = (
+            shown(&principal.client_id),
+            self.address().map(field::display),
+        );
         let filter = shown(filter);
         log::warn_of!(
-            peer.transport,
+            principal.transport,
             client,
             address,
             filter,
@@ -282,13 +298,16 @@ impl Client {
 
     /// One line for events that had left the recent ring before this client could take them.
     pub(crate) fn log_missed(&self, missed: u64) {
-        let peer = &self.0.peer;
-        let Some(left_out) = self.0.bus.log_limit().allow(&peer.log_key("missed")) else {
+        let principal = &self.0.principal;
+        let Some(left_out) = self.0.bus.log_limit().allow(&principal.log_key("missed")) else {
             return;
         };
-        let (client, address) = (shown(&peer.name), self.address().map(field::display));
+        let (client, address) = (
+            shown(&principal.client_id),
+            self.address().map(field::display),
+        );
         log::warn_of!(
-            peer.transport,
+            principal.transport,
             client,
             address,
             missed,
@@ -319,7 +338,7 @@ impl Client {
         for filter in ["#", "$SYS/#"] {
             let filter =
                 TopicFilter::parse(filter).unwrap_or_else(|_| unreachable!("both are filters"));
-            bus.check_subscribe(&self.0.peer, filter)?;
+            bus.check_subscribe(&self.0.principal, filter)?;
         }
         match &bus.0.writer {
             None => Ok(lock(&bus.0.pipeline).export()),
@@ -333,7 +352,7 @@ impl Client {
         let bus = &self.0.bus.0;
         let topic = record.topic();
         let allowed = TopicName::parse(topic.as_str())
-            .is_ok_and(|topic| bus.access.0.may_publish(&self.0.peer, topic));
+            .is_ok_and(|topic| bus.authorizer.0.authorize_publish(&self.0.principal, topic));
         if !allowed {
             let refused = PublishRefused::NotAllowed(topic);
             bus.metrics.refused(&refused);
@@ -435,10 +454,14 @@ impl Future for Receipt {
 }
 
 /// FNV-1a of the transport and the name. It is stored, so it must not depend on the version of a library.
-fn origin(peer: &Peer) -> u64 {
+fn origin(principal: &Principal) -> u64 {
     const OFFSET: u64 = 0xCBF2_9CE4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01B3;
-    let bytes = peer.transport.bytes().chain([0]).chain(peer.name.bytes());
+    let bytes = principal
+        .transport
+        .bytes()
+        .chain([0])
+        .chain(principal.client_id.bytes());
     let hash = bytes.fold(OFFSET, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(PRIME)
     });

@@ -93,7 +93,7 @@ impl Subscriptions {
     pub(crate) fn behind(&self) -> Behind {
         let counts = self.counts(usize::MAX);
         Behind {
-            peer: self.client.peer().clone(),
+            principal: self.client.principal().clone(),
             conflated: counts.conflated,
             skipped: counts.skipped,
         }

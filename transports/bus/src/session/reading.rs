@@ -96,7 +96,7 @@ impl Session {
     ) -> Result<(), SubscribeRefused> {
         let bus = self.client.bus();
         let filter = subscribe.filter.borrowed();
-        bus.check_subscribe(self.client.peer(), filter)?;
+        bus.check_subscribe(self.client.principal(), filter)?;
         let mut subscriptions = lock(&self.subscriptions.entries);
         let SessionLimits {
             subscriptions: limit,

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use latchbus_bus::memory::{self, Cut, MemoryPeer};
 use latchbus_bus::{
-    Bus, Delivery, Ended, Event, Options, Peer, Publish, Request, Session, SessionLimits,
+    Bus, Delivery, Ended, Event, Options, Principal, Publish, Request, Session, SessionLimits,
     StoreKind, Subscribe,
 };
 use latchbus_core::hub::{Limits, Mode, Start};
@@ -128,7 +128,7 @@ pub async fn message(peer: &mut MemoryPeer) -> Delivery {
 }
 
 pub fn session(bus: &Bus) -> Session {
-    Session::new(bus.client(Peer::in_process()).unwrap())
+    Session::new(bus.client(Principal::process()).unwrap())
 }
 
 type Run = JoinHandle<(Session, Ended<Cut, Cut>)>;

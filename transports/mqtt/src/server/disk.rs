@@ -39,7 +39,7 @@ impl Disk {
             Self(Arc::new(Inner {
                 client: client.clone(),
                 owner: OWNER.into(),
-                name: client.peer().name.as_str().into(),
+                name: client.principal().client_id.as_str().into(),
             }))
         })
     }

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use std::io;
 use std::sync::Arc;
 
-use latchbus_bus::{Alarm, Client, Ended, Peer, PublishRefused};
+use latchbus_bus::{Alarm, Client, Ended, Principal, PublishRefused};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -205,15 +205,13 @@ impl Server {
             let cause = "the client's maximum packet size is smaller than the CONNACK";
             return Err((Reason::PACKET_TOO_LARGE, cause.to_owned()));
         }
-        let peer = Peer {
-            transport: "mqtt",
-            name: connect.client_id.clone(),
-            address,
-        };
+        let principal = Principal::anonymous("mqtt")
+            .with_client_id(&connect.client_id)
+            .with_address(address);
         let client = self
             .0
             .bus
-            .client(peer)
+            .client(principal)
             .map_err(|refused| (Reason::NOT_AUTHORIZED, refused.to_string()))?;
         connect.will.take_if(|will| is_bridge_state(&will.publish));
         if let Some(will) = &connect.will

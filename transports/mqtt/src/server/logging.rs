@@ -36,7 +36,10 @@ impl From<&Connect> for Arrived {
 impl Arrived {
     pub(super) fn log(self, client: &Client, session_present: bool) {
         let address = client.address().map(field::display);
-        let (name, user) = (shown(&client.peer().name), self.user.as_deref().map(shown));
+        let (name, user) = (
+            shown(&client.principal().client_id),
+            self.user.as_deref().map(shown),
+        );
         let Self {
             protocol,
             keep_alive,
@@ -68,7 +71,7 @@ const fn name(version: Version) -> &'static str {
 
 /// Says that a session has ended because its client stayed away, or that it had by the end of a restart.
 pub(super) fn expired(client: &Client) {
-    let name = shown(&client.peer().name);
+    let name = shown(&client.principal().client_id);
     info!(target: "mqtt", client = name, "session expired");
 }
 
@@ -79,13 +82,16 @@ pub(super) fn left(
     by: Option<SocketAddr>,
     ended: &Ended<LinkError, LinkError>,
 ) {
-    let peer = client.peer();
-    let (name, address) = (shown(&peer.name), client.address().map(field::display));
+    let principal = client.principal();
+    let (name, address) = (
+        shown(&principal.client_id),
+        client.address().map(field::display),
+    );
     let limit = server.0.bus.log_limit();
     match ended {
         Ended::Stopped => {
             let by = by.map(field::display);
-            if let Some(left_out) = limit.allow(&peer.log_key("taken over")) {
+            if let Some(left_out) = limit.allow(&principal.log_key("taken over")) {
                 warn!(
                     target: "mqtt",
                     client = name,
@@ -97,7 +103,7 @@ pub(super) fn left(
             }
         }
         Ended::Receiver(LinkError::Violation(Violation::TooLarge { bytes, limit: most })) => {
-            if let Some(left_out) = limit.allow(&peer.log_key("packet too large")) {
+            if let Some(left_out) = limit.allow(&principal.log_key("packet too large")) {
                 warn!(
                     target: "mqtt",
                     client = name,
@@ -111,7 +117,7 @@ pub(super) fn left(
             }
         }
         Ended::Receiver(LinkError::Violation(Violation::Budget { limit: most })) => {
-            if let Some(left_out) = limit.allow(&peer.log_key("budget")) {
+            if let Some(left_out) = limit.allow(&principal.log_key("budget")) {
                 warn!(
                     target: "mqtt",
                     client = name,
@@ -137,16 +143,16 @@ pub(super) fn left(
 
 /// Messages that a client has not been sent because they are larger than it accepts.
 pub(super) fn too_large(client: &Client, messages: u64) {
-    let peer = client.peer();
+    let principal = client.principal();
     if messages > 0
         && let Some(left_out) = client
             .bus()
             .log_limit()
-            .allow(&peer.log_key("too large for"))
+            .allow(&principal.log_key("too large for"))
     {
         warn!(
             target: "mqtt",
-            client = shown(&peer.name),
+            client = shown(&principal.client_id),
             address = client.address().map(field::display),
             messages,
             left_out,
@@ -188,7 +194,7 @@ pub(super) fn dropped(client: &Client, most: usize) {
     if let Some(left_out) = client.bus().log_limit().allow("session dropped mqtt") {
         warn!(
             target: "mqtt",
-            client = shown(&client.peer().name),
+            client = shown(&client.principal().client_id),
             limit = most,
             setting = "limits.sessions_away",
             left_out,

@@ -482,7 +482,7 @@ fn gone(slot: Option<Slot>) {
 mod tests {
     use core::time::Duration;
 
-    use latchbus_bus::{Bus, Options, Peer};
+    use latchbus_bus::{Bus, Options, Principal};
     use latchbus_core::topic::TopicName;
 
     use super::*;
@@ -498,7 +498,9 @@ mod tests {
             let topic = TopicName::parse("will".to_owned()).unwrap();
             let away = Away {
                 session: Some(Session::default()),
-                subscriptions: latchbus_bus::Session::new(bus.client(Peer::in_process()).unwrap()),
+                subscriptions: latchbus_bus::Session::new(
+                    bus.client(Principal::process()).unwrap(),
+                ),
                 expires: now + Duration::from_secs(u64::from(goes_on)),
                 will: Some(Will {
                     at: now,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use latchbus_bus::{Bus, Peer};
+use latchbus_bus::{Bus, Principal};
 use tokio::time::Instant;
 
 use super::disk::{Disk, OWNER};
@@ -22,13 +22,9 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
     let (now, deadline_now) = (Instant::now(), bus.clock().deadline_ms());
     let mut found = Vec::new();
     for (name, parts) in clients {
-        let peer = Peer {
-            transport: "mqtt",
-            name: name.clone(),
-            address: None,
-        };
+        let principal = Principal::anonymous("mqtt").with_client_id(&name);
         // Whom the rules do not allow any more is told so when it connects; its notes stay until then.
-        let Ok(client) = bus.client(peer) else {
+        let Ok(client) = bus.client(principal) else {
             continue;
         };
         let parts = parts.iter().map(|(part, value)| (&**part, value));
