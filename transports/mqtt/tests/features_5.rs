@@ -76,7 +76,9 @@ impl V5 {
     }
 
     async fn acknowledge(&mut self, publish: &Publish) {
-        let packet_id = publish.packet_id.unwrap();
+        let Some(packet_id) = publish.packet_id else {
+            return;
+        };
         self.send(Packet::PublishAck(PublishAck {
             packet_id,
             ..PublishAck::default()
@@ -355,10 +357,17 @@ async fn members_of_a_group_take_turns() {
     let running = Running::start().await;
     running.publish("g/kept", "x", true, 1).await;
     let mut members = Vec::new();
-    for name in ["a", "b", "c"] {
+    // MQTT-4.8.2-3: each with its own quality of service.
+    let qualities = [QoS::AtLeastOnce, QoS::AtMostOnce, QoS::AtLeastOnce];
+    for (name, qos) in ["a", "b", "c"].into_iter().zip(qualities) {
         let mut v5 = V5::open(running.address, name).await;
-        let granted = v5.subscribe(one("$share/workers/g/#", QOS_1)).await;
-        assert_eq!(granted, [SubscribeAckReason::GrantedQos1]);
+        let options = SubscriptionOptions { qos, ..QOS_1 };
+        let granted = v5.subscribe(one("$share/workers/g/#", options)).await;
+        let expected = match qos {
+            QoS::AtMostOnce => SubscribeAckReason::GrantedQos0,
+            _ => SubscribeAckReason::GrantedQos1,
+        };
+        assert_eq!(granted, [expected]);
         v5.quiet().await;
         members.push(v5);
     }
@@ -370,6 +379,7 @@ async fn members_of_a_group_take_turns() {
             running.publish("g/job", &payload, false, 1).await;
             let job = member.message().await;
             assert_eq!(job.payload, payload, "each in turn");
+            assert_eq!(job.qos, qualities[turn]);
             member.acknowledge(&job).await;
             member.quiet().await;
             let copy = all.message().await;
@@ -611,7 +621,7 @@ async fn each_violation_has_its_code() {
         timeout(DEADLINE, reading).await.unwrap().unwrap();
         assert_eq!(answer, [0x20, 3, 0, code, 0], "{name}");
     }
-    let packets: [(&str, &[u8], u8); 32] = [
+    let packets: [(&str, &[u8], u8); 34] = [
         ("payload format 2", b"\x30\x06\0\x01a\x02\x01\x02", 0x82),
         (
             "a property twice",
@@ -642,6 +652,16 @@ async fn each_violation_has_its_code() {
             "SUBSCRIBE with reserved bits",
             b"\x82\x07\0\x01\0\0\x01a\x40",
             0x81,
+        ),
+        (
+            "a subscription at QoS 3",
+            b"\x82\x07\0\x01\0\0\x01a\x03",
+            0x82,
+        ),
+        (
+            "an alias that stands for nothing",
+            b"\x30\x06\0\0\x03\x23\0\x01",
+            0x82,
         ),
         ("retain handling 3", b"\x82\x07\0\x01\0\0\x01a\x30", 0x82),
         (

@@ -169,18 +169,34 @@ async fn retained_is_a_flag_of_the_snapshot() {
 async fn unsubscribe_ends_the_messages() {
     let running = Running::start().await;
     let mut subscriber = Raw::clean(running.address, "s").await;
-    subscriber.subscribe("u", QoS::AtMostOnce).await;
-    subscriber
-        .send(Packet::Unsubscribe {
-            packet_id: id(9),
-            topic_filters: vec!["u".into(), "never/there".into()],
-        })
-        .await;
-    assert_eq!(
-        subscriber.next().await,
-        Packet::UnsubscribeAck { packet_id: id(9) }
-    );
-    running.publish("u", "x", false, 2).await;
+    subscriber.subscribe("u/a", QoS::AtMostOnce).await;
+    // MQTT-3.10.4-1: filters that match the same are others.
+    for (number, filters, ends) in [
+        (8, &["u/+", "u/#", "#", "+/a", "U/a", "u/a/"][..], false),
+        (9, &["u/a", "never/there"], true),
+    ] {
+        let topic_filters = filters.iter().map(|filter| (*filter).into()).collect();
+        let packet_id = id(number);
+        subscriber
+            .send(Packet::Unsubscribe {
+                packet_id,
+                topic_filters,
+            })
+            .await;
+        assert_eq!(
+            subscriber.next().await,
+            Packet::UnsubscribeAck { packet_id }
+        );
+        running.publish("u/a", "x", true, 2).await;
+        match ends {
+            true => assert_eq!(running.bus.read(|hub| hub.subscriptions()), 0),
+            false => assert_eq!(subscriber.message().await.payload, "x"),
+        }
+        subscriber.quiet().await;
+    }
+    // What has ended can begin anew.
+    subscriber.subscribe("u/a", QoS::AtMostOnce).await;
+    assert!(subscriber.message().await.retain);
     subscriber.quiet().await;
     running.stop().await;
 }
@@ -208,8 +224,17 @@ async fn one_filter_twice_in_one_packet_is_one_subscription() {
         subscriber.next().await,
         Packet::SubscribeAck { packet_id, status }
     );
-    running.publish("d", "x", false, 2).await;
-    assert_eq!(subscriber.message().await.qos, QoS::AtLeastOnce);
+    running.publish("d", "x", true, 2).await;
+    let live = subscriber.message().await;
+    assert_eq!((live.qos, live.retain), (QoS::AtLeastOnce, false));
+    subscriber.quiet().await;
+    // MQTT-3.8.4-3: the same filter again brings what is retained again, and stays one subscription.
+    subscriber.subscribe("d", QoS::AtMostOnce).await;
+    let again = subscriber.message().await;
+    assert_eq!((again.qos, again.retain), (QoS::AtMostOnce, true));
+    subscriber.quiet().await;
+    running.publish("d", "y", true, 2).await;
+    assert_eq!(subscriber.message().await.payload, "y");
     subscriber.quiet().await;
     running.stop().await;
 }
@@ -251,6 +276,8 @@ async fn what_rules_refuse() {
     let topic_filters = vec![
         ("secret".into(), QoS::AtMostOnce),
         ("closed".into(), QoS::AtMostOnce),
+        ("one".into(), QoS::AtLeastOnce),
+        ("two".into(), QoS::ExactlyOnce),
     ];
     let packet_id = id(1);
     raw.send(Packet::Subscribe {
@@ -261,6 +288,8 @@ async fn what_rules_refuse() {
     let status = vec![
         SubscribeReturnCode::Failure,
         SubscribeReturnCode::Success(QoS::AtMostOnce),
+        SubscribeReturnCode::Success(QoS::AtLeastOnce),
+        SubscribeReturnCode::Success(QoS::ExactlyOnce),
     ];
     assert_eq!(raw.next().await, Packet::SubscribeAck { packet_id, status });
     // MQTT 3.1.1 §3.3.5: acknowledged and dropped.
@@ -295,6 +324,8 @@ async fn a_will_is_published_unless_the_client_says_goodbye() {
         let last = running.bus.last(TopicName::parse("will").unwrap());
         last.map(|last| last.payload.bytes().clone())
     };
+    let mut observer = Raw::clean(running.address, "observer").await;
+    observer.subscribe("will/#", QoS::ExactlyOnce).await;
     let (mut polite, _) = Raw::connect(running.address, with_will("polite", true)).await;
     polite.send(Packet::Disconnect).await;
     assert_eq!(polite.next_or_end().await, None);
@@ -315,6 +346,56 @@ async fn a_will_is_published_unless_the_client_says_goodbye() {
     assert_eq!(will().as_deref(), Some(&b"taken"[..]));
     assert_eq!(old.next_or_end().await, None);
     new.quiet().await;
+
+    // MQTT-3.1.2-16: one that is not to be retained is not.
+    let brief = Connect {
+        last_will: Some(LastWill {
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            topic: "will/brief".into(),
+            message: "brief".into(),
+        }),
+        ..client("brief", true)
+    };
+    drop(Raw::connect(running.address, brief).await);
+    // Each was published once, at its quality of service.
+    for (word, qos) in [
+        ("cut", QoS::AtLeastOnce),
+        ("broken", QoS::AtLeastOnce),
+        ("taken", QoS::AtLeastOnce),
+        ("brief", QoS::ExactlyOnce),
+    ] {
+        let published = observer.message().await;
+        assert_eq!(
+            (&published.payload[..], published.qos),
+            (word.as_bytes(), qos)
+        );
+    }
+    observer.quiet().await;
+    assert!(
+        running
+            .bus
+            .last(TopicName::parse("will/brief").unwrap())
+            .is_none()
+    );
+    running.stop().await;
+}
+
+/// MQTT 3.1.1 §3.14.4: a DISCONNECT is the last packet that is taken from a client.
+#[tokio::test]
+async fn nothing_behind_a_disconnect_is_taken() {
+    let running = Running::start().await;
+    let mut raw = Raw::clean(running.address, "a").await;
+    let bytes = b"\xe0\x00\x31\x09\x00\x06behindx\xc0\x00";
+    raw.stream.write_all(bytes).await.unwrap();
+    assert_eq!(raw.next_or_end().await, None);
+    eventually(|| running.bus.metrics().connections.get() == 0).await;
+    assert!(
+        running
+            .bus
+            .last(TopicName::parse("behind").unwrap())
+            .is_none()
+    );
     running.stop().await;
 }
 

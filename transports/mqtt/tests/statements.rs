@@ -168,6 +168,15 @@ async fn an_unsubscribe_completes_what_was_under_way() {
     );
     running.publish("u", "y", false, 2).await;
     raw.quiet().await;
+    raw.send(Packet::Unsubscribe {
+        packet_id: id(4),
+        topic_filters: vec!["nor/this".into()],
+    })
+    .await;
+    assert_eq!(
+        raw.next().await,
+        Packet::UnsubscribeAck { packet_id: id(4) }
+    );
     drop(raw);
     let (mut raw, _) = Raw::connect(running.address, client("s", false)).await;
     let again = raw.message().await;
@@ -191,6 +200,11 @@ async fn releases_come_in_the_order_of_the_receipts() {
     for payload in ["1", "2", "3", "4"] {
         running.publish("q", payload, false, 2).await;
         ids.push(raw.message().await.packet_id.unwrap());
+    }
+    // Neither a PUBACK nor a PUBCOMP completes what was not received (MQTT-4.3.3-1).
+    for packet_id in ids.iter().copied() {
+        raw.send(Packet::PublishAck { packet_id }).await;
+        raw.send(Packet::PublishComplete { packet_id }).await;
     }
     for place in [1, 2, 0] {
         let packet_id = ids[place];

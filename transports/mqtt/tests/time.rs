@@ -258,7 +258,9 @@ async fn what_a_client_of_3_1_1_leaves_expires_too() {
         bounds,
         ..Config::default()
     });
-    for (away, kept) in [(29, true), (31, false)] {
+    // Between two looks of the server for what has expired.
+    sleep(Duration::from_millis(500)).await;
+    for (away_ms, kept) in [(29_000, true), (30_300, false), (31_000, false)] {
         let (mut raw, serving) = world.open();
         raw.shake_hands(client("c", false)).await;
         let packet_id = NonZeroU16::MIN;
@@ -271,10 +273,24 @@ async fn what_a_client_of_3_1_1_leaves_expires_too() {
         assert!(matches!(raw.next().await, Packet::SubscribeAck { .. }));
         drop(raw);
         serving.await.unwrap();
-        sleep(Duration::from_secs(away)).await;
+        sleep(Duration::from_millis(away_ms)).await;
         let (mut raw, serving) = world.open();
         assert_eq!(raw.shake_hands(client("c", false)).await, kept);
         raw.send(Packet::Disconnect).await;
         serving.await.unwrap();
     }
+}
+
+/// MQTT 5 §3.1.3.2.2: where a clean start ends a session, its will, which waits, is published before the new connection is accepted.
+#[tokio::test(start_paused = true)]
+async fn a_clean_start_ends_the_wait_of_a_will() {
+    let world = World::new(Config::default());
+    let (stream, serving, _) = v5_open(&world, 50).await;
+    drop(stream);
+    serving.await.unwrap();
+    assert_eq!(world.will(), None);
+    let (mut raw, _serving) = world.open();
+    raw.shake_hands(client("v5", true)).await;
+    assert_eq!(world.will().as_deref(), Some(&b"gone"[..]));
+    world.bus.close().await;
 }

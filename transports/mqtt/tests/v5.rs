@@ -10,13 +10,17 @@
 mod support;
 
 use core::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 
+use latchbus_bus::{Access, Options, Peer};
+use latchbus_core::topic::{TopicFilter, TopicName};
+use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{
-    Connect, Disconnect, DisconnectReasonCode, Packet, PublishAck2, PublishAckReason,
-    PublishProperties, RetainHandling, SubscribeAckReason, SubscriptionOptions,
+    Connect, Disconnect, DisconnectReasonCode, Packet, PublishAck, PublishAck2, PublishAckReason,
+    PublishProperties, RetainHandling, Subscribe, SubscribeAckReason, SubscriptionOptions,
 };
-use support::five::{V5, client, message, one};
+use support::five::{V5, client, message, offline, one};
 use support::{Raw, Running, eventually};
 use tokio::io::AsyncWriteExt;
 
@@ -42,9 +46,26 @@ async fn the_connack_announces_what_there_is() {
     running.stop().await;
 }
 
+#[derive(Debug)]
+struct Rules;
+
+impl Access for Rules {
+    fn may_publish(&self, _peer: &Peer, topic: TopicName<&str>) -> bool {
+        topic.as_str() != "clicks/main/values"
+    }
+
+    fn may_subscribe(&self, _peer: &Peer, filter: TopicFilter<&str>) -> bool {
+        filter.as_str() != "secret"
+    }
+}
+
 #[tokio::test]
 async fn refusals_carry_their_reasons() {
-    let running = Running::start().await;
+    let options = Options {
+        access: Arc::new(Rules),
+        ..Options::default()
+    };
+    let running = Running::with(options, Config::default()).await;
     let mut v5 = V5::open(running.address, "a").await;
     let cases = [
         ("clicks/main/values", "{}", PublishAckReason::NotAuthorized),
@@ -64,7 +85,10 @@ async fn refusals_carry_their_reasons() {
         ))))
         .await;
         match v5.next().await {
-            Some(Packet::PublishAck(ack)) => assert_eq!(ack.reason_code, expected, "{topic}"),
+            Some(Packet::PublishAck(ack)) => {
+                assert_eq!(ack.reason_code, expected, "{topic}");
+                assert_eq!(ack.packet_id.get(), number);
+            }
             other => panic!("{other:?}"),
         }
         // A refused PUBREC frees the identifier at once.
@@ -77,7 +101,9 @@ async fn refusals_carry_their_reasons() {
             ))))
             .await;
             match v5.next().await {
-                Some(Packet::PublishReceived(ack)) => assert_eq!(ack.reason_code, expected),
+                Some(Packet::PublishReceived(ack)) => {
+                    assert_eq!((ack.reason_code, ack.packet_id.get()), (expected, 100));
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -87,13 +113,59 @@ async fn refusals_carry_their_reasons() {
         .subscribe(one(&long, SubscriptionOptions::default()))
         .await;
     assert_eq!(statuses, [SubscribeAckReason::TopicFilterInvalid]);
+    // A code for each filter, in their order: MQTT-3.8.4-6, MQTT-3.9.3-1.
+    let filter = |filter: &str, qos| {
+        let options = SubscriptionOptions {
+            qos,
+            ..SubscriptionOptions::default()
+        };
+        (filter.into(), options)
+    };
+    let statuses = v5
+        .subscribe(Subscribe {
+            topic_filters: vec![
+                filter("a", QoS::ExactlyOnce),
+                filter(&long, QoS::AtMostOnce),
+                filter("secret", QoS::AtMostOnce),
+                filter("b", QoS::AtMostOnce),
+                filter("c", QoS::AtLeastOnce),
+            ],
+            ..one("", SubscriptionOptions::default())
+        })
+        .await;
+    assert_eq!(
+        statuses,
+        [
+            SubscribeAckReason::GrantedQos2,
+            SubscribeAckReason::TopicFilterInvalid,
+            SubscribeAckReason::NotAuthorized,
+            SubscribeAckReason::GrantedQos0,
+            SubscribeAckReason::GrantedQos1,
+        ]
+    );
+    // MQTT-3.6.2-1: a PUBREL for what is not known says so.
+    v5.send(Packet::PublishReceived(PublishAck {
+        packet_id: NonZeroU16::MAX,
+        ..PublishAck::default()
+    }))
+    .await;
+    match v5.next().await {
+        Some(Packet::PublishRelease(release)) => {
+            assert_eq!(release.packet_id, NonZeroU16::MAX);
+            assert_eq!(u8::from(release.reason_code), 0x92);
+        }
+        other => panic!("{other:?}"),
+    }
     v5.send(Packet::PublishRelease(PublishAck2 {
         packet_id: NonZeroU16::MAX,
         ..PublishAck2::default()
     }))
     .await;
     match v5.next().await {
-        Some(Packet::PublishComplete(ack)) => assert_eq!(u8::from(ack.reason_code), 0x92),
+        Some(Packet::PublishComplete(ack)) => {
+            assert_eq!(ack.packet_id, NonZeroU16::MAX);
+            assert_eq!(u8::from(ack.reason_code), 0x92);
+        }
         other => panic!("{other:?}"),
     }
     running.stop().await;
@@ -183,6 +255,17 @@ async fn options_of_a_subscription() {
     assert!(live.retain && live.qos == QoS::AtLeastOnce);
     running.publish("o/a", "event", false, 0).await;
     assert!(!v5.message().await.retain);
+    // Retain handling 0: the same filter again brings what is retained again. MQTT-3.3.1-12: without retain as published
+    // the flag says that a message is of the snapshot.
+    let again = SubscriptionOptions {
+        retain_handling: RetainHandling::AtSubscribe,
+        ..SubscriptionOptions::default()
+    };
+    v5.subscribe(one("o/#", again)).await;
+    assert!(v5.message().await.retain);
+    running.publish("o/a", "live", true, 1).await;
+    assert!(!v5.message().await.retain);
+    v5.quiet().await;
 
     let mut identified = one("o/+", when_new);
     identified.id = NonZeroU32::new(300_000);
@@ -227,6 +310,37 @@ async fn the_client_bounds_what_it_gets() {
     running.stop().await;
 }
 
+/// MQTT 5 §3.14.2.1, MQTT-3.14.4-3: a DISCONNECT drops the will, but for that with the code 0x04.
+#[tokio::test]
+async fn a_disconnect_with_will_publishes_it() {
+    let running = Running::start().await;
+    for (id, reason_code, says) in [
+        ("quiet", DisconnectReasonCode::NormalDisconnection, false),
+        (
+            "words",
+            DisconnectReasonCode::DisconnectWithWillMessage,
+            true,
+        ),
+    ] {
+        let connect = Connect {
+            last_will: Some(offline(id, None)),
+            ..client(id)
+        };
+        let (mut v5, _) = V5::connect(running.address, connect).await;
+        let disconnect = Disconnect {
+            reason_code,
+            ..Disconnect::default()
+        };
+        v5.send(Packet::Disconnect(disconnect)).await;
+        assert_eq!(v5.next().await, None);
+        eventually(|| running.bus.metrics().connections.get() == 0).await;
+        let status = format!("status/{id}");
+        let will = running.bus.last(TopicName::parse(&status[..]).unwrap());
+        assert_eq!(will.is_some(), says, "{id}");
+    }
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_session_lives_as_long_as_was_agreed() {
     let running = Running::start().await;
@@ -241,6 +355,15 @@ async fn a_session_lives_as_long_as_was_agreed() {
     eventually(|| running.server.metrics().sessions_away.get() == 1).await;
     let (mut v5, ack) = V5::connect(running.address, keep(100)).await;
     assert!(ack.session_present);
+    // MQTT-3.1.2-4: a clean start ends the session that there is.
+    v5.send(Packet::Disconnect(Disconnect::default())).await;
+    assert_eq!(v5.next().await, None);
+    let anew = Connect {
+        clean_start: true,
+        ..keep(100)
+    };
+    let (mut v5, ack) = V5::connect(running.address, anew).await;
+    assert!(!ack.session_present);
     let forget = Disconnect {
         session_expiry_interval_secs: Some(0),
         ..Disconnect::default()
