@@ -69,7 +69,6 @@ mod session;
 mod shared;
 #[cfg(feature = "simulation")]
 pub mod simulation;
-mod sparse_log;
 mod store;
 mod subscription;
 mod sys;

@@ -8,7 +8,6 @@
 //! | `http` | HTTP: listeners, connections, requests that were refused |
 //! | `serial` | byte links to microcontrollers |
 //! | `store` | the disk |
-//! | `clicks` | click topics that are malformed |
 //! | `server` | start, stop, settings |
 //! | `bus` | everything else |
 

@@ -31,7 +31,6 @@ use crate::metrics::Metrics;
 use crate::refusal::{PublishRefused, Rejected};
 use crate::rooms::Rooms;
 use crate::shared::{Changes, Shared};
-use crate::sparse_log::SparseLog;
 use crate::store::Change;
 use crate::troubles::Troubles;
 use crate::{Note, Payload, Properties, Publish};
@@ -55,7 +54,6 @@ pub(crate) struct Pipeline {
     note_bytes: usize,
     /// Notes that are stored, and those that the plans of this batch add.
     notes: u64,
-    malformed_log: SparseLog,
     troubles: Troubles,
 }
 
@@ -494,7 +492,6 @@ impl Pipeline {
         topic: &str,
         reason: &dyn Display,
     ) -> PublishRefused {
-        self.malformed_log.warn(kind, topic, reason);
         self.troubles
             .note(topic, reason, self.shared.clock.unix_ms(), &self.rooms);
         PublishRefused::Malformed {

@@ -99,6 +99,9 @@ impl Session {
             let bus = self.client.bus();
             let lost = bus.shared().give_back(entry.id, deliveries);
             bus.metrics().skipped.add(lost as u64);
+            if lost > 0 {
+                self.client.log_not_given_back(lost);
+            }
         }
     }
 

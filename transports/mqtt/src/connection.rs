@@ -70,6 +70,8 @@ pub struct Connection {
     too_large: u64,
     /// A filter that the settings refuse, for the log.
     refused_filter: Option<Box<str>>,
+    /// The code with which the client has refused a message, for the log.
+    refused_message: Option<Reason>,
 }
 
 /// What the bytes so far ask for.
@@ -175,6 +177,7 @@ impl Connection {
             ending: None,
             too_large: 0,
             refused_filter: None,
+            refused_message: None,
         }
     }
 
@@ -194,6 +197,12 @@ impl Connection {
     pub const fn away_to(mut self, revision: u64) -> Self {
         self.away_to = revision;
         self
+    }
+
+    /// The code with which the client has refused the last message that it refused, once. Such a message is not sent
+    /// again (MQTT 5 §4.4).
+    pub fn take_refused_message(&mut self) -> Option<Reason> {
+        self.refused_message.take()
     }
 
     /// Sets the revision of the hub, before [`poll_request`](Self::poll_request): a subscription without
@@ -227,7 +236,7 @@ impl Connection {
                 }
                 packet => {
                     let acknowledges =
-                        matches!(packet, Packet::Acknowledged(_) | Packet::Complete(_));
+                        matches!(packet, Packet::Acknowledged { .. } | Packet::Complete(_));
                     if acknowledges && self.session.ledger.is_durable() {
                         self.mark_at.get_or_insert(now + MARK_INTERVAL);
                     }
@@ -438,9 +447,18 @@ impl Connection {
             Packet::Publish(publish) => return self.publish(publish),
             Packet::Subscribe { id, filters } => return self.subscribe(id, filters),
             Packet::Unsubscribe { id, filters } => return self.unsubscribe(id, filters),
-            Packet::Acknowledged(id) => outgoing.acknowledged(id, ledger),
-            Packet::Received { id, refused } => {
-                outgoing.received(id, refused, self.version, &mut self.out, ledger);
+            Packet::Acknowledged { id, reason } => {
+                let known = outgoing.acknowledged(id, ledger);
+                if known && reason.is_error() {
+                    self.refused_message = Some(reason);
+                }
+            }
+            Packet::Received { id, reason } => {
+                let refused = reason.is_error();
+                let known = outgoing.received(id, refused, self.version, &mut self.out, ledger);
+                if known && refused {
+                    self.refused_message = Some(reason);
+                }
             }
             Packet::Complete(id) => outgoing.completed(id, ledger),
             Packet::Release(id) => {

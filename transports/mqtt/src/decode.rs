@@ -54,14 +54,13 @@ impl Decoder {
                 let publish = read_publish(self.version, frame.kind & 0x0F, frame.body)?;
                 return Ok(Packet::Publish(publish));
             }
-            PUBACK => {
-                let id = rest.packet_id()?;
-                self.reason(Place::Puback, rest)?;
-                Packet::Acknowledged(id)
-            }
+            PUBACK => Packet::Acknowledged {
+                id: rest.packet_id()?,
+                reason: self.reason(Place::Puback, rest)?,
+            },
             PUBREC => Packet::Received {
                 id: rest.packet_id()?,
-                refused: self.reason(Place::Pubrec, rest)?.is_error(),
+                reason: self.reason(Place::Pubrec, rest)?,
             },
             PUBREL => {
                 let id = rest.packet_id()?;

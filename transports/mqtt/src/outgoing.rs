@@ -323,14 +323,16 @@ impl Outgoing {
         unfinished
     }
 
-    /// PUBACK.
-    pub(crate) fn acknowledged(&mut self, id: NonZeroU16, ledger: &mut Ledger) {
-        if let Some(place) = self.place(Service::One(id)) {
+    /// PUBACK; false when the message is not known.
+    pub(crate) fn acknowledged(&mut self, id: NonZeroU16, ledger: &mut Ledger) -> bool {
+        let place = self.place(Service::One(id));
+        if let Some(place) = place {
             self.remove(place, ledger);
         }
+        place.is_some()
     }
 
-    /// PUBREC. It is answered also when the message is not known: the client is to forget it too.
+    /// PUBREC; false when the message is not known. It is answered also then: the client is to forget it too.
     pub(crate) fn received(
         &mut self,
         id: NonZeroU16,
@@ -338,12 +340,13 @@ impl Outgoing {
         version: Version,
         out: &mut BytesMut,
         ledger: &mut Ledger,
-    ) {
+    ) -> bool {
         let mut reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
-        if let Some(place) = self.place(Service::Two(id)) {
+        let place = self.place(Service::Two(id));
+        if let Some(place) = place {
             if refused {
                 self.remove(place, ledger);
-                return;
+                return true;
             }
             if let Some(flight) = self.flights.get_mut(place) {
                 flight.stage = Stage::Released;
@@ -356,14 +359,15 @@ impl Outgoing {
                         Reason::SUCCESS,
                         ledger.with_next(),
                     );
-                    return;
+                    return true;
                 }
             }
             reason = Reason::SUCCESS;
         } else if refused {
-            return;
+            return false;
         }
         encode::ack(Ack::Pubrel, version, id, reason, out);
+        place.is_some()
     }
 
     /// PUBCOMP.

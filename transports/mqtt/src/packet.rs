@@ -64,11 +64,14 @@ pub struct Will {
 pub(crate) enum Packet {
     Publish(Publish),
     /// PUBACK: a QoS 1 message has arrived, or was refused.
-    Acknowledged(NonZeroU16),
-    /// PUBREC: a QoS 2 message has arrived.
+    Acknowledged {
+        id: NonZeroU16,
+        reason: Reason,
+    },
+    /// PUBREC: a QoS 2 message has arrived, or was refused.
     Received {
         id: NonZeroU16,
-        refused: bool,
+        reason: Reason,
     },
     /// PUBREL: the client forgets a QoS 2 message.
     Release(NonZeroU16),

@@ -12,7 +12,7 @@ mod support;
 use core::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
-use latchbus_bus::{Access, Options, Peer};
+use latchbus_bus::{Authorizer, Options, Principal};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
@@ -49,12 +49,12 @@ async fn the_connack_announces_what_there_is() {
 #[derive(Debug)]
 struct Rules;
 
-impl Access for Rules {
-    fn may_publish(&self, _peer: &Peer, topic: TopicName<&str>) -> bool {
+impl Authorizer for Rules {
+    fn authorize_publish(&self, _principal: &Principal, topic: TopicName<&str>) -> bool {
         topic.as_str() != "clicks/main/values"
     }
 
-    fn may_subscribe(&self, _peer: &Peer, filter: TopicFilter<&str>) -> bool {
+    fn authorize_subscribe(&self, _principal: &Principal, filter: TopicFilter<&str>) -> bool {
         filter.as_str() != "secret"
     }
 }
@@ -62,7 +62,7 @@ impl Access for Rules {
 #[tokio::test]
 async fn refusals_carry_their_reasons() {
     let options = Options {
-        access: Arc::new(Rules),
+        authorizer: Arc::new(Rules),
         ..Options::default()
     };
     let running = Running::with(options, Config::default()).await;

@@ -317,6 +317,24 @@ impl Client {
         );
     }
 
+    /// One line for messages that this client has taken from a group and not finished, and for which the group has no
+    /// room.
+    pub(crate) fn log_not_given_back(&self, lost: usize) {
+        let principal = &self.0.principal;
+        let Some(left_out) = self.0.bus.log_limit().allow(&principal.log_key("given back")) else {
+            return;
+        };
+        let (client, address) = (shown(&principal.client_id), self.address().map(field::display));
+        log::warn_of!(
+            principal.transport,
+            client,
+            address,
+            lost,
+            left_out,
+            "messages of a shared subscription lost: its members leave more unacknowledged than the group retains"
+        );
+    }
+
     /// Remembers and forgets what a transport wants to know of its clients after a restart. The wait is for
     /// room in the store's queue, no more; the receipt then resolves when it is on disk, and where nothing is
     /// stored at once. Its revision says nothing.

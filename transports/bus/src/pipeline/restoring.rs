@@ -17,7 +17,6 @@ use crate::expiring::Expiring;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::shared::{Changes, Shared};
-use crate::sparse_log::SparseLog;
 use crate::store::{Item, Loaded};
 use crate::troubles::Troubles;
 use crate::{Note, Payload};
@@ -59,7 +58,6 @@ impl Pipeline {
             planned_clears: BTreeSet::new(),
             note_bytes: Note::value_limit(options),
             notes: loaded.notes_stored,
-            malformed_log: SparseLog::default(),
             troubles: Troubles::default(),
         };
         shared.change(|changes| {

@@ -44,6 +44,11 @@ impl Disk {
         })
     }
 
+    /// Whose it is.
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
     /// The time by which sessions and wills end, in milliseconds.
     pub(crate) fn deadline_ms(&self) -> u64 {
         self.0.client.bus().clock().deadline_ms()

@@ -213,7 +213,9 @@ impl Server {
             .bus
             .client(principal)
             .map_err(|refused| (Reason::NOT_AUTHORIZED, refused.to_string()))?;
-        connect.will.take_if(|will| is_bridge_state(&will.publish));
+        if let Some(will) = connect.will.take_if(|will| is_bridge_state(&will.publish)) {
+            logging::bridge_will_left_out(&client, will.publish.topic.as_str());
+        }
         if let Some(will) = &connect.will
             && let Err(refused) = client.check_publish(&will.publish)
             && !self.tolerates(connect.version, &refused)

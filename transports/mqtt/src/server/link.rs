@@ -264,6 +264,9 @@ impl<R: AsyncRead + Unpin + Send> Receiver<R> {
         if let Some(filter) = connection.take_refused_filter() {
             logging::refused_filter(&self.client, &filter);
         }
+        if let Some(reason) = connection.take_refused_message() {
+            logging::refused_message(&self.client, reason);
+        }
         self.input.account()?;
         if connection.has_output() || connection.has_notes() || connection.credit() > credit {
             self.wake.wake();
@@ -372,7 +375,7 @@ impl<W: AsyncWrite + Unpin + Send> Sender<W> {
                 // The connection is about to end.
                 Some(Err(PublishRefused::Closed)) => return,
                 Some(Err(refused)) => {
-                    tracing::warn!(target: "mqtt", %refused, "an MQTT session is not kept over a restart");
+                    logging::not_stored(disk.client(), &refused);
                     connection.give_up_disk();
                     self.storing = Some(disk.store(vec![Note::ForgetAll], self.wake.clone()));
                     self.disk = None;

@@ -4,7 +4,7 @@
 use core::net::SocketAddr;
 
 use latchbus_bus::log::shown;
-use latchbus_bus::{Client, Ended};
+use latchbus_bus::{Bus, Client, ConnectRefused, Ended, PublishRefused};
 use tracing::{field, info, warn};
 
 use super::Server;
@@ -189,14 +189,65 @@ pub(super) fn refused_filter(client: &Client, filter: &str) {
     client.log_refused_filter(filter, cause, None, "mqtt_refused_filters");
 }
 
-/// A session that has ended because more are away than may be.
-pub(super) fn dropped(client: &Client, most: usize) {
-    if let Some(left_out) = client.bus().log_limit().allow("session dropped mqtt") {
+/// A message that a client has refused, which is not sent to it again.
+pub(super) fn refused_message(client: &Client, reason: Reason) {
+    let principal = client.principal();
+    let key = principal.log_key("refuses messages");
+    if let Some(left_out) = client.bus().log_limit().allow(&key) {
+        let (name, address) = (shown(&principal.client_id), client.address().map(field::display));
+        let code = format!("{:#04x}", reason.0);
+        warn!(target: "mqtt", client = name, address, code, left_out, "message refused by the client");
+    }
+}
+
+/// A session that is not kept over a restart, because the store does not take what is to be kept of it.
+pub(super) fn not_stored(client: &Client, cause: &PublishRefused) {
+    let principal = client.principal();
+    let key = principal.log_key("not stored");
+    if let Some(left_out) = client.bus().log_limit().allow(&key) {
+        let (name, address) = (shown(&principal.client_id), client.address().map(field::display));
         warn!(
             target: "mqtt",
-            client = shown(&client.principal().client_id),
+            client = name,
+            address,
+            left_out,
+            "session not kept over a restart: {cause}"
+        );
+    }
+}
+
+/// The will of a bridge that would say on this server that the bridge is gone: `$SYS` is the server's own.
+pub(super) fn bridge_will_left_out(client: &Client, topic: &str) {
+    let (name, address) = (
+        shown(&client.principal().client_id),
+        client.address().map(field::display),
+    );
+    let topic = shown(topic);
+    info!(target: "mqtt", client = name, address, topic, "will of a bridge left out: $SYS is the server's own");
+}
+
+/// A client whose session and will were stored, and which the rules do not allow any more.
+pub(super) fn not_restored(bus: &Bus, client: &str, cause: &ConnectRefused) {
+    if let Some(left_out) = bus
+        .log_limit()
+        .allow(&format!("not restored mqtt {client}"))
+    {
+        let client = shown(client);
+        warn!(target: "mqtt", client, left_out, "session and will not restored: {cause}");
+    }
+}
+
+/// A session that has ended because more are away than may be: `setting` bounds their number to `most`.
+pub(super) fn dropped(client: &Client, most: usize, setting: &str) {
+    let principal = client.principal();
+    let key = principal.log_key("session dropped");
+    if let Some(left_out) = client.bus().log_limit().allow(&key) {
+        warn!(
+            target: "mqtt",
+            client = shown(&principal.client_id),
+            address = client.address().map(field::display),
             limit = most,
-            setting = "limits.sessions_away",
+            setting,
             left_out,
             "session ended, with what waits for its client: others went away, and it was away the longest"
         );

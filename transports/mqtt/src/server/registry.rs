@@ -452,7 +452,11 @@ impl Claim {
         let other = (dropped != self.id).then(|| self.registry.hold(&mut clients, dropped));
         drop(clients);
         if away.session.is_some() {
-            logging::dropped(away.subscriptions.client(), self.registry.max_away);
+            let (most, setting) = match place.returning {
+                true => (self.registry.max_returning, "limits.connections"),
+                false => (self.registry.max_away, "limits.sessions_away"),
+            };
+            logging::dropped(away.subscriptions.client(), most, setting);
         }
         Some(away.end_held(other.unwrap_or(self)))
     }

@@ -9,6 +9,7 @@ use latchbus_bus::{Bus, Principal};
 use tokio::time::Instant;
 
 use super::disk::{Disk, OWNER};
+use super::logging;
 use super::registry::{Away, LastWords, Registry, Will};
 use crate::restore::{Restored, restore};
 
@@ -24,8 +25,12 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
     for (name, parts) in clients {
         let principal = Principal::anonymous("mqtt").with_client_id(&name);
         // Whom the rules do not allow any more is told so when it connects; its notes stay until then.
-        let Ok(client) = bus.client(principal) else {
-            continue;
+        let client = match bus.client(principal) {
+            Ok(client) => client,
+            Err(refused) => {
+                logging::not_restored(bus, &name, &refused);
+                continue;
+            }
         };
         let parts = parts.iter().map(|(part, value)| (&**part, value));
         let restored = restore(parts, bus.epoch());
