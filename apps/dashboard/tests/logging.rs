@@ -172,12 +172,14 @@ async fn a_full_connection_table_is_a_warning() {
     // The table of HTTP has room again when the first connection has become a WebSocket.
     let mut first = Vec::new();
     until("a WebSocket", || {
-        let (stream, status) = upgrade(&server);
+        let (stream, status) = upgrade(&server, "/ws", WEB_SOCKET);
         let upgraded = status == "101";
         first.extend(upgraded.then_some(stream));
         upgraded
     });
-    until("no room for another", || upgrade(&server).1 == "503");
+    until("no room for another", || {
+        upgrade(&server, "/ws", WEB_SOCKET).1 == "503"
+    });
     server.signal(Signal::TERM);
     let log = server.wait().2;
     for target in ["mqtt", "http", "websocket"] {
@@ -187,6 +189,7 @@ async fn a_full_connection_table_is_a_warning() {
             &[
                 &target,
                 "too many connections",
+                "address=127.0.0.1:",
                 "limit=1",
                 "limits.connections",
             ],
@@ -194,18 +197,80 @@ async fn a_full_connection_table_is_a_warning() {
     }
 }
 
+/// The headers that ask for a WebSocket.
+const WEB_SOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
 /// Asks for a WebSocket: the status, empty when the connection was closed.
-fn upgrade(server: &Server) -> (TcpStream, String) {
+fn upgrade(server: &Server, path: &str, headers: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(server.http()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     let _closed = stream.write_all(request.as_bytes());
     let mut status = [0; 12];
     match stream.read_exact(&mut status) {
         Ok(()) => (stream, String::from_utf8(status[9..].to_vec()).unwrap()),
         Err(_) => (stream, String::new()),
     }
+}
+
+#[test]
+fn a_refused_handshake_of_a_websocket_is_a_warning() {
+    let server = Server::ephemeral();
+    let offers = |names: &str| format!("{WEB_SOCKET}Sec-WebSocket-Protocol: {names}\r\n");
+    let (key, others) = WEB_SOCKET.split_once("Sec-WebSocket-Key").unwrap();
+    assert!(!others.is_empty());
+    let cases = [
+        (
+            "/ws",
+            offers("latchbus.v9.json, chat"),
+            "400",
+            "none of the offered",
+        ),
+        ("/ws", String::new(), "426", "speaks WebSocket"),
+        ("/ws", key.to_owned(), "400", "Sec-WebSocket-Key"),
+        (
+            "/mqtt",
+            offers("mqttv5, latchbus.v1.json"),
+            "400",
+            "none of the offered",
+        ),
+        ("/mqtt", WEB_SOCKET.to_owned(), "400", "mqtt is needed"),
+    ];
+    for (path, headers, status, _) in &cases {
+        assert_eq!(
+            upgrade(&server, path, headers).1,
+            *status,
+            "{path} {headers}"
+        );
+    }
+    // One that tries on and on has a few lines.
+    for _ in 0..10 {
+        assert_eq!(upgrade(&server, "/mqtt", &offers("again")).1, "400");
+    }
+    server.signal(Signal::TERM);
+    let log = server.wait().2;
+    for (path, headers, _, why) in &cases {
+        let target = match *path {
+            "/ws" => " WARN websocket:",
+            _ => " WARN mqtt:",
+        };
+        let offered = headers
+            .split_once("Protocol: ")
+            .map_or("", |(_, names)| names.trim());
+        has(
+            &log,
+            &[
+                target,
+                "handshake refused",
+                "address=127.0.0.1:",
+                offered,
+                why,
+            ],
+        );
+    }
+    let again = log.lines().filter(|line| line.contains("\"again\""));
+    assert!((1..5).contains(&again.count()), "{log}");
 }
 
 /// The names of the documentation work as filters.

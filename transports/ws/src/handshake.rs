@@ -1,5 +1,7 @@
 //! The server's side of the opening handshake (RFC 6455 §4.2).
 
+use core::net::SocketAddr;
+
 use axum::body::Body;
 use axum::http::header::{
     CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -8,7 +10,9 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
+use latchbus_bus::{Bus, log::shown};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tracing::{field, warn};
 
 use crate::origin::{Guard, Refusal};
 
@@ -37,9 +41,44 @@ pub enum HandshakeError {
     /// 400: none of the subprotocols that it offers is known here.
     #[error("none of the offered subprotocols is known here")]
     UnknownProtocols,
+    /// 400: it offers no subprotocol, where one is needed.
+    #[error("no subprotocol is offered, and {0} is needed")]
+    NoProtocol(&'static str),
     /// 500: the server under the handler cannot give its connection away.
     #[error("the connection cannot be upgraded")]
     NotUpgradable,
+}
+
+impl HandshakeError {
+    /// A warning under the target of a transport, `ws` or `mqtt`: from where, which subprotocols were offered, and why it is
+    /// refused. A few for each address. What the policy refuses has been logged by the [`Guard`].
+    pub fn log(
+        &self,
+        bus: &Bus,
+        transport: &str,
+        address: Option<SocketAddr>,
+        headers: &HeaderMap,
+    ) {
+        if matches!(self, Self::Refused(_)) {
+            return;
+        }
+        let ip = address.map(|address| address.ip());
+        let key = format!("handshake {transport} {ip:?}");
+        let Some(left_out) = bus.log_limit().allow(&key) else {
+            return;
+        };
+        let offered: Vec<_> = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).collect();
+        let offered = offered.join(", ");
+        let (address, offered) = (address.map(field::display), shown(&offered));
+        match transport {
+            "mqtt" => warn!(
+                target: "mqtt", address, offered, left_out, "WebSocket handshake refused: {self}"
+            ),
+            _ => warn!(
+                target: "websocket", address, offered, left_out, "WebSocket handshake refused: {self}"
+            ),
+        }
+    }
 }
 
 impl IntoResponse for HandshakeError {
@@ -47,7 +86,7 @@ impl IntoResponse for HandshakeError {
         let status = match self {
             Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::NoWebSocket => StatusCode::UPGRADE_REQUIRED,
-            Self::NoKey | Self::UnknownProtocols => StatusCode::BAD_REQUEST,
+            Self::NoKey | Self::UnknownProtocols | Self::NoProtocol(_) => StatusCode::BAD_REQUEST,
             Self::NotUpgradable => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let mut response = (status, format!("{self}\n")).into_response();

@@ -1,5 +1,6 @@
 //! What the log says of connections, under the target `websocket`: who has connected, who has left and why.
 
+use core::net::SocketAddr;
 use std::io;
 
 use latchbus_bus::{BudgetExceeded, Bus, Client, Ended};
@@ -54,14 +55,24 @@ pub(crate) fn disconnected(client: &Client, ended: &Ended<ReceiveError, io::Erro
 }
 
 /// A connection for which there is no room.
-pub(crate) fn no_room(bus: &Bus, limit: usize) {
+pub(crate) fn no_room(bus: &Bus, address: Option<SocketAddr>, limit: usize) {
     if let Some(left_out) = bus.log_limit().allow("connections websocket") {
         warn!(
             target: "websocket",
+            address = address.map(field::display),
             limit,
             setting = "limits.connections",
             left_out,
             "connection refused: too many connections"
         );
+    }
+}
+
+/// A connection that the rules do not allow.
+pub(crate) fn refused(bus: &Bus, address: Option<SocketAddr>, cause: &dyn core::fmt::Display) {
+    let key = format!("refused ws {:?}", address.map(|address| address.ip()));
+    if let Some(left_out) = bus.log_limit().allow(&key) {
+        let address = address.map(field::display);
+        warn!(target: "websocket", address, left_out, "connection refused: {cause}");
     }
 }

@@ -2,6 +2,7 @@
 
 use core::future::{Future, pending};
 use core::time::Duration;
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use latchbus_bus::{Bus, Client, LinkSender, Principal, Session};
+use latchbus_bus::{Bus, Client, Ended, LinkSender, Principal, Session};
 use latchbus_core::wire::{Limits, ServerFrame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -139,24 +140,30 @@ impl Server {
     pub fn upgrade(&self, mut request: Request) -> Response {
         let metrics = self.0.bus.metrics();
         let names = Protocol::ALL.map(Protocol::name);
+        let address = self.0.guard.client(&request);
         let accepted = handshake::accept(&mut request, &self.0.guard, &names);
         let (Handshake { response, upgrade }, name) = match accepted {
             Ok(accepted) => accepted,
             Err(refused) => {
                 metrics.connections_refused.add(1);
+                refused.log(&self.0.bus, "ws", address, request.headers());
                 return refused.into_response();
             }
         };
         let Ok(permit) = Arc::clone(&self.0.connections).try_acquire_owned() else {
             metrics.connections_refused.add(1);
-            logging::no_room(&self.0.bus, self.0.max_connections);
+            logging::no_room(&self.0.bus, address, self.0.max_connections);
             let reason = "as many connections as this server takes\n";
             return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
         };
-        let principal = Principal::anonymous("ws").with_address(self.0.guard.client(&request));
-        let Ok(client) = self.0.bus.client(principal) else {
-            metrics.connections_refused.add(1);
-            return (StatusCode::FORBIDDEN, "connecting is not allowed\n").into_response();
+        let principal = Principal::anonymous("ws").with_address(address);
+        let client = match self.0.bus.client(principal) {
+            Ok(client) => client,
+            Err(refused) => {
+                metrics.connections_refused.add(1);
+                logging::refused(&self.0.bus, address, &refused);
+                return (StatusCode::FORBIDDEN, "connecting is not allowed\n").into_response();
+            }
         };
         let protocol = name.and_then(Protocol::named).unwrap_or_default();
         let server = self.clone();
@@ -224,7 +231,13 @@ impl Server {
         };
         sender.push_welcome(&welcome, self.0.bus.clock().unix_ms());
         let welcomed = timeout(bounds.idle_timeout, sender.flush()).await;
-        if !matches!(welcomed, Ok(Ok(()))) {
+        let unwelcome = match welcomed {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(io::ErrorKind::TimedOut.into()),
+        };
+        if let Some(error) = unwelcome {
+            logging::disconnected(session.client(), &Ended::Sender(error));
             return;
         }
         // No other connection can take a WebSocket's session over.

@@ -30,7 +30,7 @@ pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Res
     let accepted = accepted.and_then(|(handshake, protocol)| match protocol {
         Some(_) => Ok(handshake),
         // MQTT 5 §6.0: the client names the subprotocol.
-        None => Err(HandshakeError::UnknownProtocols),
+        None => Err(HandshakeError::NoProtocol("mqtt")),
     });
     match accepted {
         Ok(Handshake { response, upgrade }) => {
@@ -41,6 +41,8 @@ pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Res
         }
         Err(refused) => {
             app.0.bus.metrics().connections_refused.add(1);
+            let address = app.0.guard.client(&request);
+            refused.log(&app.0.bus, "mqtt", address, request.headers());
             refused.into_response()
         }
     }
