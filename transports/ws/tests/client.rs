@@ -493,3 +493,29 @@ async fn a_server_that_speaks_otherwise_is_left() {
     state(&client, |state| *state == State::Live).await;
     client.close().await;
 }
+
+/// A server that accepts a connection and says nothing, before or behind the handshake.
+#[tokio::test]
+async fn a_silent_server_is_said_to_be_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let client = Client::connect(
+        &url,
+        Options {
+            connect_timeout: Duration::from_millis(50),
+            ..options(Protocol::Postcard)
+        },
+    )
+    .unwrap();
+    let mut state = client.state();
+    let offline = state.wait_for(|state| matches!(state, State::Offline { .. }));
+    let offline = tokio::time::timeout(Duration::from_secs(30), offline)
+        .await
+        .unwrap();
+    let reason = match &*offline.unwrap() {
+        State::Offline { reason, .. } => reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason, "no answer within 50ms");
+    client.close().await;
+}

@@ -20,8 +20,9 @@ use tokio_tungstenite::tungstenite::{self, Message as WsMessage};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use tokio_util::sync::CancellationToken;
 
+use super::error::Lost;
 use super::machine::Live;
-use super::message::{DecodeError, Incoming};
+use super::message::Incoming;
 use super::{Options, Shared, State};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -31,27 +32,6 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Buffers of one connection.
 const BUFFER_BYTES: usize = 8 << 10;
-
-/// Why a connection did not come about, or has ended.
-#[derive(Debug, thiserror::Error)]
-enum Lost {
-    #[error(transparent)]
-    Socket(#[from] tungstenite::Error),
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    #[error("no connection within {0:?}")]
-    NotConnected(Duration),
-    #[error("the server was silent for {0:?}")]
-    Silent(Duration),
-    #[error("the server closed the connection with code {0}")]
-    Closed(u16),
-    #[error("the connection was cut")]
-    Cut,
-    #[error("the first message was no welcome")]
-    NoWelcome,
-    #[error("a message cannot be encoded")]
-    Encode(#[from] latchbus_core::wire::WireError),
-}
 
 pub(super) struct Connection {
     pub(super) url: String,
@@ -76,6 +56,11 @@ impl Connection {
             let lost = self.connect_and_serve(&mut live_since).await;
             self.shared.machine().disconnected();
             let Err(lost) = lost else { break };
+            let explained = lost.explained(live_since.is_some(), &self.url);
+            let lost = select! {
+                lost = explained => lost,
+                () = stop.cancelled() => break,
+            };
             // A server that accepts and hangs up at once is not back yet.
             if live_since.is_some_and(|since: Instant| since.elapsed() >= base) {
                 backoff.reset();
@@ -102,7 +87,7 @@ impl Connection {
             let welcome = self.receive(&mut socket).await?;
             match welcome {
                 Incoming::Welcome { epoch, limits } => Ok((socket, epoch, limits)),
-                _ => Err(Lost::NoWelcome),
+                _ => Err(Lost::NotLatchbus),
             }
         };
         let limit = self.options.connect_timeout;
@@ -174,7 +159,11 @@ impl Connection {
                 .map_err(|_| Lost::Silent(limit))?
                 .ok_or(Lost::Cut)??;
             if let WsMessage::Close(frame) = &message {
-                return Err(Lost::Closed(frame.as_ref().map_or(1005, |f| f.code.into())));
+                let (code, reason) = match frame {
+                    Some(frame) => (frame.code.into(), frame.reason.as_str()),
+                    None => (CloseCode::Status.into(), ""),
+                };
+                return Err(Lost::closed(code, reason));
             }
             if let Some(incoming) = Incoming::decode(self.options.protocol, &message)? {
                 return Ok(incoming);

@@ -22,6 +22,7 @@
 //! ```
 
 mod connection;
+mod error;
 mod inbox;
 mod machine;
 mod message;
