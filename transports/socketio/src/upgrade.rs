@@ -36,7 +36,11 @@ pub(crate) fn upgrade(
     let accepted = handshake::accept(&mut request, &server.0.guard, &[]);
     let Handshake { response, upgrade } = match accepted {
         Ok((handshake, _)) => handshake,
-        Err(refused) => return Ok(refused.into_response()),
+        Err(refused) => {
+            let address = server.0.guard.client(&request);
+            refused.log(&server.0.bus, "socketio", address, request.headers());
+            return Ok(refused.into_response());
+        }
     };
     let Some(shared) = session else {
         let (session, shared, permit) = server.begin(&request, Carrier::WebSocket)?;

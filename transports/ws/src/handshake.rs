@@ -50,7 +50,7 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// A warning under the target of a transport, `ws` or `mqtt`: from where, which subprotocols were offered, and why it is
+    /// A warning under the target of a transport, `ws`, `mqtt` or `socketio`: from where, which subprotocols were offered, and why it is
     /// refused. A few for each address. What the policy refuses has been logged by the [`Guard`].
     pub fn log(
         &self,
@@ -73,6 +73,9 @@ impl HandshakeError {
         match transport {
             "mqtt" => warn!(
                 target: "mqtt", address, offered, left_out, "WebSocket handshake refused: {self}"
+            ),
+            "socketio" => warn!(
+                target: "socketio", address, offered, left_out, "WebSocket handshake refused: {self}"
             ),
             _ => warn!(
                 target: "websocket", address, offered, left_out, "WebSocket handshake refused: {self}"

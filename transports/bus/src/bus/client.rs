@@ -321,10 +321,18 @@ impl Client {
     /// room.
     pub(crate) fn log_not_given_back(&self, lost: usize) {
         let principal = &self.0.principal;
-        let Some(left_out) = self.0.bus.log_limit().allow(&principal.log_key("given back")) else {
+        let Some(left_out) = self
+            .0
+            .bus
+            .log_limit()
+            .allow(&principal.log_key("given back"))
+        else {
             return;
         };
-        let (client, address) = (shown(&principal.client_id), self.address().map(field::display));
+        let (client, address) = (
+            shown(&principal.client_id),
+            self.address().map(field::display),
+        );
         log::warn_of!(
             principal.transport,
             client,

@@ -194,7 +194,10 @@ pub(super) fn refused_message(client: &Client, reason: Reason) {
     let principal = client.principal();
     let key = principal.log_key("refuses messages");
     if let Some(left_out) = client.bus().log_limit().allow(&key) {
-        let (name, address) = (shown(&principal.client_id), client.address().map(field::display));
+        let (name, address) = (
+            shown(&principal.client_id),
+            client.address().map(field::display),
+        );
         let code = format!("{:#04x}", reason.0);
         warn!(target: "mqtt", client = name, address, code, left_out, "message refused by the client");
     }
@@ -205,7 +208,10 @@ pub(super) fn not_stored(client: &Client, cause: &PublishRefused) {
     let principal = client.principal();
     let key = principal.log_key("not stored");
     if let Some(left_out) = client.bus().log_limit().allow(&key) {
-        let (name, address) = (shown(&principal.client_id), client.address().map(field::display));
+        let (name, address) = (
+            shown(&principal.client_id),
+            client.address().map(field::display),
+        );
         warn!(
             target: "mqtt",
             client = name,
