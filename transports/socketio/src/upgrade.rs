@@ -38,7 +38,7 @@ pub(crate) fn upgrade(
         Ok((handshake, _)) => handshake,
         Err(refused) => {
             let address = server.0.guard.client(&request);
-            refused.log(&server.0.bus, "socketio", address, request.headers());
+            refused.log(&server.0.common.bus, "socketio", address, request.headers());
             return Ok(refused.into_response());
         }
     };
