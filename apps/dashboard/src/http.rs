@@ -107,6 +107,13 @@ impl Default for Config {
     }
 }
 
+/// The stall timeout with which a poll of Socket.IO can wait for its next ping.
+pub fn stall_timeout(socketio: Option<&latchbus_socketio::Config>) -> Duration {
+    let longest = socketio.map_or(Duration::ZERO, |config| config.ping_interval);
+    let usual = Config::default().stall_timeout;
+    usual.max(longest + usual / 3)
+}
+
 /// HTTP in front of a bus.
 #[derive(Debug)]
 pub struct Http {

@@ -124,6 +124,8 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
             pages_csp: settings.pages_csp,
             socketio_client,
             max_connections: settings.connections,
+            stall_timeout: http::stall_timeout(settings.socketio.as_ref()),
+            socketio: settings.socketio,
             ..http::Config::default()
         };
         let http = Http::new(bus.clone(), mqtt.clone(), config);

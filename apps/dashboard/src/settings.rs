@@ -2,9 +2,11 @@
 
 pub mod defaults;
 mod layer;
+mod socketio;
 mod values;
 
 pub use layer::{HistoryLayer, Layer, LimitsLayer};
+pub use socketio::{InLayer, NamespaceLayer, NamespaceName, Node, OutLayer, SocketioLayer};
 pub use values::{
     BasePath, Csp, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
 };
@@ -64,6 +66,8 @@ pub struct Settings {
     pub mqtt_disconnect_on_denied: bool,
     /// Whether messages at QoS 0 wait for MQTT sessions without their client.
     pub mqtt_queue_qos0: bool,
+    /// Socket.IO; none: it is not served.
+    pub socketio: Option<latchbus_socketio::Config>,
     /// Threads that serve connections. On two cores one was cheaper than two, but for the fan-out of what is
     /// stored. The store writes on a thread of its own in each case.
     pub threads: usize,
@@ -144,6 +148,7 @@ impl Default for Settings {
             mqtt_keep_alive: None,
             mqtt_disconnect_on_denied: false,
             mqtt_queue_qos0: true,
+            socketio: Some(latchbus_socketio::Config::default()),
             threads: 1,
             bus: Options {
                 store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
@@ -200,6 +205,7 @@ impl Settings {
             max_downtime_secs,
             threads,
             limits,
+            socketio,
             history,
         } = layer;
         set(&mut self.http, http);
@@ -267,6 +273,7 @@ impl Settings {
             (None, _) => {}
         }
         self.apply_limits(&limits);
+        socketio.apply(&mut self.socketio);
         if !history.is_empty() {
             let rule = |rule: HistoryLayer| HistoryRule {
                 filter: rule.filter.0,

@@ -148,7 +148,7 @@ impl Namespace {
         };
         Self {
             outputs: outputs.into_iter().collect(),
-            inputs: [("redClicked", Color::Red), ("blueClicked", Color::Blue)]
+            inputs: [("blueClicked", Color::Blue), ("redClicked", Color::Red)]
                 .into_iter()
                 .filter_map(press)
                 .collect(),

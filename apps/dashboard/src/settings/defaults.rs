@@ -22,6 +22,7 @@ pub fn toml() -> String {
     write(&mut out, general(&settings));
     out.push_str("\n# What happens at each limit is in docs/settings.md.\n[limits]\n");
     write(&mut out, limits(&settings));
+    socketio(&mut out, &settings);
     out.push_str(
         "\n# Topics that retain more than their last value; the first rule that matches counts.\n",
     );
@@ -34,6 +35,70 @@ pub fn toml() -> String {
         ],
     );
     out
+}
+
+fn socketio(out: &mut String, settings: &Settings) {
+    let config = settings.socketio.clone().unwrap_or_default();
+    let is = |text: &dyn core::fmt::Display| Default::Is(text.to_string());
+    out.push_str("\n# The events of each namespace are in docs/socketio.md.\n[socketio]\n");
+    let keys = vec![
+        ("enabled", is(&true), "false: Socket.IO is not served"),
+        (
+            "ping_interval_ms",
+            is(&config.ping_interval.as_millis()),
+            "between a pong and the next ping",
+        ),
+        (
+            "ping_timeout_ms",
+            is(&config.ping_timeout.as_millis()),
+            "longest time from a ping to its pong",
+        ),
+        (
+            "max_payload",
+            is(&config.max_payload),
+            "bytes of a body that a client is sent, and is told to send",
+        ),
+        (
+            "connect_timeout_ms",
+            is(&config.connect_timeout.as_millis()),
+            "longest time without a namespace at the beginning",
+        ),
+        (
+            "node",
+            Default::Example("\"a\""),
+            "begins the session ids, for a proxy before several nodes",
+        ),
+    ];
+    write(out, keys);
+    out.push_str("[socketio.namespaces.\"/\"]\n");
+    let keys = vec![
+        (
+            "general",
+            is(&true),
+            "whether subscribe, unsubscribe and publish are understood",
+        ),
+        (
+            "recovery",
+            is(&true),
+            "whether clients can go on where they were",
+        ),
+        (
+            "auth_event",
+            Default::Example("\"auth\""),
+            "an event with which a client is sent its auth, for tests",
+        ),
+        (
+            "out",
+            is(&"{ clickValues = \"clicks/main/values\" }"),
+            "events to the client, and their topics",
+        ),
+        (
+            "in",
+            is(&"{ redClicked = { press = \"red\" }, blueClicked = { press = \"blue\" } }"),
+            "events from the client, and what they do",
+        ),
+    ];
+    write(out, keys);
 }
 
 fn write(out: &mut String, keys: Vec<Key>) {
@@ -255,7 +320,7 @@ mod tests {
     use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
     use serde::forward_to_deserialize_any;
 
-    use super::super::{HistoryLayer, Layer, LimitsLayer};
+    use super::super::{HistoryLayer, Layer, LimitsLayer, NamespaceLayer, SocketioLayer};
     use super::*;
 
     /// Finds out which keys a type has.
@@ -312,7 +377,8 @@ mod tests {
     fn every_key_is_there_with_its_default() {
         let text = toml();
         let (general, rest) = text.split_once("\n[limits]\n").unwrap();
-        let (limits, history) = rest.split_once("# [[history]]\n").unwrap();
+        let (limits, rest) = rest.split_once("\n[socketio]\n").unwrap();
+        let (socketio, history) = rest.split_once("# [[history]]\n").unwrap();
         let names = |part: &str, key: &str| {
             let begins = |line: &str| {
                 let line = line.strip_prefix("# ").unwrap_or(line);
@@ -321,11 +387,17 @@ mod tests {
             part.lines().any(begins)
         };
         for key in keys::<Layer>() {
-            let elsewhere = ["limits", "history"].contains(&key);
+            let elsewhere = ["limits", "socketio", "history"].contains(&key);
             assert!(elsewhere || names(general, key), "{key}");
         }
         for key in keys::<LimitsLayer>() {
             assert!(names(limits, key), "{key}");
+        }
+        for key in keys::<SocketioLayer>() {
+            assert!(key == "namespaces" || names(socketio, key), "{key}");
+        }
+        for key in keys::<NamespaceLayer>() {
+            assert!(names(socketio, key), "{key}");
         }
         for key in keys::<HistoryLayer>() {
             assert!(names(history, key), "{key}");
@@ -344,6 +416,7 @@ mod tests {
             .collect();
         let examples = examples
             .replace("\nWhat happens at each", "\n#")
+            .replace("\nThe events of each", "\n#")
             .replace("\nTopics that retain", "\n#");
         Layer::from_toml(&examples).unwrap();
     }
@@ -355,6 +428,8 @@ mod tests {
         for key in [
             keys::<Layer>(),
             keys::<LimitsLayer>(),
+            keys::<SocketioLayer>(),
+            keys::<NamespaceLayer>(),
             keys::<HistoryLayer>(),
         ]
         .concat()

@@ -6,6 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 use serde::Deserialize;
 
 use super::SettingsError;
+use super::socketio::SocketioLayer;
 use super::values::{
     BasePath, Csp, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
 };
@@ -62,6 +63,8 @@ pub struct Layer {
     pub threads: Option<Within<1, 1_024>>,
     /// Bounds; in the file alone.
     pub limits: LimitsLayer,
+    /// Socket.IO; in the file alone.
+    pub socketio: SocketioLayer,
     /// Topics that keep more than their last value; in the file alone.
     pub history: Vec<HistoryLayer>,
 }
