@@ -18,7 +18,7 @@ use crate::ids::Ids;
 use crate::packet::PacketError;
 use crate::{engine, packet};
 
-pub(crate) use outgoing::PACKETS_A_MESSAGE;
+pub(crate) use outgoing::{Heads, PACKETS_A_MESSAGE};
 pub(crate) use recovery::Records;
 
 /// Takes the packets for the client.
@@ -68,6 +68,8 @@ pub(crate) enum Fault {
 pub(crate) struct Common {
     pub(crate) bus: Bus,
     pub(crate) config: Config,
+    /// How the events of each namespace begin.
+    pub(crate) heads: Vec<Heads>,
     pub(crate) ids: Ids,
     pub(crate) records: Records,
     pub(crate) max_message_bytes: usize,

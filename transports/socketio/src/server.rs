@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::ids::Ids;
-use crate::machine::{Common, Records};
+use crate::machine::{Common, Heads, Records};
 use crate::metrics::Metrics;
 use crate::query::Query;
 use crate::receiver::Receiver;
@@ -106,6 +106,7 @@ impl Server {
         Self(Arc::new(Inner {
             common: Arc::new(Common {
                 max_message_bytes: longest.max(config.max_payload),
+                heads: config.namespaces.iter().map(Heads::new).collect(),
                 config,
                 ids: Ids::default(),
                 records: Records::default(),

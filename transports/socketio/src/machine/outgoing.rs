@@ -2,14 +2,18 @@
 
 use core::fmt::Write as _;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use latchbus_bus::frames::json::is_plain_json;
-use latchbus_bus::{Delivery, Event, SubscribeRefused};
+use latchbus_bus::frames::json::{PayloadForm, write_text};
+use latchbus_bus::{Delivery, Encoding, Event, SubscribeRefused};
 use latchbus_core::hub::Kind;
 use latchbus_core::wire::ErrorCode;
 
 use super::incoming::prefix;
 use super::{Machine, Message, Pending, Sink, Subscription, SubscriptionKind, quoted};
+
+use crate::config::Namespace;
 
 /// The most packets that one message of a subscription becomes.
 pub(crate) const PACKETS_A_MESSAGE: usize = 2;
@@ -17,39 +21,94 @@ pub(crate) const PACKETS_A_MESSAGE: usize = 2;
 /// What stands for the bytes that follow.
 const PLACEHOLDER: &str = "{\"_placeholder\":true,\"num\":0}";
 
-/// A payload as an argument.
-enum Argument<'a> {
-    /// JSON as it was published, and whether it is a string.
-    Json(&'a str, bool),
-    /// Other text.
-    Text(String),
-    /// The topic was cleared.
-    Cleared,
-    /// Bytes that follow.
-    Bytes(&'a Bytes),
+/// The argument that a payload is, made once for all subscribers: its kind and its JSON.
+const ARGUMENT: Encoding = Encoding::new("socketio argument");
+
+/// The same with the topic before it and most of what a client is told of the message behind it.
+const MESSAGE: Encoding = Encoding::new("socketio message");
+
+/// What precedes the JSON of an encoding: whether the packet is text, or bytes follow.
+const TEXT: u8 = 0;
+const BYTES: u8 = 1;
+
+/// How the events of a namespace begin, as a packet of text and as one that bytes follow.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    outputs: Vec<[String; 2]>,
+    message: [String; 2],
 }
 
-impl<'a> Argument<'a> {
-    fn of(delivery: &'a Delivery) -> Self {
-        let bytes = delivery.payload.bytes();
-        if delivery.kind == Kind::Cleared {
-            return Self::Cleared;
-        }
-        match core::str::from_utf8(bytes) {
-            Ok(text) if is_plain_json(text) => Self::Json(text, text.trim_start().starts_with('"')),
-            Ok(text) => Self::Text(quoted(text)),
-            Err(_) => Self::Bytes(bytes),
+impl Heads {
+    pub(crate) fn new(namespace: &Namespace) -> Self {
+        let prefix = prefix(&namespace.name);
+        let head =
+            |event: &str| ["42", "451-"].map(|kind| format!("{kind}{prefix}[{},", quoted(event)));
+        Self {
+            outputs: (namespace.outputs.iter())
+                .map(|output| head(&output.event))
+                .collect(),
+            message: head("message"),
         }
     }
+}
 
-    fn json(&self) -> &str {
-        match self {
-            Self::Json(text, _) => text,
-            Self::Text(text) => text,
-            Self::Cleared => "null",
-            Self::Bytes(_) => PLACEHOLDER,
+/// A payload as an argument: JSON as it was published, other text as a string, bytes as what stands for them.
+fn write_argument(out: &mut Vec<u8>, delivery: &Delivery) -> u8 {
+    let bytes = delivery.payload.bytes();
+    let form = match delivery.kind {
+        Kind::Cleared => PayloadForm::Json("null"),
+        Kind::State | Kind::Event => PayloadForm::of(bytes),
+    };
+    match form {
+        PayloadForm::Json(text) => out.extend_from_slice(text.as_bytes()),
+        PayloadForm::Text(text) => write_text(out, text),
+        PayloadForm::Bytes(_) => {
+            out.extend_from_slice(PLACEHOLDER.as_bytes());
+            return BYTES;
         }
     }
+    TEXT
+}
+
+fn argument(delivery: &Delivery) -> &Bytes {
+    delivery.payload.encoded(ARGUMENT, || {
+        let mut out = vec![TEXT];
+        let kind = write_argument(&mut out, delivery);
+        with_kind(out, kind)
+    })
+}
+
+/// `"topic",payload,{"rev":…,"at":…`, without the end of the object.
+fn message(delivery: &Delivery) -> &Bytes {
+    delivery.payload.encoded(MESSAGE, || {
+        let mut out = vec![TEXT];
+        write_text(&mut out, delivery.topic.as_str());
+        out.push(b',');
+        let begin = out.len();
+        let kind = write_argument(&mut out, delivery);
+        let argument = out.get(begin..).unwrap_or_default();
+        let published = delivery.payload.bytes().trim_ascii_start();
+        let is_json_string =
+            published.starts_with(b"\"") && argument.trim_ascii_start() == published;
+        let meta = format!(",{{\"rev\":{},\"at\":{}", delivery.rev, delivery.at);
+        out.extend_from_slice(meta.as_bytes());
+        out.extend_from_slice(match delivery.kind {
+            Kind::State => b"",
+            Kind::Event => b",\"event\":true",
+            Kind::Cleared => b",\"cleared\":true",
+        });
+        if is_json_string {
+            out.extend_from_slice(b",\"json\":true");
+        }
+        with_kind(out, kind)
+    })
+}
+
+fn with_kind(mut out: Vec<u8>, kind: u8) -> Bytes {
+    if let Some(first) = out.first_mut() {
+        *first = kind;
+    }
+    out.into()
 }
 
 impl Machine {
@@ -237,55 +296,36 @@ impl Machine {
         let Some(Subscription { turn, kind, .. }) = self.subscriptions.get(key) else {
             return;
         };
-        let (turn, argument) = (*turn, Argument::of(delivery));
+        let turn = *turn;
         let Some(joined) = self.joined(turn) else {
             return;
         };
-        let Some(namespace) = self.namespace(joined.index) else {
+        let common = Arc::clone(&self.common);
+        let Some(heads) = common.heads.get(joined.index) else {
             return;
         };
-        let begin = match argument {
-            Argument::Bytes(_) => "451-",
-            _ => "42",
-        };
-        let prefix = prefix(&namespace.name);
-        let (head, mut tail) = match kind {
-            SubscriptionKind::Output(place) => {
-                let output = namespace.outputs.get(*place);
-                let event = output.map_or("", |output| &output.event);
-                (format!("{begin}{prefix}[{},", quoted(event)), String::new())
-            }
+        let mut tail = String::new();
+        let (heads, body) = match kind {
+            SubscriptionKind::Output(place) => (heads.outputs.get(*place), argument(delivery)),
             SubscriptionKind::General(general) => {
-                let topic = quoted(delivery.topic.as_str());
-                let head = format!("{begin}{prefix}[\"message\",{topic},");
-                (head, meta(delivery, &argument, general.options.id))
+                if let Some(id) = general.options.id {
+                    // Writing to a string cannot fail.
+                    let _ = write!(tail, ",\"id\":{id}");
+                }
+                tail.push('}');
+                (Some(&heads.message), message(delivery))
             }
         };
+        let (Some([text, bytes]), Some((kind, body))) = (heads, body.split_first()) else {
+            return;
+        };
+        let head = if *kind == BYTES { bytes } else { text };
         self.end_event(turn, &mut tail);
-        sink.text(&[head.as_bytes(), argument.json().as_bytes(), tail.as_bytes()]);
-        if let Argument::Bytes(bytes) = argument {
-            sink.bytes(bytes);
+        sink.text(&[head.as_bytes(), body, tail.as_bytes()]);
+        if *kind == BYTES {
+            sink.bytes(delivery.payload.bytes());
         }
     }
-}
-
-/// What a client is told of a message besides its topic and its payload.
-fn meta(delivery: &Delivery, argument: &Argument<'_>, id: Option<u64>) -> String {
-    let mut meta = format!(",{{\"rev\":{},\"at\":{}", delivery.rev, delivery.at);
-    match delivery.kind {
-        Kind::State => {}
-        Kind::Event => meta.push_str(",\"event\":true"),
-        Kind::Cleared => meta.push_str(",\"cleared\":true"),
-    }
-    if let Argument::Json(_, true) = argument {
-        meta.push_str(",\"json\":true");
-    }
-    if let Some(id) = id {
-        // Writing to a string cannot fail.
-        let _ = write!(meta, ",\"id\":{id}");
-    }
-    meta.push('}');
-    meta
 }
 
 /// What acknowledges a request that was refused.

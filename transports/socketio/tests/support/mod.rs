@@ -144,7 +144,7 @@ impl TestServer {
         );
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (stream, _) = client_async(url, stream).await?;
-        Ok(WebSocket(stream))
+        Ok(WebSocket(stream, Vec::new()))
     }
 
     /// A WebSocket whose handshake is done, on Engine.IO's side.
@@ -243,7 +243,8 @@ impl Polling<'_> {
     }
 }
 
-pub struct WebSocket(pub WebSocketStream<TcpStream>);
+/// With what was read on the way to something else.
+pub struct WebSocket(pub WebSocketStream<TcpStream>, pub Vec<String>);
 
 /// How a WebSocket ended.
 #[derive(Debug, PartialEq, Eq)]
