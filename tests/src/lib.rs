@@ -12,7 +12,7 @@
 //! |---|---|
 //! | [`transport`] | what a transport has to bring, and what it can say |
 //! | [`promises`] | the promises; each is a function over any transport |
-//! | [`transports`] | in memory, WebSocket (JSON, postcard), MQTT (3.1.1, 5): raw peers that share no code with the servers' own |
+//! | [`transports`] | in memory, WebSocket (JSON, postcard), MQTT (3.1.1, 5), Socket.IO (WebSocket, polls): raw peers that share no code with the servers' own |
 //! | [`bench`](mod@bench) | a bus behind a transport, for the length of one test |
 //! | [`program`] | the built programs, started as a user would |
 //! | [`chaos`] | those programs, killed, cut off and out of disk |

@@ -298,6 +298,11 @@ impl LinkSender for Sender {
                 if queue.packets.is_empty() {
                     return Ok(());
                 }
+                // The last answer of a server that stops says so: see `close`.
+                let stops = shared.common.bus.closing().is_cancelled();
+                if stops && queue.packets.len() < MAX_PACKETS {
+                    return Ok(());
+                }
                 let Some(poll) = state.poll.take() else {
                     return Ok(());
                 };
@@ -333,8 +338,13 @@ impl LinkSender for Sender {
                 let last = match state.left {
                     true => "6".to_owned(),
                     false => {
-                        queue.push(Queued::Text("1".to_owned()));
-                        queue.body(shared.common.config.max_payload, MAX_PACKETS)
+                        let max_payload = shared.common.config.max_payload;
+                        let mut last = queue.body(max_payload, MAX_PACKETS - 1);
+                        if !last.is_empty() {
+                            last.push(SEPARATOR);
+                        }
+                        last.push('1');
+                        last
                     }
                 };
                 state.end_polling(&last);
@@ -361,9 +371,5 @@ impl LinkSender for Sender {
                 let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
             }
         }
-    }
-
-    fn has_unsent(&mut self) -> bool {
-        matches!(&self.out, Out::Queue(queue) if !queue.packets.is_empty())
     }
 }

@@ -1,4 +1,9 @@
 //! Events of a namespace: outputs and inputs that need no code, general events, and what comes after a cut.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed assumption is a failed test"
+)]
 
 mod support;
 
