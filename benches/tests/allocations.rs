@@ -13,6 +13,7 @@
 use allocation_counter::measure;
 use futures_util::{FutureExt as _, StreamExt as _};
 use latchbus_bus::{Bus, Options, Principal, Publish};
+use latchbus_core::fixed_hub;
 use latchbus_core::hub::{FixedHub, Hub, Limits, Mode, Retain, Start, Step};
 use latchbus_core::topic::{TopicFilter, TopicName};
 
@@ -65,7 +66,14 @@ fn a_hub_allocates_nothing() {
 
 #[test]
 fn a_hub_on_a_microcontroller_allocates_nothing() {
-    let mut hub: FixedHub<8, 4, 8, 4, 32, 16> = FixedHub::new(1);
+    let mut hub: fixed_hub! {
+        retained: 8,
+        tombstones: 4,
+        recent: 8,
+        subscriptions: 4,
+        topic_bytes: 32,
+        payload_bytes: 16,
+    } = FixedHub::new(1);
     let id = hub
         .subscribe(filter("lab/+"), Mode::Latest, Start::Snapshot)
         .unwrap();
@@ -102,11 +110,8 @@ fn the_bus_allocates_nothing() {
         let mut messages: Vec<_> = (0..3_000).map(|_| publish()).collect();
         let mut taken = 0;
         let count = allocations(2_000, |_| {
-            let accepted = client
-                .publish(messages.pop().unwrap())
-                .now_or_never()
-                .unwrap();
-            assert!(accepted.now_or_never().unwrap().is_ok());
+            let accepted = client.publish(messages.pop().unwrap()).now_or_never();
+            assert!(accepted.unwrap().is_ok());
             for stream in &mut streams {
                 while let Some(step) = stream.next().now_or_never() {
                     taken += u64::from(matches!(step, Some(Step::Entry { .. })));

@@ -20,12 +20,19 @@
 //!
 //! # A hub on a microcontroller
 //! ```
-//! use latchbus_core::hub::{FixedHub, Mode, Retain, Start, Step};
+//! use latchbus_core::fixed_hub;
+//! use latchbus_core::hub::{Mode, Retain, Start, Step};
 //! use latchbus_core::topic::{TopicFilter, TopicName};
 //!
-//! // 8 kept values, 2 tombstones, 4 recent publishes, 2 subscriptions;
-//! // topics of up to 32 bytes, payloads of up to 24.
-//! let mut hub: FixedHub<8, 2, 4, 2, 32, 24> = FixedHub::new(1);
+//! type Hub = fixed_hub! {
+//!     retained: 8,
+//!     tombstones: 2,
+//!     recent: 4,
+//!     subscriptions: 2,
+//!     topic_bytes: 32,
+//!     payload_bytes: 24,
+//! };
+//! let mut hub = Hub::new(1);
 //! let temperature = TopicName::parse("lab/temp")?;
 //! hub.publish(temperature, b"21.5", Retain::LAST, 0)?;
 //!

@@ -101,7 +101,7 @@ async fn taking_it_over_can_be_interrupted_anywhere() {
         {
             // All of the start went well, and so does the first commit, or it is not answered.
             let client = bus.client(Principal::process()).unwrap();
-            let _receipt = client.publish(Publish::state(topic(), "22")).await;
+            let _receipt = client.enqueue(Publish::state(topic(), "22")).await;
             if commits.turn().is_ok() {
                 assert!(moment > 2, "the power did not fail");
                 return;

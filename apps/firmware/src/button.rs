@@ -11,7 +11,14 @@ use crate::debounce::Debouncer;
 use crate::names::{DEVICE, MAX_TOPIC_BYTES, ROOM};
 
 /// Two topics are kept, the device's count and the room's values, and there is one subscription for each.
-type Hub = FixedHub<2, 1, 2, 2, MAX_TOPIC_BYTES, { Counter::MAX_JSON_BYTES }>;
+type Hub = latchbus_core::fixed_hub! {
+    retained: 2,
+    tombstones: 1,
+    recent: 2,
+    subscriptions: 2,
+    topic_bytes: MAX_TOPIC_BYTES,
+    payload_bytes: Counter::MAX_JSON_BYTES,
+};
 
 /// A topic of this device or its room.
 pub type Topic = String<MAX_TOPIC_BYTES>;

@@ -9,6 +9,45 @@ use super::{
 };
 use crate::topic::{TopicFilter, TopicName};
 
+/// The type of a [`FixedHub`], with a word for each of its bounds.
+///
+/// ```
+/// use latchbus_core::fixed_hub;
+///
+/// const SENSORS: usize = 8;
+///
+/// type Hub = fixed_hub! {
+///     retained: SENSORS,
+///     tombstones: 2,
+///     recent: 4,
+///     subscriptions: 2,
+///     topic_bytes: 32,
+///     payload_bytes: 24,
+/// };
+/// let hub = Hub::new(1);
+/// # let _ = hub;
+/// ```
+#[macro_export]
+macro_rules! fixed_hub {
+    {
+        retained: $retained:expr,
+        tombstones: $tombstones:expr,
+        recent: $recent:expr,
+        subscriptions: $subscriptions:expr,
+        topic_bytes: $topic_bytes:expr,
+        payload_bytes: $payload_bytes:expr $(,)?
+    } => {
+        $crate::hub::FixedHub<
+            { $retained },
+            { $tombstones },
+            { $recent },
+            { $subscriptions },
+            { $topic_bytes },
+            { $payload_bytes },
+        >
+    };
+}
+
 /// A hub whose every table has a fixed size, for microcontrollers.
 ///
 /// | parameter | bounds | at the bound |
@@ -21,6 +60,8 @@ use crate::topic::{TopicFilter, TopicName};
 /// | `PAYLOAD` | bytes of a payload | [`PublishError::PayloadTooLarge`] |
 ///
 /// A publish and a take cost a scan of the tables. See [the module](super) for what it promises.
+///
+/// [`fixed_hub!`](crate::fixed_hub) names the type with a word for each number.
 #[derive(Debug)]
 pub struct FixedHub<
     const PLACES: usize,

@@ -228,7 +228,7 @@ impl Run {
         let mut receipts = Vec::new();
         for message in &messages {
             let client = &clients[self.random.usize(..clients.len())];
-            receipts.push(client.publish(publish(message, self.now)).await);
+            receipts.push(client.enqueue(publish(message, self.now)).await);
             next.take(message);
         }
         self.next = Some(next);

@@ -1,11 +1,15 @@
 //! The bus: one hub, its rules, its store, and the handles by which programs and transports use it.
 
+mod builder;
 mod client;
 mod farewell;
+mod values;
 
+pub use self::builder::Builder;
 pub(crate) use self::client::Queued;
 pub use self::client::{Accepted, Client, Receipt};
 pub use self::farewell::Farewell;
+pub use self::values::{Value, Watch};
 
 use core::{
     cmp::Reverse,
@@ -22,13 +26,13 @@ use std::{
 
 use latchbus_core::clicks::DEFAULT_MAX_LIVE;
 use latchbus_core::hub::{Hub, HubCounts, Limits, Mode, Start};
-use latchbus_core::topic::{TopicFilter, TopicName};
+use latchbus_core::topic::{TopicError, TopicFilter, TopicName};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Authorizer, Principal, ReservedTopics};
 use crate::budget::Budget;
-use crate::capacity::{self, Capacity, Watch};
+use crate::capacity::{self, Capacity};
 use crate::clock::{Clock, LastTime};
 use crate::commits::{Commits, QUEUE};
 use crate::health::Health;
@@ -199,6 +203,18 @@ pub enum OpenError {
         #[source]
         source: StoreError,
     },
+    /// A rule for histories names no filter.
+    #[error("history of `{filter}`")]
+    History {
+        /// What it names.
+        filter: String,
+        /// Why it is none.
+        #[source]
+        source: TopicError,
+    },
+    /// It was opened outside a tokio runtime.
+    #[error("a bus runs in a tokio runtime, and there is none here")]
+    NoRuntime,
     /// The thread that writes to the store could not be started.
     #[error("cannot start the writer")]
     Writer(#[source] io::Error),
@@ -231,7 +247,7 @@ pub(crate) struct Inner {
     /// What was remembered of clients before, until its owners have asked for it.
     notes: Mutex<Vec<StoredNote>>,
     log_limit: LogLimit,
-    watch: Mutex<Watch>,
+    watch: Mutex<capacity::Watch>,
     incoming: Arc<Budget>,
     /// Of what waits for the store: the bytes of large payloads.
     queue_bytes: Arc<Semaphore>,
@@ -246,11 +262,19 @@ impl fmt::Debug for DynAuthorizer {
 }
 
 impl Bus {
+    /// Sets up a bus: see [`Builder`].
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
     /// Opens a bus. Call it inside a tokio runtime; reading the store blocks.
     ///
     /// # Errors
     /// When the store cannot be opened.
     pub fn open(options: Options) -> Result<Self, OpenError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(OpenError::NoRuntime);
+        }
         let (kind, tombstones) = (options.store.clone(), options.limits.tombstones);
         let assembled = match &kind {
             StoreKind::Memory => Self::assemble(options, |_| Ok(None)),
@@ -391,7 +415,7 @@ impl Bus {
         let client = self
             .client(Principal::process())
             .map_err(|_| PublishRefused::NotAllowed(publish.topic.as_str().into()))?;
-        client.publish(publish).await.await
+        client.publish(publish).await
     }
 
     /// Subscribes from inside the process.
@@ -404,7 +428,17 @@ impl Bus {
         mode: Mode,
         start: Start,
     ) -> Result<Subscription, SubscribeRefused> {
-        self.check_subscribe(&Principal::process(), filter)?;
+        self.subscribe_as(&Principal::process(), filter, mode, start)
+    }
+
+    fn subscribe_as(
+        &self,
+        principal: &Principal,
+        filter: TopicFilter<&str>,
+        mode: Mode,
+        start: Start,
+    ) -> Result<Subscription, SubscribeRefused> {
+        self.check_subscribe(principal, filter)?;
         let id = self.0.shared.subscribe(filter, mode, start)?;
         Ok(Subscription::new(self.clone(), id))
     }

@@ -6,25 +6,34 @@
 //! or refused), is it to be durable? (committed), then the hub, the wake-ups, the writers.
 //!
 //! ```
-//! use futures_util::StreamExt;
-//! use latchbus_bus::{Bus, Options, Publish};
-//! use latchbus_core::hub::{Mode, Start, Step};
-//! use latchbus_core::topic::{TopicFilter, TopicName};
+//! use latchbus_bus::Bus;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-//! let bus = Bus::open(Options::default())?;
-//! let topic = TopicName::parse("lab/temp".to_owned())?;
-//! bus.publish(Publish::state(topic, "21.5")).await?;
+//! let bus = Bus::builder().open()?; // `.directory("data")` keeps state over a restart
+//! bus.publish_state("lab/temp", "21.5").await?;
 //!
-//! // Whoever subscribes later gets the last value first.
-//! let mut temperatures = bus.subscribe(TopicFilter::parse("lab/+")?, Mode::Latest, Start::Snapshot)?;
-//! let Some(Step::Entry { entry, retained: true }) = temperatures.next().await else {
-//!     unreachable!("the topic has a value");
-//! };
-//! assert_eq!(entry.payload.bytes(), "21.5");
+//! // Whoever comes later gets the last value first.
+//! let mut lab = bus.watch("lab/+")?;
+//! let value = lab.next().await.ok_or("the bus is closed")?;
+//! assert_eq!((value.topic(), value.text()), ("lab/temp", Some("21.5")));
+//!
+//! let accepted = bus.publish_state("lab/temp", "22.0").await?;
+//! let value = lab.next().await.ok_or("the bus is closed")?;
+//! assert_eq!((value.text(), value.revision()), (Some("22.0"), accepted.rev));
+//! # bus.close().await;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
+//!
+//! | a program wants | it calls |
+//! |---|---|
+//! | to set up a bus | [`Bus::builder`] |
+//! | to publish | [`Bus::publish_state`], [`Bus::publish_event`], [`Bus::clear`] |
+//! | the newest values, as they change | [`Bus::watch`], [`Bus::value`] |
+//! | each publish, the end of the snapshot, gaps, to resume | [`Bus::subscribe`] |
+//! | to speak for someone else | [`Bus::client`] with a [`Principal`] |
+//! | to publish on without waiting for each answer | [`Client::enqueue`] |
+//! | topics, filters, the hub and the click model themselves | [`topic`], [`hub`], [`clicks`], [`wire`]: those of `latchbus-core` |
 //!
 //! With the feature `simulation` a test opens a bus on a disk of its own and makes each step of its store: see
 //! `simulation`.
@@ -61,6 +70,7 @@ mod message;
 mod metrics;
 mod note;
 mod outbox;
+mod pacing;
 mod pipeline;
 pub mod proxy;
 mod refusal;
@@ -78,13 +88,17 @@ mod vec_map;
 mod wake;
 mod writer;
 
+pub use latchbus_core::hub::{Limits, Mode, Start};
+pub use latchbus_core::topic::{TopicFilter, TopicName};
+pub use latchbus_core::{clicks, hub, topic, wire};
+
 pub use access::{Authorizer, Identity, Principal, ReservedTopics};
 pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use budget::{Budget, BudgetExceeded, Hold};
 pub use bus::{
-    Accepted, Behind, Bus, ClickLimits, Client, Farewell, HistoryRule, Lost, OpenError, Options,
-    Receipt, SessionLimits, StoreKind,
+    Accepted, Behind, Builder, Bus, ClickLimits, Client, Farewell, HistoryRule, Lost, OpenError,
+    Options, Receipt, SessionLimits, StoreKind, Value, Watch,
 };
 pub use capacity::Capacity;
 pub use clock::Clock;
@@ -100,3 +114,8 @@ pub use store::{Repaired, StoreError, repair};
 pub use subscription::Subscription;
 pub use vec_map::VecMap;
 pub use wake::Wake;
+
+/// The programs of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

@@ -1,7 +1,7 @@
 //! Why the bus refuses something.
 
 use latchbus_core::hub::{PublishError, SubscribeError};
-use latchbus_core::topic::TopicName;
+use latchbus_core::topic::{TopicError, TopicName};
 use latchbus_core::wire::ErrorCode;
 
 /// Why a publish was refused. It has changed nothing.
@@ -11,6 +11,15 @@ pub enum PublishRefused {
     /// The rules do not allow this peer to publish there.
     #[error("publishing to `{0}` is not allowed")]
     NotAllowed(String),
+    /// The topic is none.
+    #[error("`{topic}` is no topic")]
+    InvalidTopic {
+        /// What it was.
+        topic: String,
+        /// Why.
+        #[source]
+        source: TopicError,
+    },
     /// A click topic whose name or payload is not as it must be.
     #[error("malformed {kind}: {reason}")]
     Malformed {
@@ -80,7 +89,7 @@ impl PublishRefused {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::NotAllowed(_) => "not allowed",
-            Self::Malformed { .. } => "malformed",
+            Self::Malformed { .. } | Self::InvalidTopic { .. } => "malformed",
             _ if self.is_too_large() => "too large",
             _ => "full",
         }
@@ -122,7 +131,9 @@ impl PublishRefused {
         match self {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
             Self::Malformed { .. } => ErrorCode::BadMessage,
-            Self::Hub(PublishError::TopicTooLong { .. }) => ErrorCode::InvalidTopic,
+            Self::Hub(PublishError::TopicTooLong { .. }) | Self::InvalidTopic { .. } => {
+                ErrorCode::InvalidTopic
+            }
             Self::Hub(PublishError::PayloadTooLarge { .. })
             | Self::PropertiesTooLarge { .. }
             | Self::NoteTooLarge { .. } => ErrorCode::TooLarge,
@@ -148,6 +159,15 @@ pub enum SubscribeRefused {
     /// The rules do not allow this peer to subscribe to that.
     #[error("subscribing to `{0}` is not allowed")]
     NotAllowed(String),
+    /// The filter is none.
+    #[error("`{filter}` is no filter")]
+    InvalidFilter {
+        /// What it was.
+        filter: String,
+        /// Why.
+        #[source]
+        source: TopicError,
+    },
     /// A bound of the hub.
     #[error(transparent)]
     Hub(#[from] SubscribeError),
@@ -170,7 +190,7 @@ impl SubscribeRefused {
                 SubscribeError::Full { limit } | SubscribeError::FilterTooLong { limit, .. },
             )
             | Self::SessionFull { limit } => Some(*limit),
-            Self::Hub(_) | Self::NotAllowed(_) | Self::Closed => None,
+            Self::Hub(_) | Self::NotAllowed(_) | Self::InvalidFilter { .. } | Self::Closed => None,
         }
     }
 
@@ -180,7 +200,9 @@ impl SubscribeRefused {
             Self::Hub(SubscribeError::Full { .. }) => "limits.subscriptions",
             Self::Hub(SubscribeError::FilterTooLong { .. }) => "limits.topic_bytes",
             Self::SessionFull { .. } => "limits.session_subscriptions",
-            Self::Hub(_) | Self::NotAllowed(_) | Self::Closed => "fixed",
+            Self::Hub(_) | Self::NotAllowed(_) | Self::InvalidFilter { .. } | Self::Closed => {
+                "fixed"
+            }
         }
     }
 
@@ -188,7 +210,9 @@ impl SubscribeRefused {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
-            Self::Hub(SubscribeError::FilterTooLong { .. }) => ErrorCode::InvalidFilter,
+            Self::Hub(SubscribeError::FilterTooLong { .. }) | Self::InvalidFilter { .. } => {
+                ErrorCode::InvalidFilter
+            }
             Self::Hub(_) | Self::SessionFull { .. } | Self::Closed => ErrorCode::Full,
         }
     }

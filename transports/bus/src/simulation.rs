@@ -14,7 +14,7 @@
 //! let memory = simulation::Memory::default();
 //! let (bus, mut commits) = simulation::open(options.clone(), simulation::Disk::memory(&memory))?;
 //! let topic = TopicName::parse("lab/temp".to_owned())?;
-//! let receipt = bus.client(Principal::process())?.publish(Publish::state(topic, "21.5")).await;
+//! let receipt = bus.client(Principal::process())?.enqueue(Publish::state(topic, "21.5")).await;
 //! assert!(commits.turn()?);
 //! receipt.await?;
 //!

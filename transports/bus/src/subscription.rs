@@ -3,12 +3,16 @@
 use core::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use std::collections::VecDeque;
 
 use futures_util::Stream;
 use latchbus_core::hub::{Counts, Step, SubscriptionId};
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
+use crate::pacing::Pacing;
 use crate::shared::Batch;
 use crate::wake::Wake;
 use crate::{Bus, Delivery};
@@ -16,8 +20,8 @@ use crate::{Bus, Delivery};
 /// What one filter brings, as a stream of [`Step`]s: first the snapshot, then
 /// [`Step::Synced`], then what is live. It ends when the bus has closed.
 ///
-/// It holds up to 64 steps, which it takes from the hub in one go; whatever else is published waits in
-/// the hub, where newer state replaces older.
+/// It holds up to 64 steps, which it takes from the hub in one go, unless it is [`eager`](Self::eager) for the newest;
+/// whatever else is published waits in the hub, where newer state replaces older.
 #[derive(Debug)]
 pub struct Subscription {
     bus: Bus,
@@ -27,6 +31,14 @@ pub struct Subscription {
     waiting: bool,
     /// What the mailbox held: swapped with it, so that neither allocates again. Empty between two polls.
     news: Vec<u64>,
+    /// Steps that are taken under one lock.
+    batch: usize,
+    pacing: Pacing,
+    alarm: Alarm,
+    /// When the first turn of the batch began.
+    began: Option<Instant>,
+    /// The newest revision of the batch; 0: none.
+    newest: u64,
 }
 
 /// Steps that are taken under one lock.
@@ -43,13 +55,54 @@ impl Subscription {
             taken: VecDeque::new(),
             waiting: false,
             news: Vec::new(),
+            batch: BATCH,
+            pacing: Pacing::default(),
+            alarm: Alarm::default(),
+            began: None,
+            newest: 0,
         }
+    }
+
+    /// Lets at least this much time pass from one batch to the next, in each of which a topic comes once, as sessions do:
+    /// for mode `latest`. Zero: as they come. The snapshot is not paced, and what comes after a quiet time comes at once.
+    #[must_use]
+    pub fn paced(mut self, min_interval: Duration) -> Self {
+        self.pacing = Pacing::new(Some(min_interval).filter(|it| !it.is_zero()));
+        self
+    }
+
+    /// Takes each step from the hub when it is asked for, so that what a slow reader gets next is the newest value. Costs
+    /// a lock of the hub for each.
+    #[must_use]
+    pub fn eager(mut self) -> Self {
+        self.batch = 1;
+        self
     }
 
     /// What happened to the publishes that matched.
     pub fn counts(&self) -> Counts {
         let counts = |hub: &latchbus_core::hub::Hub<_>| hub.subscription_counts(self.id);
         self.bus.shared().read(counts).unwrap_or_default()
+    }
+
+    /// Takes what there is, up to a batch.
+    fn take(&mut self) {
+        let now = *self.began.get_or_insert_with(Instant::now);
+        let (taken, pacing, newest) = (&mut self.taken, &mut self.pacing, &mut self.newest);
+        let wanted = (self.batch, pacing.batch_to());
+        let (batch, revision) = self
+            .bus
+            .shared()
+            .take(self.id, wanted, (&self.wake, 0), |step| {
+                pacing.took(&step, newest);
+                taken.push_back(step);
+            });
+        self.waiting = batch == Batch::Waiting;
+        let is_closing = self.bus.is_closed();
+        let (complete, _) = pacing.turn_ended((batch, *newest), revision, now, is_closing);
+        if complete {
+            (self.began, self.newest) = (None, 0);
+        }
     }
 }
 
@@ -74,15 +127,19 @@ impl Stream for Subscription {
                     continue;
                 }
                 this.news.clear();
+                this.waiting = false;
             }
-            let taken = &mut this.taken;
-            let (batch, _) =
-                this.bus
-                    .shared()
-                    .take(this.id, (BATCH, None), (&this.wake, 0), |step| {
-                        taken.push_back(step)
-                    });
-            this.waiting = batch == Batch::Waiting;
+            let paused = this.pacing.paused_until(Instant::now());
+            if paused.is_some() && !this.bus.is_closed() {
+                // The end of the bus wakes it.
+                if this.wake.poll_woken(cx).is_ready() {
+                    continue;
+                }
+                if this.alarm.poll_ring(paused, cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            this.take();
         }
     }
 }

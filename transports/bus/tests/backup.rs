@@ -381,7 +381,7 @@ async fn what_is_not_on_disk_is_in_no_export() {
         let count = format!(r#"{{"red":{red},"blue":0}}"#);
         state("clicks/main/k/count/1-0badcafe", count)
     };
-    let first = client.publish(count(1)).await;
+    let first = client.enqueue(count(1)).await;
     assert!(commits.begin());
     // It is merged, and not on disk. The next one comes behind it.
     let mut export = core::pin::pin!(client.export());
@@ -390,7 +390,7 @@ async fn what_is_not_on_disk_is_in_no_export() {
     commits.finish();
     first.await.unwrap();
     assert!(export.as_mut().now_or_never().is_none());
-    let second = client.publish(count(2)).await;
+    let second = client.enqueue(count(2)).await;
     assert!(commits.turn().unwrap());
     second.await.unwrap();
     let records: Vec<_> = export.await.unwrap().collect();
@@ -403,7 +403,7 @@ async fn what_is_not_on_disk_is_in_no_export() {
     assert_eq!(value.payload, &br#"{"red":2,"blue":0}"#[..]);
 
     // The disk is gone for good: nobody waits for ever.
-    let (last, _receipt) = (client.export(), client.publish(count(3)).await);
+    let (last, _receipt) = (client.export(), client.enqueue(count(3)).await);
     let mut last = core::pin::pin!(last);
     assert!(last.as_mut().now_or_never().is_none());
     drop(commits);

@@ -48,7 +48,7 @@ impl Life {
         let mut publish = state(topic, "x");
         publish.expires_in = Some(Duration::from_millis(lives));
         let client = self.bus.client(Principal::process()).unwrap();
-        client.publish(publish).await.await.unwrap();
+        client.publish(publish).await.unwrap();
     }
 
     /// How long a value has left.

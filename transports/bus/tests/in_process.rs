@@ -305,7 +305,7 @@ async fn malformed_reports_are_shown_for_each_device() {
 
     let topic = "clicks/main/kiosk-1/trouble";
     let forged = bus.client(Principal::process()).unwrap();
-    let refused = forged.publish(state(topic, "{}")).await.await;
+    let refused = forged.publish(state(topic, "{}")).await;
     assert!(matches!(refused, Err(PublishRefused::NotAllowed(_))));
     assert_eq!(bus.metrics().clicks_malformed.get(), 4);
 }

@@ -56,7 +56,7 @@ impl World {
 
 impl Life {
     async fn publish(&mut self, publish: Publish) -> Accepted {
-        let receipt = self.client.publish(publish).await;
+        let receipt = self.client.enqueue(publish).await;
         self.answer(receipt).unwrap()
     }
 
@@ -198,12 +198,12 @@ async fn a_quiet_second_after_a_commit_ends_its_doubt() {
 async fn an_event_that_overtakes_a_commit_is_not_contradicted_by_a_kill() {
     let world = World::default();
     let mut life = world.start();
-    let waiting = life.client.publish(state("t", "x")).await;
+    let waiting = life.client.enqueue(state("t", "x")).await;
     assert!(life.commits.begin());
     life.commits.commit().unwrap();
     // Another client's event takes the revision that was meant for the value.
     let other = life.bus.client(Principal::process()).unwrap();
-    let overtook = other.publish(event("e", "1")).await.await.unwrap();
+    let overtook = other.publish(event("e", "1")).await.unwrap();
     let cursor = life.cursor();
     assert_eq!(cursor.rev, overtook.rev);
 
@@ -224,11 +224,11 @@ async fn what_was_overtaken_is_committed_again_and_shown_once() {
     let mut life = world.start();
     let (mut last, mut overtaken) = (0, 0);
     for n in 0..5 {
-        let waiting = life.client.publish(state("t", n.to_string())).await;
+        let waiting = life.client.enqueue(state("t", n.to_string())).await;
         assert!(life.commits.begin());
         life.commits.commit().unwrap();
         let other = life.bus.client(Principal::process()).unwrap();
-        let overtook = other.publish(event("e", "1")).await.await.unwrap();
+        let overtook = other.publish(event("e", "1")).await.unwrap();
         assert!(overtook.rev > last);
         if life.commits.finish() == Finished::Overtaken {
             overtaken += 1;
@@ -257,16 +257,12 @@ async fn what_was_committed_twice_is_there_once() {
     life.publish(state("gone", "x")).await;
     let mut waiting = Vec::new();
     for publish in [state("h/a", "2"), event("e", "1"), state("gone", "")] {
-        waiting.push(life.client.publish(publish).await);
+        waiting.push(life.client.enqueue(publish).await);
     }
     assert!(life.commits.begin());
     life.commits.commit().unwrap();
     let other = life.bus.client(Principal::process()).unwrap();
-    other
-        .publish(at_qos(0, event("o", "1")))
-        .await
-        .await
-        .unwrap();
+    other.publish(at_qos(0, event("o", "1"))).await.unwrap();
     let cursor = life.cursor();
     assert_eq!(life.commits.finish(), Finished::Overtaken);
     life.commits.commit().unwrap();
@@ -297,7 +293,7 @@ async fn a_count_that_is_cleared_and_reported_in_one_batch_is_shown() {
     life.publish(report()).await;
     let mut waiting = Vec::new();
     for publish in [state(count, ""), report(), report()] {
-        waiting.push(life.client.publish(publish).await);
+        waiting.push(life.client.enqueue(publish).await);
     }
     assert!(life.commits.turn().unwrap());
     for receipt in waiting {
@@ -552,7 +548,7 @@ async fn notes_are_committed_with_their_publish_also_where_it_changes_nothing() 
         notes: [note("c")].into(),
         ..event("e", "1")
     };
-    let mut receipt = life.client.publish(with_note).await;
+    let mut receipt = life.client.enqueue(with_note).await;
     assert!((&mut receipt).now_or_never().is_none());
     life.answer(receipt).unwrap();
     // Refused is not remembered.
@@ -560,7 +556,7 @@ async fn notes_are_committed_with_their_publish_also_where_it_changes_nothing() 
         notes: [note("d")].into(),
         ..event("clicks/main/k/press", "green")
     };
-    let refused = life.client.publish(refused).await;
+    let refused = life.client.enqueue(refused).await;
     life.answer(refused).unwrap_err();
     let forget = Note::forget("test".into(), "c".into(), "a");
     let forgotten = life.client.remember(vec![forget]).await;
@@ -602,7 +598,7 @@ async fn notes_have_bounds() {
             notes: [note].into(),
             ..state("t", "x")
         };
-        let receipt = life.client.publish(publish).await;
+        let receipt = life.client.enqueue(publish).await;
         life.answer(receipt).unwrap_err();
         assert_eq!(last(&life.bus, "t"), None);
     }

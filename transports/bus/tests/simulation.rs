@@ -90,7 +90,7 @@ async fn a_crash_before_the_commit_loses_only_what_was_not_answered() {
     for committed in [false, true] {
         let (clock, memory) = (Clock::manual(1_000), Memory::default());
         let (bus, mut commits) = simulation::open(options(&clock), Disk::memory(&memory)).unwrap();
-        let receipt = client(&bus).publish(state("t", "x")).await;
+        let receipt = client(&bus).enqueue(state("t", "x")).await;
         assert!(commits.begin());
         if committed {
             commits.commit().unwrap();
@@ -110,12 +110,12 @@ async fn a_full_disk_answers_nobody_and_heals() {
     let (clock, bytes) = (Clock::manual(1_000), Bytes::default());
     let (bus, mut commits) = simulation::open(options(&clock), bytes.disk()).unwrap();
     let client = client(&bus);
-    let before = client.publish(state("a", "1")).await;
+    let before = client.enqueue(state("a", "1")).await;
     assert!(commits.turn().unwrap());
     before.await.unwrap();
 
     bytes.full.store(true, Ordering::Relaxed);
-    let mut waiting = Box::pin(client.publish(state("a", "2")).await);
+    let mut waiting = Box::pin(client.enqueue(state("a", "2")).await);
     assert!(commits.begin());
     for _ in 0..3 {
         commits.commit().unwrap_err();
@@ -145,12 +145,12 @@ async fn large_payloads_wait_for_memory_and_small_ones_do_not() {
     let (bus, mut commits) = simulation::open(options, Disk::memory(&Memory::default())).unwrap();
     let client = client(&bus);
     let large = || "x".repeat(40 << 10);
-    let first = client.publish(state("a", large())).await;
-    let second = client.publish(state("b", large())).await;
+    let first = client.enqueue(state("a", large())).await;
+    let second = client.enqueue(state("b", large())).await;
     // There is no room for a third until one of them is stored.
-    let mut third = Box::pin(async { client.publish(state("c", large())).await.await });
+    let mut third = Box::pin(async { client.publish(state("c", large())).await });
     assert!(futures_util::poll!(&mut third).is_pending());
-    let small = client.publish(state("d", "x")).await;
+    let small = client.enqueue(state("d", "x")).await;
     assert!(commits.turn().unwrap());
     for receipt in [first, second, small] {
         receipt.await.unwrap();
@@ -161,7 +161,7 @@ async fn large_payloads_wait_for_memory_and_small_ones_do_not() {
     third.await.unwrap();
     assert_eq!(last(&bus, "c").unwrap().len(), 40 << 10);
     // Alone, one may be larger than the bound.
-    let larger = client.publish(state("e", "x".repeat(200 << 10))).await;
+    let larger = client.enqueue(state("e", "x".repeat(200 << 10))).await;
     assert!(commits.turn().unwrap());
     larger.await.unwrap();
 }
@@ -170,7 +170,7 @@ async fn large_payloads_wait_for_memory_and_small_ones_do_not() {
 async fn events_and_reads_go_on_while_a_commit_hangs() {
     let (clock, bytes) = (Clock::manual(1_000), Bytes::default());
     let (bus, mut commits) = simulation::open(options(&clock), bytes.disk()).unwrap();
-    let mut waiting = client(&bus).publish(state("a", "1")).await;
+    let mut waiting = client(&bus).enqueue(state("a", "1")).await;
     bytes.held.store(true, Ordering::Relaxed);
     let writer = thread::spawn(move || {
         assert!(commits.turn().unwrap());
@@ -181,7 +181,7 @@ async fn events_and_reads_go_on_while_a_commit_hangs() {
     }
     let mut before = 0;
     for n in 0..100 {
-        let event = client(&bus).publish(event("e", n.to_string())).await;
+        let event = client(&bus).enqueue(event("e", n.to_string())).await;
         let rev = event.now_or_never().unwrap().unwrap().rev;
         assert!(rev > before);
         before = rev;
@@ -201,7 +201,7 @@ async fn what_expires_goes_by_the_clock_that_was_given() {
     let (bus, mut commits) = simulation::open(options(&clock), Disk::memory(&memory)).unwrap();
     let mut brief = state("brief", "x");
     brief.expires_in = Some(core::time::Duration::from_secs(5));
-    let receipt = client(&bus).publish(brief).await;
+    let receipt = client(&bus).enqueue(brief).await;
     commits.turn().unwrap();
     receipt.await.unwrap();
     clock.set(5_999);

@@ -132,7 +132,7 @@ async fn messages_of_one_client_keep_their_order_through_the_store() {
             // Needs no store, and waits for what is before it all the same.
             _ => event("t", n.to_string()),
         };
-        receipts.push(client.publish(message).await);
+        receipts.push(client.enqueue(message).await);
     }
     let mut last_rev = 0;
     for receipt in receipts {
@@ -153,11 +153,11 @@ async fn reports_that_are_committed_together_end_at_the_largest() {
         let mut receipts = Vec::new();
         // The first keeps the store busy; the others wait for it and go in one commit.
         for n in 0..50 {
-            receipts.push(client.publish(state(&format!("busy/{n}"), "x")).await);
+            receipts.push(client.enqueue(state(&format!("busy/{n}"), "x")).await);
         }
         for red in [5, 3, 9, 2, 4] {
             let count = format!(r#"{{"red":{red},"blue":0}}"#);
-            receipts.push(client.publish(state(topic, count)).await);
+            receipts.push(client.enqueue(state(topic, count)).await);
         }
         for receipt in receipts {
             within(receipt).await.unwrap();
@@ -249,7 +249,7 @@ async fn a_full_log_stores_only_what_it_accepts_and_a_clear_frees_it() {
         let client = bus.client(latchbus_bus::Principal::process()).unwrap();
         let mut receipts = Vec::new();
         for n in 1..=600 {
-            receipts.push((n, client.publish(state("h/a", n.to_string())).await));
+            receipts.push((n, client.enqueue(state("h/a", n.to_string())).await));
         }
         let (mut accepted, mut newest) = (0, 0);
         for (n, receipt) in receipts {

@@ -103,8 +103,7 @@ async fn publish(
         client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))?;
     let payload = body(&app, &client, request).await?;
     let publish = publish(topic.clone(), payload);
-    let accepted = async { client.publish(publish).await.await };
-    let accepted = timeout(app.0.config.publish_timeout, accepted).await;
+    let accepted = timeout(app.0.config.publish_timeout, client.publish(publish)).await;
     // The message may still be accepted: it cannot be taken back from the store's queue.
     let late =
         |_| ApiError::unavailable("the store does not answer; the message may be accepted later");

@@ -12,14 +12,14 @@ use latchbus_core::wire::{self, LINK_CHECKSUM_BYTES, LinkDecoder, max_link_bytes
 use latchbus_firmware::board::{Board, Hardware};
 use latchbus_firmware::operations::{Answer, BOUNDS, EPOCH, MAX_BYTES, Operation};
 
-type Hub = FixedHub<
-    { BOUNDS[0] },
-    { BOUNDS[1] },
-    { BOUNDS[2] },
-    { BOUNDS[3] },
-    { BOUNDS[4] },
-    { BOUNDS[5] },
->;
+type Hub = latchbus_core::fixed_hub! {
+    retained: BOUNDS[0],
+    tombstones: BOUNDS[1],
+    recent: BOUNDS[2],
+    subscriptions: BOUNDS[3],
+    topic_bytes: BOUNDS[4],
+    payload_bytes: BOUNDS[5],
+};
 type Subscriptions = [Option<SubscriptionId>; BOUNDS[3]];
 
 #[entry]

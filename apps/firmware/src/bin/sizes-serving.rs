@@ -23,7 +23,14 @@ const MESSAGE_BYTES: usize =
 /// A message with the longest topic and value.
 const FRAME_BYTES: usize = wire::max_link_bytes(2 + 6 + 1 + TOPIC_BYTES + 1 + VALUE_BYTES + 20);
 
-type Hub = FixedHub<16, 1, 1, SUBSCRIPTIONS, TOPIC_BYTES, VALUE_BYTES>;
+type Hub = latchbus_core::fixed_hub! {
+    retained: 16,
+    tombstones: 1,
+    recent: 1,
+    subscriptions: SUBSCRIPTIONS,
+    topic_bytes: TOPIC_BYTES,
+    payload_bytes: VALUE_BYTES,
+};
 
 const RECEIVED: *const u32 = 0x4000_2518 as *const u32;
 const SENT: *mut u32 = 0x4000_251c as *mut u32;

@@ -20,7 +20,14 @@ const VALUE_BYTES: usize = 24;
 /// A message with the longest topic and value, and numbers of usual size.
 const MESSAGE_BYTES: usize = 2 + 2 + 1 + TOPIC_BYTES + 1 + VALUE_BYTES + 5 + 6;
 
-type Hub = FixedHub<16, 1, 1, 4, TOPIC_BYTES, VALUE_BYTES>;
+type Hub = latchbus_core::fixed_hub! {
+    retained: 16,
+    tombstones: 1,
+    recent: 1,
+    subscriptions: 4,
+    topic_bytes: TOPIC_BYTES,
+    payload_bytes: VALUE_BYTES,
+};
 
 const RECEIVED: *const u32 = 0x4000_2518 as *const u32;
 const SENT: *mut u32 = 0x4000_251c as *mut u32;

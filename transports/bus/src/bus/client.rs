@@ -44,6 +44,7 @@ struct ClientInner {
 
 /// A message was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Accepted {
     /// Its revision, or that of the value that it left unchanged.
     pub rev: u64,
@@ -92,9 +93,18 @@ impl Client {
         &self.0.bus
     }
 
-    /// Publishes a message. The wait is for room in the store's queue, no more; the receipt then
-    /// resolves when the message is accepted and, where it is to be durable, on disk.
-    pub async fn publish(&self, publish: Publish) -> Receipt {
+    /// Publishes a message, and waits until it is accepted and, where it is to be durable, on disk.
+    ///
+    /// # Errors
+    /// When rules or bounds refuse it. Nothing has changed.
+    pub async fn publish(&self, publish: Publish) -> Result<Accepted, PublishRefused> {
+        self.enqueue(publish).await.await
+    }
+
+    /// Hands a message over: for who publishes the next one before this one is answered. The wait is for room in the
+    /// store's queue, no more; the receipt then resolves when the message is accepted and, where it is to be durable, on
+    /// disk. Messages of one client keep their order.
+    pub async fn enqueue(&self, publish: Publish) -> Receipt {
         match self.begin_publish(publish) {
             Ok(receipt) => {
                 if self.0.bus.is_stored() {

@@ -1,16 +1,13 @@
 //! The subscriptions of a session, as the bus looks at them too.
 
-use core::{
-    task::{Context, Poll},
-    time::Duration,
-};
+use core::task::{Context, Poll};
 use std::sync::{Arc, Mutex};
 
 use futures_util::task::AtomicWaker;
 use latchbus_core::hub::{Counts, Mode, SubscriptionId};
-use tokio::time::Instant;
 
 use crate::bus::{Behind, Client};
+use crate::pacing::Pacing;
 use crate::vec_map::VecMap;
 use crate::wake::lock;
 
@@ -48,15 +45,10 @@ pub(super) struct Entry {
     pub(super) had_turn: bool,
     pub(super) durable: bool,
     pub(super) mode: Mode,
-    pub(super) pace: Option<Duration>,
+    pub(super) pacing: Pacing,
     /// It stands on the hub's waiting list, once, and comes back through the mailbox. Else its key is in
     /// the mailbox or in the work of the write loop, once.
     pub(super) waiting: bool,
-    /// When its next batch may begin.
-    pub(super) not_before: Option<Instant>,
-    /// The hub's revision when its batch began: what is newer belongs to the next one.
-    pub(super) batch_to: Option<u64>,
-    pub(super) synced: bool,
 }
 
 impl Subscriptions {

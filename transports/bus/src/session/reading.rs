@@ -3,14 +3,15 @@
 use core::mem;
 
 use futures_util::future::BoxFuture;
-use latchbus_core::hub::{Mode, Start};
+use latchbus_core::hub::Start;
 use tokio::task::coop;
 
 use super::Session;
 use super::entries::Entry;
-use crate::bus::{Receipt, SessionLimits};
+use crate::bus::Receipt;
 use crate::link::{Event, LinkReceiver, Request, Subscribe};
 use crate::outbox::{Answer, Outbox, Place};
+use crate::pacing::Pacing;
 use crate::refusal::SubscribeRefused;
 use crate::wake::lock;
 
@@ -98,15 +99,9 @@ impl Session {
         let filter = subscribe.filter.borrowed();
         bus.check_subscribe(self.client.principal(), filter)?;
         let mut subscriptions = lock(&self.subscriptions.entries);
-        let SessionLimits {
-            subscriptions: limit,
-            pace,
-            ..
-        } = bus.session_limits();
-        let pace = match subscribe.mode {
-            Mode::Latest => Some(subscribe.pace.unwrap_or(pace)).filter(|pace| !pace.is_zero()),
-            Mode::Every => subscribe.pace,
-        };
+        let limits = bus.session_limits();
+        let limit = limits.subscriptions;
+        let min_interval = Pacing::interval(subscribe.mode, subscribe.pace, &limits);
         if subscriptions.len() >= limit && !subscriptions.contains(subscribe.id) {
             return Err(SubscribeRefused::SessionFull { limit });
         }
@@ -119,7 +114,7 @@ impl Session {
         {
             // The same again: the snapshot comes once more, and the flow of events is not
             // interrupted (MQTT 3.1.1 §3.8.4).
-            (entry.pace, entry.synced, entry.not_before) = (pace, false, None);
+            entry.pacing.rewind(min_interval);
             if mem::take(&mut entry.waiting) {
                 begun.push(subscribe.id);
             }
@@ -142,11 +137,8 @@ impl Session {
             had_turn: true,
             durable: subscribe.durable,
             mode: subscribe.mode,
-            pace,
+            pacing: Pacing::new(min_interval),
             waiting: false,
-            not_before: None,
-            batch_to: None,
-            synced: false,
         };
         let replaced = subscriptions.insert(subscribe.id, entry);
         if replaced.as_ref().is_none_or(|replaced| replaced.waiting) {

@@ -215,7 +215,7 @@ impl Session {
         let in_order = &mut work.in_order;
         work.ready.retain(|key| {
             let entry = subscriptions.get(*key);
-            let entry = entry.filter(|entry| !entry.grouped && entry.pace.is_none());
+            let entry = entry.filter(|entry| !entry.grouped && !entry.pacing.is_paced());
             let Some(entry) = entry.filter(|entry| !entry.waiting) else {
                 return true;
             };
@@ -383,39 +383,24 @@ impl Session {
                 Batch::Complete | Batch::Waiting | Batch::Ended => Next::Waits,
             };
         }
-        if let Some(until) = entry
-            .not_before
-            .filter(|until| *until > now && !work.closing)
+        let pacing = &mut entry.pacing;
+        if let Some(until) = pacing.paused_until(now)
+            && !work.closing
         {
             return Next::Paused(until);
         }
-        let (mut newest, mut synced) = (0, entry.synced);
-        let until = entry.pace.and(entry.batch_to);
+        let (mut newest, until) = (0, pacing.batch_to());
         let (batch, revision) =
             self.client
                 .bus()
                 .shared()
                 .take(entry.id, (most, until), (&self.wake, key), |step| {
-                    match &step {
-                        Step::Entry { entry, .. } => newest = entry.rev,
-                        Step::Synced { .. } => synced = true,
-                        Step::Reset => synced = false,
-                        Step::Gap { .. } => {}
-                    }
+                    pacing.took(&step, &mut newest);
                     steps.push((key, step));
                 });
-        entry.synced = synced;
-        let batch_to = *entry.batch_to.get_or_insert(revision);
-        let complete = matches!(batch, Batch::Waiting | Batch::Complete) || newest > batch_to;
-        if complete {
-            entry.batch_to = None;
-            // A snapshot is not paced: it has each topic once anyway.
-            entry.not_before = entry
-                .pace
-                .filter(|_| synced && newest > 0 && !work.closing)
-                .map(|pace| now + pace);
-        }
-        match (batch, entry.not_before) {
+        let (complete, not_before) =
+            pacing.turn_ended((batch, newest), revision, now, work.closing);
+        match (batch, not_before) {
             (Batch::Ended | Batch::Idle, _) => Next::Waits,
             (Batch::Waiting, _) => {
                 entry.waiting = true;
