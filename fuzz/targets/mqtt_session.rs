@@ -332,6 +332,8 @@ impl Peer<'_> {
                     None => return,
                 }
             }
+            // MQTT has no packet for it.
+            Request::History { .. } => return,
             Request::Ping { id } => Event::Pong {
                 id,
                 counts: Counts::default(),

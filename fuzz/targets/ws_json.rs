@@ -30,6 +30,7 @@ fn accepted(mut request: Request, value: Option<&Value>) {
             Request::Subscribe { .. } => "subscribe",
             Request::Unsubscribe { .. } => "unsubscribe",
             Request::Publish { .. } => "publish",
+            Request::History { .. } => "history",
             Request::Ping { .. } | Request::Bad { .. } => "ping",
         };
         assert_eq!(value["op"], op);
@@ -42,6 +43,23 @@ fn accepted(mut request: Request, value: Option<&Value>) {
         assert!(pace.is_none() || subscription.mode == Mode::Latest);
     }
     let meaning = format!("{request:?}");
+    if let Request::History {
+        id,
+        topic,
+        before,
+        limit,
+    } = &request
+    {
+        let before = before.map_or("null".to_owned(), |rev| rev.to_string());
+        let topic = quoted(topic.as_str());
+        let plain = format!(
+            r#"{{"op":"history","id":{id},"topic":{topic},"before":{before},"limit":{limit}}}"#
+        );
+        let again = json::decode(&plain).map(|request| format!("{request:?}"));
+        assert_eq!(again, Ok(meaning), "{plain}");
+        // It has no postcard form.
+        return;
+    }
     let (plain, frame) = plainly(&request);
     assert_eq!(
         json::decode(&plain).map(|request| format!("{request:?}")),
@@ -145,6 +163,7 @@ fn plainly(request: &Request) -> (String, ClientFrame<'_>) {
             format!(r#"{{"op":"ping","id":{id}}}"#),
             ClientFrame::Ping { id: *id },
         ),
+        Request::History { .. } => panic!("it has no postcard form"),
         Request::Bad { .. } => panic!("a refusal is an error"),
     }
 }

@@ -185,19 +185,7 @@ export class Topic extends Latch {
     switch (frame.op) {
       case 'message':
         this.#cursor = `${epoch}:${frame.rev}`;
-        const value = decode(frame);
-        const raw = 'payload' in frame ? published(frame, data) : value;
-        return this.#take({
-          topic: frame.topic,
-          value,
-          raw,
-          cleared: frame.cleared === true,
-          rev: frame.rev,
-          at: frame.at,
-          event: frame.event,
-          bytes: size(raw),
-          epoch,
-        });
+        return this.#take(read(frame, epoch, data));
       case 'synced':
         this.#cursor = frame.cursor;
         // It is gone there.
@@ -329,13 +317,31 @@ export class Bus {
    * @returns {Promise<Ack>}
    */
   publish = (topic, value, { retain = false } = {}) =>
-    new Promise((resolve, reject) => {
+    this.#ask(topic, () => {
+      const { json, bytes } = encode(value);
+      return { body: `"op":"publish",${json},"retain":${retain}`, bytes };
+    });
+
+  /**
+   * What a topic retains, page by page, backwards: the last `limit` messages (50), or those before revision `before`. Waits and
+   * rejects as `publish` does.
+   * @template [V=any] what the payloads are
+   * @param {string} topic
+   * @param {{ before?: number | undefined, limit?: number | undefined }} [options]
+   * @returns {Promise<shapes.Page<V>>} the oldest message first
+   */
+  history = (topic, { before, limit } = {}) =>
+    this.#ask(topic, () => ({ body: JSON.stringify({ op: 'history', before, limit }).slice(1, -1), bytes: 0 }));
+
+  /** @param {string} topic @param {() => { body: string, bytes: number }} make @returns {Promise<any>} */
+  #ask(topic, make) {
+    return new Promise((resolve, reject) => {
       const phase = this.state.value?.phase;
       const isEarly = !this.#limits && phase !== 'closed';
       if (phase !== 'live' && !isEarly) throw new BusError(phase === 'closed' ? phase : 'disconnected');
       if (this.#inFlight.size >= MAX_IN_FLIGHT) throw new BusError('full', 'too many publishes in flight');
       const id = this.#nextId++;
-      const { json, bytes } = encode(value);
+      const { body, bytes } = make();
       const send = () => {
         clearTimeout(timer);
         const error =
@@ -343,12 +349,13 @@ export class Bus {
           above('too_large', 'payload', bytes, this.#limits?.payload_bytes);
         this.#inFlight.set(id, { resolve, reject });
         if (error) this.#answered(id, error);
-        else this.#socket?.send(`{"op":"publish","id":${id},"topic":${JSON.stringify(topic)},${json},"retain":${retain}}`);
+        else this.#socket?.send(`{"id":${id},"topic":${JSON.stringify(topic)},${body}}`);
       };
       const timer = isEarly ? setTimeout(() => this.#answered(id, new BusError('disconnected')), FIRST_MS) : undefined;
       if (isEarly) this.#inFlight.set(id, { resolve, reject, send, timer });
       else send();
     });
+  }
 
   /** Removes a topic's retained value. @param {string} topic */
   clear = (topic) => this.publish(topic, '', { retain: true });
@@ -457,6 +464,9 @@ export class Bus {
         return this.state.set({ ...state, rtt_ms, conflated: frame.conflated ?? 0, skipped: frame.skipped ?? 0 });
       case 'ack':
         return this.#answered(frame.id, { rev: frame.rev, epoch: state.epoch ?? '' });
+      case 'history':
+        const messages = frame.messages.map((/** @type {any} */ message) => read(message, state.epoch ?? ''));
+        return this.#answered(frame.id, /** @type {any} */ ({ messages, more: frame.more }));
       case 'error':
         this.#answered(frame.id, new BusError(frame.code, frame.message));
     }
@@ -526,6 +536,14 @@ function encode(value) {
   } catch {}
   if (json === undefined) throw new BusError('bad_message', 'no value of JSON');
   return { json: `"payload":${json}`, bytes: size(json) };
+}
+
+/** A message. Without the text of its frame it is not known how its JSON was written. @param {any} frame @param {string} epoch @param {string} [data] */
+function read(frame, epoch, data) {
+  const { topic, rev, at, event, cleared = false } = frame;
+  const value = decode(frame);
+  const raw = 'payload' in frame ? data && published(frame, data) : value;
+  return { topic, value, raw, cleared, rev, at, event, bytes: raw === undefined && !cleared ? undefined : size(raw), epoch };
 }
 
 /** @param {any} frame */

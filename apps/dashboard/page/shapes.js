@@ -20,6 +20,12 @@
  * @typedef {Head & ({ cleared: false, value: V } | { cleared: true, value: undefined })} Message
  */
 /**
+ * A page of a history: the oldest message first. `more`: there are older ones, before the first one's `rev`. A message of a page whose
+ * payload is JSON has no `raw`.
+ * @template [V=any]
+ * @typedef {{ messages: Message<V>[], more: boolean }} Page
+ */
+/**
  * @template T
  * @typedef {object} Observer
  * @property {(value: T) => void} [next]

@@ -7,6 +7,7 @@
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /api/v1/topics?filter=` | what is kept, as JSON |
 //! | `GET`, `PUT`, `POST /api/v1/topics/<topic>` | the last value; publish state; publish an event |
+//! | `GET /api/v1/history/<topic>?before=&limit=` | what the topic retains, page by page |
 //! | `GET /api/v1/export` | a snapshot of all that is kept, as JSON lines |
 //! | `POST /api/v1/import` | merges such lines |
 //! | `POST /api/v1/ticket` | what a page shows whose origin a proxy hides: `latchbus_ws::origin` |

@@ -152,10 +152,22 @@ impl Default for Settings {
             threads: 1,
             bus: Options {
                 store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
+                history: default_history(),
                 ..Options::default()
             },
         }
     }
+}
+
+/// Rooms of a chat: enough for whoever comes to see what it is about.
+fn default_history() -> Vec<HistoryRule> {
+    const CHAT_MESSAGES: u16 = 100;
+    let filter = TopicFilter::parse("chat/+".to_owned());
+    let rule = |filter| HistoryRule {
+        filter,
+        keep: CHAT_MESSAGES,
+    };
+    filter.into_iter().map(rule).collect()
 }
 
 impl Settings {

@@ -504,3 +504,66 @@ fn a_connection_serves_several_requests() {
         server.get("/healthz").status == 200
     });
 }
+
+#[test]
+fn a_history_is_read_page_by_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("latchbus.toml");
+    std::fs::write(&file, "[[history]]\nfilter = \"chat/+\"\nkeep = 30\n").unwrap();
+    let server = Server::on_free_ports(["--ephemeral", "--config", file.to_str().unwrap()]);
+    for n in 0..40 {
+        server.send("PUT", "/api/v1/topics/chat/lobby", n.to_string());
+    }
+    let page = |query: &str| {
+        let answer = server.get(&format!("/api/v1/history/chat/lobby{query}"));
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("application/json"))
+        );
+        let json = answer.json();
+        let messages = json["messages"].as_array().unwrap().clone();
+        let values: Vec<_> = messages
+            .iter()
+            .map(|m| m["payload"].as_u64().unwrap())
+            .collect();
+        let first = messages.first().map(|m| m["rev"].as_u64().unwrap());
+        (values, first, json["more"].as_bool().unwrap())
+    };
+    // Backwards, each message once, whatever comes meanwhile.
+    let (mut all, mut query, mut pages) = (Vec::new(), "?limit=12".to_owned(), 0);
+    loop {
+        let (values, first, has_more) = page(&query);
+        all.splice(0..0, values);
+        query = format!("?limit=12&before={}", first.unwrap());
+        pages += 1;
+        if !has_more {
+            break;
+        }
+        server.send("POST", "/api/v1/topics/chat/lobby", "event");
+    }
+    assert_eq!((pages, all), (3, (10..40).collect::<Vec<u64>>()));
+    assert_eq!(page("").0.len(), 30);
+    assert_eq!(page("?before=1"), (vec![], None, false));
+    let none = server.get("/api/v1/history/lab/none");
+    assert_eq!(none.json(), json!({"messages": [], "more": false}));
+    for wrong in [
+        "/api/v1/history/chat/+",
+        "/api/v1/history/",
+        "/api/v1/history/a?limit=0",
+        "/api/v1/history/a?limit=x",
+        "/api/v1/history/a?after=1",
+        "/api/v1/history/a?before=1&before=2",
+    ] {
+        assert!(matches!(server.get(wrong).status, 400 | 404), "{wrong}");
+    }
+    // Pages are bounded in bytes as well, and have one message at least.
+    let long = "x".repeat(200 << 10);
+    for _ in 0..3 {
+        server.send("PUT", "/api/v1/topics/chat/long", &long);
+    }
+    let page = server.get("/api/v1/history/chat/long").json();
+    assert_eq!(
+        (page["messages"].as_array().unwrap().len(), &page["more"]),
+        (1, &json!(true))
+    );
+}

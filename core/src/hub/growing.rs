@@ -197,6 +197,17 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         self.topics.last(topic).map(Arc::clone)
     }
 
+    /// Up to `limit` values that a topic keeps from before revision `before`, the newest first.
+    pub fn history(
+        &self,
+        topic: TopicName<&str>,
+        before: u64,
+        limit: usize,
+    ) -> Vec<SharedEntry<P>> {
+        let values = self.topics.before(topic, before, limit);
+        values.map(Arc::clone).collect()
+    }
+
     /// Every kept value that matches, by topic, and by revision within one.
     pub fn kept(&self, filter: TopicFilter<&str>) -> Vec<SharedEntry<P>> {
         self.topics

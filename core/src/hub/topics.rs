@@ -73,6 +73,18 @@ impl<P> Topics<P> {
         self.topics.get(topic.as_str())?.values().next_back()
     }
 
+    /// Up to `limit` values that a topic keeps from before a revision, the newest first.
+    pub(super) fn before(
+        &self,
+        topic: TopicName<&str>,
+        rev: u64,
+        limit: usize,
+    ) -> impl Iterator<Item = &SharedEntry<P>> {
+        let kept = self.topics.get(topic.as_str());
+        let values = kept.into_iter().flat_map(|kept| kept.values().rev());
+        values.skip_while(move |value| value.rev >= rev).take(limit)
+    }
+
     /// How many values a topic keeps.
     pub(super) fn kept(&self, topic: TopicName<&str>) -> usize {
         self.topics

@@ -197,6 +197,7 @@ fn incoming(event: Event) -> Incoming {
             missed,
         } => Incoming::Gap(subscription, missed),
         Event::Reset { subscription } => Incoming::Reset(subscription),
+        Event::History { id, .. } => panic!("nobody asked for page {id}"),
         Event::Pong { id, .. } => panic!("nobody asked for pong {id}"),
     }
 }

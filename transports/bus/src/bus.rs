@@ -3,12 +3,14 @@
 mod builder;
 mod client;
 mod farewell;
+mod history;
 mod values;
 
 pub use self::builder::Builder;
 pub(crate) use self::client::Queued;
 pub use self::client::{Accepted, Client, Receipt};
 pub use self::farewell::Farewell;
+pub use self::history::{HISTORY_PAGE, HISTORY_PAGE_BYTES, HistoryPage, MAX_HISTORY_PAGE};
 pub use self::values::{Value, Watch};
 
 use core::{

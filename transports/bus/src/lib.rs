@@ -97,8 +97,9 @@ pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use budget::{Budget, BudgetExceeded, Hold};
 pub use bus::{
-    Accepted, Behind, Builder, Bus, ClickLimits, Client, Farewell, HistoryRule, Lost, OpenError,
-    Options, Receipt, SessionLimits, StoreKind, Value, Watch,
+    Accepted, Behind, Builder, Bus, ClickLimits, Client, Farewell, HISTORY_PAGE,
+    HISTORY_PAGE_BYTES, HistoryPage, HistoryRule, Lost, MAX_HISTORY_PAGE, OpenError, Options,
+    Receipt, SessionLimits, StoreKind, Value, Watch,
 };
 pub use capacity::Capacity;
 pub use clock::Clock;

@@ -4,10 +4,10 @@
 use core::{future::Future, time::Duration};
 
 use latchbus_core::hub::{Counts, Cursor, Mode, Start};
-use latchbus_core::topic::TopicFilter;
+use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::ErrorCode;
 
-use crate::{Delivery, Publish, PublishRefused, SubscribeRefused};
+use crate::{Delivery, HistoryPage, Publish, PublishRefused, SubscribeRefused};
 
 /// What a peer asks for.
 #[derive(Debug, Clone)]
@@ -33,6 +33,17 @@ pub enum Request {
         id: Option<u64>,
         /// The message.
         publish: Publish,
+    },
+    /// Read a page of what a topic retains. Answered by one [`Event::History`]. The next is begun when that is on its way.
+    History {
+        /// The request's own id, given back in the answer.
+        id: u64,
+        /// Which topic.
+        topic: TopicName<String>,
+        /// Older than this revision.
+        before: Option<u64>,
+        /// At most so many messages.
+        limit: usize,
     },
     /// Answered by [`Event::Pong`].
     Ping {
@@ -106,6 +117,13 @@ pub enum Event {
         id: Option<u64>,
         /// Why.
         refused: PublishRefused,
+    },
+    /// The answer to [`Request::History`].
+    History {
+        /// The request's id.
+        id: u64,
+        /// The page.
+        result: Result<HistoryPage, SubscribeRefused>,
     },
     /// The answer to [`Request::Ping`].
     Pong {

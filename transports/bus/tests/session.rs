@@ -10,8 +10,11 @@ use core::time::Duration;
 use futures_util::FutureExt;
 use latchbus_bus::memory::Closed;
 use latchbus_bus::memory::MemoryPeer;
-use latchbus_bus::{Close, Ended, Event, Request, SessionLimits, SubscribeRefused};
+use latchbus_bus::{
+    Bus, Close, Ended, Event, HistoryRule, Options, Request, SessionLimits, SubscribeRefused,
+};
 use latchbus_core::hub::Mode;
+use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::ErrorCode;
 use support::*;
 use tokio::time::{Instant, advance, sleep};
@@ -552,4 +555,52 @@ async fn a_subscription_that_is_renewed_waits_once() {
     assert_eq!(text(&message(&mut peer).await), "2");
     bus.publish(state("a", "3")).await.unwrap();
     assert_eq!(text(&message(&mut peer).await), "3");
+}
+
+/// However much a peer asks for without reading, it is one page that waits for it.
+#[tokio::test]
+async fn one_page_of_a_history_is_on_its_way_at_a_time() {
+    let bus = Bus::open(Options {
+        history: vec![HistoryRule {
+            filter: TopicFilter::parse("chat/+".to_owned()).unwrap(),
+            keep: 10,
+        }],
+        ..Options::default()
+    })
+    .unwrap();
+    let mut peer = connect(&bus);
+    for _ in 0..5 {
+        bus.publish(state("chat/lobby", "x")).await.unwrap();
+    }
+    let page = |id, before| Request::History {
+        id,
+        topic: TopicName::parse("chat/lobby".to_owned()).unwrap(),
+        before,
+        limit: 3,
+    };
+    for request in [page(1, None), page(2, Some(4)), Request::Ping { id: 3 }] {
+        peer.requests.send(request).await.unwrap();
+    }
+    let revisions = |event: &Event| match event {
+        Event::History {
+            result: Ok(page), ..
+        } => {
+            let revisions = page.messages.iter().map(|message| message.rev);
+            (revisions.collect::<Vec<_>>(), page.has_more)
+        }
+        other => panic!("{other:?}"),
+    };
+    let first = recv(&mut peer).await;
+    let (revs, has_more) = revisions(&first);
+    assert_eq!((revs.len(), has_more), (3, true));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(peer.events.recv().now_or_never().is_none(), "it waits");
+    drop(first);
+    let second = recv(&mut peer).await;
+    let (older, _) = revisions(&second);
+    assert!(older.iter().all(|rev| *rev < 4), "{older:?}");
+    drop(second);
+    assert!(matches!(recv(&mut peer).await, Event::Pong { id: 3, .. }));
 }

@@ -18,6 +18,12 @@ pub(crate) fn write_event(out: &mut Vec<u8>, protocol: Protocol, event: &Event) 
         Event::Pong { id, counts } if protocol == Protocol::Json => {
             write_frame(out, Opcode::Text, &[&json::pong(*id, *counts)]);
         }
+        Event::History {
+            id,
+            result: Ok(page),
+        } if protocol == Protocol::Json => {
+            write_frame(out, Opcode::Text, &[&json::history(*id, page)]);
+        }
         _ => frames::each_frame(event, |frame| write(out, protocol, frame)),
     }
 }

@@ -101,6 +101,18 @@ export declare class Bus {
     publish: (topic: string, value: unknown, { retain }?: {
         retain?: boolean;
     }) => Promise<Ack>;
+    /**
+     * What a topic retains, page by page, backwards: the last `limit` messages (50), or those before revision `before`. Waits and
+     * rejects as `publish` does.
+     * @template [V=any] what the payloads are
+     * @param {string} topic
+     * @param {{ before?: number | undefined, limit?: number | undefined }} [options]
+     * @returns {Promise<shapes.Page<V>>} the oldest message first
+     */
+    history: <V = any>(topic: string, { before, limit }?: {
+        before?: number | undefined;
+        limit?: number | undefined;
+    }) => Promise<shapes.Page<V>>;
     /** Removes a topic's retained value. @param {string} topic */
     clear: (topic: string) => Promise<shapes.Ack>;
     /** Offline: tries now instead of at `retryAt`. */

@@ -34,6 +34,10 @@ export type Message<V = any> = Head & ({
     cleared: true;
     value: undefined;
 });
+export type Page<V = any> = {
+    messages: Message<V>[];
+    more: boolean;
+};
 export type Observer<T> = {
     next?: (value: T) => void;
     /**
@@ -113,6 +117,12 @@ export type Publish = {
  * `Uint8Array`.
  * @template [V=any] what the payload is
  * @typedef {Head & ({ cleared: false, value: V } | { cleared: true, value: undefined })} Message
+ */
+/**
+ * A page of a history: the oldest message first. `more`: there are older ones, before the first one's `rev`. A message of a page whose
+ * payload is JSON has no `raw`.
+ * @template [V=any]
+ * @typedef {{ messages: Message<V>[], more: boolean }} Page
  */
 /**
  * @template T

@@ -35,6 +35,7 @@ fn asset(path: &str) -> Option<&'static Asset> {
     let path = match path {
         "/" => "/index.html",
         "/topics" => "/topics.html",
+        "/chat" => "/chat.html",
         path => path,
     };
     ASSETS.iter().find(|asset| asset.path == path)

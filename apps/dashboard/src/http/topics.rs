@@ -14,7 +14,7 @@ use axum::routing::get;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use latchbus_bus::log::shown;
-use latchbus_bus::{Client, Delivery, Principal, Publish, PublishRefused};
+use latchbus_bus::{Client, Delivery, HISTORY_PAGE, Principal, Publish, PublishRefused, frames};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
@@ -27,11 +27,43 @@ use super::{App, json};
 /// Where the topics lie.
 const PATH: &str = "/api/v1/topics";
 
+/// Where their histories lie.
+const HISTORY_PATH: &str = "/api/v1/history";
+
 pub(super) fn router() -> Router<App> {
-    Router::new().route(PATH, get(list)).route(
-        "/api/v1/topics/{*topic}",
-        get(last).put(publish_state).post(publish_event),
-    )
+    Router::new()
+        .route(PATH, get(list))
+        .route(
+            "/api/v1/topics/{*topic}",
+            get(last).put(publish_state).post(publish_event),
+        )
+        .route("/api/v1/history/{*topic}", get(history))
+}
+
+/// A page of what a topic retains, the oldest first: the last `limit` messages, or those before revision `before`.
+async fn history(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let topic = topic(HISTORY_PATH, request.uri())?;
+    let (mut before, mut limit) = (None, HISTORY_PAGE as u64);
+    let query = request.uri().query().unwrap_or_default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let number = |value: &str| {
+            let number = value.parse::<u64>();
+            number.map_err(|_| ApiError::bad_message(format_args!("`{pair}`: expected a number")))
+        };
+        match pair.split_once('=') {
+            Some(("before", value)) if before.is_none() => before = Some(number(value)?),
+            Some(("limit", value)) => limit = number(value)?,
+            _ => return Err(ApiError::bad_message("expected `before=` and `limit=`")),
+        }
+    }
+    if limit == 0 {
+        return Err(ApiError::bad_message("limit is 0"));
+    }
+    let client = client(&app, &request)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let page = client.history(topic.borrowed(), before, limit)?;
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], frames::json::page(&page)).into_response())
 }
 
 /// Everything that is kept and matches the filter, `#` unless another is named: a JSON array, the oldest
@@ -62,7 +94,7 @@ fn filter(query: &str) -> Result<String, ApiError> {
 
 /// The last value, byte by byte.
 async fn last(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
-    let topic = topic(&uri)?;
+    let topic = topic(PATH, &uri)?;
     let delivery = app
         .0
         .bus
@@ -95,12 +127,8 @@ async fn publish(
     request: Request,
     publish: fn(TopicName<String>, Bytes) -> Publish,
 ) -> Result<Response, ApiError> {
-    let topic = topic(request.uri())?;
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let principal = Principal::anonymous("http").with_address(address.map(|info| info.0));
-    let client = app.0.bus.client(principal);
-    let client =
-        client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))?;
+    let topic = topic(PATH, request.uri())?;
+    let client = client(&app, &request)?;
     let payload = body(&app, &client, request).await?;
     let publish = publish(topic.clone(), payload);
     let accepted = timeout(app.0.config.publish_timeout, client.publish(publish)).await;
@@ -118,6 +146,13 @@ async fn publish(
         response.headers_mut().insert(name, value);
     }
     Ok(response)
+}
+
+fn client(app: &App, request: &Request) -> Result<Client, ApiError> {
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let principal = Principal::anonymous("http").with_address(address.map(|info| info.0));
+    let client = app.0.bus.client(principal);
+    client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))
 }
 
 /// How much of a body that is refused is still read, and for how long.
@@ -202,10 +237,10 @@ fn warn_of_limit(client: &Client, path: &str, why: &str, limit: usize, setting: 
 }
 
 /// The topic in an address: all that follows the path, slashes included.
-fn topic(uri: &Uri) -> Result<TopicName<String>, ApiError> {
+fn topic(path: &str, uri: &Uri) -> Result<TopicName<String>, ApiError> {
     let topic = uri
         .path()
-        .strip_prefix(PATH)
+        .strip_prefix(path)
         .and_then(|rest| rest.strip_prefix('/'));
     let topic = decoded(topic.unwrap_or_default())?;
     TopicName::parse(topic).map_err(ApiError::invalid_topic)
@@ -265,7 +300,7 @@ mod tests {
             ("/api/v1/topics/%23", None),
             ("/api/v1/topics/%ff", None),
         ] {
-            let found = topic(&path.parse().unwrap()).ok();
+            let found = topic(PATH, &path.parse().unwrap()).ok();
             let found = found.as_ref().map(TopicName::as_str);
             assert_eq!(found, expected, "{path}");
         }

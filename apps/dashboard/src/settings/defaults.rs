@@ -24,7 +24,7 @@ pub fn toml() -> String {
     write(&mut out, limits(&settings));
     socketio(&mut out, &settings);
     out.push_str(
-        "\n# Topics that retain more than their last value; the first rule that matches counts.\n",
+        "\n# Topics that retain more than their last value; the first rule that matches counts. Without any: chat/+ retains 100.\n",
     );
     out.push_str("# [[history]]\n");
     write(

@@ -34,6 +34,12 @@ pub fn each_frame(event: &Event, mut write: impl FnMut(&ServerFrame<'_>)) {
         }
         Event::Refused { id, refused } => error(*id, refused.code(), refused),
         Event::Bad { id, code, message } => error(*id, *code, message),
+        // A page has no postcard form: who asks has one of JSON.
+        Event::History { id, result } => {
+            if let Err(refused) = result {
+                error(Some(*id), refused.code(), refused);
+            }
+        }
         Event::Published { id, rev } => write(&ServerFrame::Ack { id: *id, rev: *rev }),
         Event::Pong { id, .. } => write(&ServerFrame::Pong { id: *id }),
         Event::Synced {

@@ -5,4 +5,4 @@ pub mod json;
 mod request;
 
 pub use event::{each_frame, message};
-pub use request::{Bad, decode_postcard, publish, subscribe, unsubscribe};
+pub use request::{Bad, decode_postcard, history, publish, subscribe, unsubscribe};

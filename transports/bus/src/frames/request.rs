@@ -7,7 +7,7 @@ use latchbus_core::hub::{Cursor, Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::{self, ClientFrame, ErrorCode};
 
-use crate::{Publish, Request, Subscribe};
+use crate::{HISTORY_PAGE, Publish, Request, Subscribe};
 
 /// A message that could be read but not accepted. The connection goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +98,32 @@ pub fn subscribe(
             group: None,
             durable: false,
         }],
+    })
+}
+
+/// A page of what a topic retains: older than `before`, at most `limit` messages.
+///
+/// # Errors
+/// [`Bad`], which answers it.
+pub fn history(
+    id: u64,
+    topic: &str,
+    before: Option<u64>,
+    limit: Option<u64>,
+) -> Result<Request, Bad> {
+    let topic = TopicName::parse(topic.to_owned())
+        .map_err(|error| Bad::new(Some(id), ErrorCode::InvalidTopic, error))?;
+    let limit = limit.map_or(HISTORY_PAGE, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    if limit == 0 {
+        return Err(Bad::message(Some(id), "limit is 0"));
+    }
+    Ok(Request::History {
+        id,
+        topic,
+        before,
+        limit,
     })
 }
 

@@ -1,14 +1,16 @@
 //! The half of a session that does what its peer asks.
 
 use core::mem;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use latchbus_core::hub::Start;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop;
 
 use super::Session;
 use super::entries::Entry;
-use crate::bus::Receipt;
+use crate::bus::{HistoryPage, Receipt};
 use crate::link::{Event, LinkReceiver, Request, Subscribe};
 use crate::outbox::{Answer, Outbox, Place};
 use crate::pacing::Pacing;
@@ -25,14 +27,20 @@ impl Session {
         receiver: &mut R,
         outbox: &Outbox,
     ) -> Result<(), R::Error> {
+        // One page at a time: the memory for a slow reader's answers is bounded.
+        let pages = Arc::new(Semaphore::new(1));
         loop {
             let Some(request) = receiver.recv().await? else {
                 return Ok(());
             };
+            let turn = match request {
+                Request::History { .. } => Arc::clone(&pages).acquire_owned().await.ok(),
+                _ => None,
+            };
             // The place for its answer comes first: a publish that was made is always answered, as far as
             // the sender's state machine is concerned.
             let place = outbox.reserve().await;
-            if let Err(full) = self.answer(request, place) {
+            if let Err(full) = self.answer(request, turn, place) {
                 full.publish().await;
             }
             // A peer that never stops sending must not keep the other connections from their turns.
@@ -41,7 +49,12 @@ impl Session {
     }
 
     /// Does what is asked, and puts the answer, or the promise of it, into its place.
-    fn answer<'a>(&'a self, request: Request, place: Place<'a>) -> Result<(), Full<'a>> {
+    fn answer<'a>(
+        &'a self,
+        request: Request,
+        turn: Option<OwnedSemaphorePermit>,
+        place: Place<'a>,
+    ) -> Result<(), Full<'a>> {
         let answer = match request {
             Request::Publish { id, publish } => {
                 return match self.client.begin_publish(publish) {
@@ -67,6 +80,19 @@ impl Session {
                 let existed = subscriptions.into_iter().map(|key| self.unsubscribe(key));
                 let existed = existed.collect();
                 Event::Unsubscribed { id, existed }
+            }
+            Request::History {
+                id,
+                topic,
+                before,
+                limit,
+            } => {
+                let page = self.client.history(topic.borrowed(), before, limit);
+                let result = page.map(|page| HistoryPage {
+                    _turn: turn.map(Arc::new),
+                    ..page
+                });
+                Event::History { id, result }
             }
             Request::Ping { id } => {
                 let counts = self.subscriptions.counts(COUNTED);

@@ -40,6 +40,14 @@ struct PublishOptions {
     json: bool,
 }
 
+/// The options of `history`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct HistoryOptions {
+    before: Option<u64>,
+    limit: Option<u64>,
+}
+
 impl Machine {
     /// Takes a packet.
     pub(crate) fn take(&mut self, packet: engine::Packet<'_>) -> Result<Taken, Fault> {
@@ -176,6 +184,7 @@ impl Machine {
                 "subscribe" => self.subscribe(&arrived),
                 "unsubscribe" => self.unsubscribe(&arrived),
                 "publish" => self.publish(&arrived),
+                "history" => self.history(&arrived),
                 _ => Err((
                     ErrorCode::BadMessage,
                     format!("no event `{name}` is known here"),
@@ -235,6 +244,22 @@ impl Machine {
             ..Publish::event(topic, payload)
         };
         Ok(self.publishing(arrived, publish))
+    }
+
+    /// `history(topic, {before, limit}, ack)`; without an acknowledgement nobody would get the page.
+    fn history(&mut self, arrived: &Arrived<'_>) -> Asked {
+        let topic = text(argument(&arrived.arguments, 0))
+            .ok_or_else(|| bad("the first argument of history is a topic"))?;
+        let HistoryOptions { before, limit } = options(argument(&arrived.arguments, 1))?;
+        let (turn, id) = (arrived.turn, self.id());
+        let request = frames::history(id, &topic, before, limit)
+            .map_err(|refused| (refused.code, refused.message))?;
+        let pending = match arrived.ack {
+            Some(ack) => Pending::Ack { turn, ack },
+            None => Pending::Nothing,
+        };
+        self.pending.push_back((id, pending));
+        Ok(request)
     }
 
     fn publishing(&mut self, arrived: &Arrived<'_>, publish: Publish) -> Request {

@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use latchbus_bus::frames::json::{PayloadForm, write_text};
+use latchbus_bus::frames::json::{self, PayloadForm, write_text};
 use latchbus_bus::{Delivery, Encoding, Event, SubscribeRefused};
 use latchbus_core::hub::Kind;
 use latchbus_core::wire::ErrorCode;
@@ -131,6 +131,13 @@ impl Machine {
             Event::Reset { subscription } => self.say(subscription, "reset", "", sink),
             Event::Subscribed { id, results } => self.subscribed(id, &results, sink),
             Event::Unsubscribed { id, .. } => self.answer(id, "{}", sink),
+            Event::History { id, result } => {
+                let json = match &result {
+                    Ok(page) => String::from_utf8(json::page(page)).unwrap_or_default(),
+                    Err(refused) => error(refused.code(), &refused.to_string()),
+                };
+                self.answer(id, &json, sink);
+            }
             Event::Published { id, rev } => self.answer(id, &format!("{{\"rev\":{rev}}}"), sink),
             Event::Refused { id, refused } => {
                 let error = error(refused.code(), &refused.to_string());

@@ -7,7 +7,7 @@ use latchbus_core::hub::{Counts, Kind};
 use latchbus_core::wire::ServerFrame;
 
 use super::payload::{PayloadForm, write_text};
-use crate::{Delivery, Encoding};
+use crate::{Delivery, Encoding, HistoryPage};
 
 /// Under this name a delivery keeps what [`message_tail`] made.
 const TAIL: Encoding = Encoding::new("json");
@@ -81,6 +81,32 @@ pub fn pong(id: u64, counts: Counts) -> Vec<u8> {
     }
     out.push('}');
     out.into_bytes()
+}
+
+/// A page of what a topic retains: the answer to the request of this id.
+pub fn history(id: u64, page: &HistoryPage) -> Vec<u8> {
+    let mut out = format!(r#"{{"op":"history","id":{id},"#).into_bytes();
+    write_page(&mut out, page);
+    out
+}
+
+/// A page as one object: `{"messages":[…],"more":true}`.
+pub fn page(page: &HistoryPage) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    write_page(&mut out, page);
+    out
+}
+
+fn write_page(out: &mut Vec<u8>, page: &HistoryPage) {
+    out.extend_from_slice(br#""messages":["#);
+    for (place, delivery) in page.messages.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        write_message(out, delivery);
+    }
+    // Writing to a vector cannot fail.
+    let _ = write!(out, r#"],"more":{}}}"#, page.has_more);
 }
 
 /// What precedes a tail, for one subscription: made anew for each message, so without an allocation.

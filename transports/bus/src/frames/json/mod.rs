@@ -34,7 +34,7 @@ mod event;
 mod payload;
 mod request;
 
-pub use event::{MessageHead, encode, message_tail, pong, welcome, write_message};
+pub use event::{MessageHead, encode, history, message_tail, page, pong, welcome, write_message};
 pub use payload::{
     PayloadError, PayloadForm, SPACE, base64, base64_bytes, is_plain_json, payload_bytes, quoted,
     write_text,

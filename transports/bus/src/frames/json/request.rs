@@ -58,6 +58,8 @@ struct Frame<'a> {
     base64: Option<Cow<'a, str>>,
     cleared: Option<bool>,
     retain: Option<bool>,
+    before: Option<u64>,
+    limit: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -81,19 +83,24 @@ impl Frame<'_> {
             || self.mode.is_some()
             || self.max_rate.is_some()
             || self.since.is_some();
-        let for_publish = self.topic.is_some()
-            || self.payload.is_some()
+        let for_history = self.before.is_some() || self.limit.is_some();
+        let for_publish = self.payload.is_some()
             || self.text.is_some()
             || self.base64.is_some()
             || self.cleared.is_some()
             || self.retain.is_some();
-        let (subscribes, publishes) = match op {
-            "subscribe" => (true, false),
-            "publish" => (false, true),
-            "unsubscribe" | "ping" => (false, false),
+        let (subscribes, publishes, pages) = match op {
+            "subscribe" => (true, false, false),
+            "publish" => (false, true, false),
+            "history" => (false, false, true),
+            "unsubscribe" | "ping" => (false, false, false),
             _ => return Err(bad("unknown op")),
         };
-        if (for_subscribe && !subscribes) || (for_publish && !publishes) {
+        let is_foreign = (for_subscribe && !subscribes)
+            || (for_publish && !publishes)
+            || (for_history && !pages)
+            || (self.topic.is_some() && !(publishes || pages));
+        if is_foreign {
             return Err(bad("a key that this op does not have"));
         }
         if publishes {
@@ -103,6 +110,10 @@ impl Frame<'_> {
         match op {
             "subscribe" => self.subscribe(id),
             "unsubscribe" => Ok(frames::unsubscribe(id)),
+            "history" => {
+                let topic = self.topic.ok_or_else(|| bad("missing topic"))?;
+                frames::history(id, &topic, self.before, self.limit)
+            }
             _ => Ok(Request::Ping { id }),
         }
     }
@@ -216,6 +227,54 @@ mod tests {
                 subscriptions,
             } => assert_eq!(subscriptions, [7]),
             other => panic!("{other:?}"),
+        }
+        match decode(r#"{"op":"history","id":4,"topic":"chat/lobby","before":9,"limit":20}"#)
+            .unwrap()
+        {
+            Request::History {
+                id: 4,
+                topic,
+                before: Some(9),
+                limit: 20,
+            } => assert_eq!(topic.as_str(), "chat/lobby"),
+            other => panic!("{other:?}"),
+        }
+        let short = decode(r#"{"op":"history","id":4,"topic":"a"}"#);
+        assert!(matches!(
+            short,
+            Ok(Request::History {
+                before: None,
+                limit: 50,
+                ..
+            })
+        ));
+        for (wrong, code) in [
+            (r#"{"op":"history","id":4}"#, ErrorCode::BadMessage),
+            (r#"{"op":"history","topic":"a"}"#, ErrorCode::BadMessage),
+            (
+                r#"{"op":"history","id":4,"topic":"a/#"}"#,
+                ErrorCode::InvalidTopic,
+            ),
+            (
+                r#"{"op":"history","id":4,"topic":"a","limit":0}"#,
+                ErrorCode::BadMessage,
+            ),
+            (
+                r#"{"op":"history","id":4,"topic":"a","before":-1}"#,
+                ErrorCode::BadMessage,
+            ),
+            (
+                r#"{"op":"history","id":4,"topic":"a","retain":true}"#,
+                ErrorCode::BadMessage,
+            ),
+            (
+                r#"{"op":"history","id":4,"topic":"a","filter":"a"}"#,
+                ErrorCode::BadMessage,
+            ),
+            (r#"{"op":"ping","id":4,"limit":1}"#, ErrorCode::BadMessage),
+            (r#"{"op":"ping","id":4,"topic":"a"}"#, ErrorCode::BadMessage),
+        ] {
+            assert_eq!(decode(wrong).unwrap_err().code, code, "{wrong}");
         }
         let ping = decode(r#"{"op":"ping","id":18446744073709551615}"#);
         assert!(matches!(ping, Ok(Request::Ping { id: u64::MAX })));
