@@ -74,10 +74,18 @@ impl LogLimit {
             return lines.take(now);
         }
         if state.keys.len() >= KEYS {
+            let mut left_out = 0;
             state.keys.retain(|_, lines| {
                 lines.refill(now);
-                lines.left < BURST || lines.left_out > 0
+                let is_busy = lines.left < BURST;
+                left_out += if is_busy { 0 } else { lines.left_out };
+                is_busy
             });
+            // What nobody has said of those that are forgotten, the others' next line says.
+            if left_out > 0 {
+                let others = state.others.get_or_insert(Lines::new(now));
+                others.left_out += left_out;
+            }
         }
         if state.keys.len() >= KEYS {
             return state.others.get_or_insert(Lines::new(now)).take(now);
@@ -120,5 +128,22 @@ mod tests {
         // Those that were quiet give up their places.
         assert_eq!(limit.allow_at("new", start + 10 * REFILL), Some(0));
         assert_eq!(lock(&limit.0).keys.len(), 1);
+    }
+
+    /// Clients that were left out and never came again do not keep their places.
+    #[test]
+    fn keys_that_are_quiet_for_long_make_room() {
+        let limit = LogLimit::default();
+        let start = Instant::now();
+        for key in 0..KEYS {
+            for _ in 0..=BURST {
+                limit.allow_at(&key.to_string(), start);
+            }
+        }
+        let later = start + BURST * REFILL;
+        for key in ["new", "newer"] {
+            let written = (0..BURST).filter_map(|_| limit.allow_at(key, later));
+            assert_eq!(written.count(), BURST as usize, "{key}");
+        }
     }
 }
