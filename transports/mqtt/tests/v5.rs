@@ -19,6 +19,7 @@ use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{
     Connect, Disconnect, DisconnectReasonCode, Packet, PublishAck, PublishAck2, PublishAckReason,
     PublishProperties, RetainHandling, Subscribe, SubscribeAckReason, SubscriptionOptions,
+    Unsubscribe,
 };
 use support::five::{V5, client, message, offline, one};
 use support::{Raw, Running, eventually};
@@ -274,6 +275,17 @@ async fn options_of_a_subscription() {
     assert!(retained.retain && retained.payload == "live");
     let identifiers = retained.properties.unwrap().subscription_ids;
     assert_eq!(identifiers, [NonZeroU32::new(300_000).unwrap()]);
+    // MQTT-3.3.1-10: a subscription that has ended is new when it begins again.
+    v5.send(Packet::Unsubscribe(Unsubscribe {
+        packet_id: NonZeroU16::MIN,
+        user_properties: Vec::new(),
+        topic_filters: vec!["o/#".into(), "o/+".into()],
+    }))
+    .await;
+    assert!(matches!(v5.next().await, Some(Packet::UnsubscribeAck(_))));
+    v5.subscribe(one("o/#", when_new)).await;
+    assert!(v5.message().await.retain);
+    v5.quiet().await;
     running.stop().await;
 }
 
