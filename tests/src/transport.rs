@@ -104,6 +104,8 @@ pub enum Verdict {
     Told(ErrorCode),
     /// Its connection ends.
     Ended(End),
+    /// It is told, and then its connection ends.
+    ToldAndEnded(ErrorCode, End),
 }
 
 /// How a connection was ended by the server.

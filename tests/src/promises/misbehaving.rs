@@ -92,15 +92,23 @@ pub async fn oversized_input_hurts_only_its_sender<T: Transport>() {
 async fn judged<T: Transport>(sender: &mut T::Peer, wrong: Wrong) {
     match T::verdict(wrong) {
         Verdict::Told(expected) => {
-            match recv(sender).await {
-                Incoming::Refused(_, code) => assert_eq!(code, expected, "{wrong:?}"),
-                other => panic!("{wrong:?}: {other:?}"),
-            }
+            told::<T>(sender, wrong, expected).await;
             sender.publish(Publish::event(9, "goes/on", b"")).await;
             wait(sender, Incoming::Acked(9)).await;
         }
         Verdict::Ended(end) => {
             assert_eq!(recv(sender).await, Incoming::Ended(end), "{wrong:?}");
         }
+        Verdict::ToldAndEnded(expected, end) => {
+            told::<T>(sender, wrong, expected).await;
+            assert_eq!(recv(sender).await, Incoming::Ended(end), "{wrong:?}");
+        }
+    }
+}
+
+async fn told<T: Transport>(sender: &mut T::Peer, wrong: Wrong, expected: ErrorCode) {
+    match recv(sender).await {
+        Incoming::Refused(_, code) => assert_eq!(code, expected, "{wrong:?}"),
+        other => panic!("{wrong:?}: {other:?}"),
     }
 }

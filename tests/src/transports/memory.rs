@@ -77,7 +77,7 @@ impl Transport for Memory {
     fn verdict(wrong: Wrong) -> Verdict {
         match wrong {
             Wrong::Message | Wrong::Text => Verdict::Told(ErrorCode::BadMessage),
-            Wrong::Frame => Verdict::Ended(End::Silent),
+            Wrong::Frame => Verdict::ToldAndEnded(ErrorCode::BadMessage, End::Silent),
             Wrong::LongFrame => Verdict::Told(ErrorCode::TooLarge),
         }
     }
@@ -129,7 +129,7 @@ impl Peer for MemoryPeer {
 
     async fn send_wrong(&mut self, wrong: Wrong) {
         match wrong {
-            Wrong::Message | Wrong::Text => {
+            Wrong::Message | Wrong::Text | Wrong::Frame => {
                 let (code, message) = (ErrorCode::BadMessage, "cannot be read".into());
                 self.send(Request::Bad {
                     id: None,
@@ -137,8 +137,10 @@ impl Peer for MemoryPeer {
                     message,
                 })
                 .await;
+                if wrong == Wrong::Frame {
+                    self.requests = None;
+                }
             }
-            Wrong::Frame => self.requests = None,
             Wrong::LongFrame => {
                 let long = vec![b'x'; self.payload_bytes + 1];
                 let publish = BusPublish::state(topic_name("harm/long"), long);

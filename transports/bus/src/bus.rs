@@ -488,7 +488,7 @@ impl Bus {
     }
 
     /// Says that all durable subscriptions that there were before the start are there again: see
-    /// [`Session::restore`](crate::Session::restore). Until then no event is forgotten because nobody waits for
+    /// [`Session::subscribe`](crate::Session::subscribe). Until then no event is forgotten because nobody waits for
     /// it, if anything was [`remembered`](Self::remembered) at the start; what nobody has asked for is let go.
     pub fn restored(&self) {
         lock(&self.0.notes).clear();

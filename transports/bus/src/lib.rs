@@ -49,6 +49,7 @@ mod access;
 mod alarm;
 mod backoff;
 pub mod backup;
+mod batch;
 mod bell;
 mod budget;
 mod bus;
@@ -95,6 +96,7 @@ pub use latchbus_core::{clicks, hub, topic, wire};
 pub use access::{Authorizer, Identity, Principal, ReservedTopics};
 pub use alarm::Alarm;
 pub use backoff::Backoff;
+pub use batch::BatchEstimate;
 pub use budget::{Budget, BudgetExceeded, Hold};
 pub use bus::{
     Accepted, Behind, Builder, Bus, ClickLimits, Client, Farewell, HISTORY_PAGE,

@@ -81,7 +81,7 @@ pub struct Subscribe {
     /// to one of them, none of which gets a snapshot (MQTT 5 §4.8.2). What nobody takes waits for the
     /// group as long as it has a member.
     pub group: Option<String>,
-    /// Whether it goes on after a restart ([`Session::restore`](crate::Session::restore)): events that were
+    /// Whether it goes on after a restart ([`Session::subscribe`](crate::Session::subscribe)): events that were
     /// published at QoS 1 or 2 are stored for it until they are
     /// [confirmed](crate::Session::confirm), as long as the recent ring has room for them. Not in a group.
     pub durable: bool,

@@ -105,14 +105,15 @@ impl Session {
         }
     }
 
-    /// Begins subscriptions while there is no link: those of a session that outlived a restart, say, with
-    /// [`Start::Resume`](latchbus_core::hub::Start::Resume) and the cursors that were stored for them. The next
-    /// link serves them. A result for each, in their order.
-    pub fn restore(&self, subscriptions: Vec<Subscribe>) -> Vec<Result<(), SubscribeRefused>> {
+    /// Begins subscriptions while there is no link, and says of each, in their order, whether it was accepted; the next
+    /// link serves them. So a transport can refuse before its first byte, with a status of HTTP say, and a session that
+    /// outlived a restart goes on with [`Start::Resume`](latchbus_core::hub::Start::Resume) and the cursors that were
+    /// stored for it. (What comes over a link is [`Request::Subscribe`](crate::Request::Subscribe).)
+    pub fn subscribe(&self, subscriptions: Vec<Subscribe>) -> Vec<Result<(), SubscribeRefused>> {
         let mut begun = Vec::new();
         subscriptions
             .into_iter()
-            .map(|subscribe| self.subscribe(subscribe, &mut begun))
+            .map(|subscribe| self.begin(subscribe, &mut begun))
             .collect()
     }
 

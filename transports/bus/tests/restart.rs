@@ -251,7 +251,7 @@ async fn what_was_committed_twice_is_there_once() {
     let world = World::default();
     let mut life = world.start();
     let away = session(&life);
-    away.restore(vec![durable(Start::Live)]);
+    away.subscribe(vec![durable(Start::Live)]);
     let begun = away.cursor(1).unwrap();
     life.publish(state("h/a", "1")).await;
     life.publish(state("gone", "x")).await;
@@ -278,7 +278,7 @@ async fn what_was_committed_twice_is_there_once() {
         ["h/a=2", "e!1", "gone cleared", "synced"]
     );
     let back = session(&life);
-    back.restore(vec![durable(Start::Resume(begun))]);
+    back.subscribe(vec![durable(Start::Resume(begun))]);
     let (_back, taken) = deliver(back, 4).await;
     let order: Vec<_> = taken.iter().map(shown).collect();
     assert_eq!(order, ["h/a=1", "h/a=2", "e!1", "gone cleared"]);
@@ -420,7 +420,7 @@ async fn durable_subscriptions_get_their_events_after_a_kill_in_order_with_state
     let world = World::default();
     let mut life = world.start();
     let away = session(&life);
-    assert_eq!(away.restore(vec![durable(Start::Live)]), [Ok(())]);
+    assert_eq!(away.subscribe(vec![durable(Start::Live)]), [Ok(())]);
     let begun = away.cursor(1).unwrap();
     // As a transport does that has sessions to bring back.
     let note = Note::keep("test".into(), "c".into(), "cursor", "x");
@@ -446,7 +446,7 @@ async fn durable_subscriptions_get_their_events_after_a_kill_in_order_with_state
         life.commits.turn().unwrap();
     }
     let back = session(&life);
-    back.restore(vec![durable(Start::Resume(begun))]);
+    back.subscribe(vec![durable(Start::Resume(begun))]);
     life.bus.restored();
     let (back, taken) = deliver(back, 4).await;
     let order: Vec<_> = taken.iter().map(shown).collect();
@@ -466,12 +466,12 @@ async fn durable_subscriptions_get_their_events_after_a_kill_in_order_with_state
     drop((back, life));
     let life = world.start();
     let back = session(&life);
-    back.restore(vec![durable(Start::Resume(begun))]);
+    back.subscribe(vec![durable(Start::Resume(begun))]);
     let (_back, taken) = deliver(back, 2).await;
     let order: Vec<_> = taken.iter().map(shown).collect();
     assert_eq!(order, ["s=2", "e!3"]);
     let back = session(&life);
-    back.restore(vec![durable(Start::Resume(confirmed))]);
+    back.subscribe(vec![durable(Start::Resume(confirmed))]);
     let (_back, taken) = deliver(back, 1).await;
     assert_eq!(shown(&taken[0]), "e!3");
 }
@@ -481,7 +481,7 @@ async fn what_is_accepted_while_the_bus_closes_is_owed_to_sessions_whose_links_h
     let world = World::default();
     let mut life = world.start();
     let here = session(&life);
-    assert_eq!(here.restore(vec![durable(Start::Live)]), [Ok(())]);
+    assert_eq!(here.subscribe(vec![durable(Start::Live)]), [Ok(())]);
     let begun = here.cursor(1).unwrap();
     let note = Note::keep("test".into(), "c".into(), "cursor", "x");
     let remembered = life.client.remember(vec![note]).await;
@@ -493,7 +493,7 @@ async fn what_is_accepted_while_the_bus_closes_is_owed_to_sessions_whose_links_h
 
     let life = world.start();
     let back = session(&life);
-    back.restore(vec![durable(Start::Resume(begun))]);
+    back.subscribe(vec![durable(Start::Resume(begun))]);
     let (_back, taken) = deliver(back, 1).await;
     assert_eq!(shown(&taken[0]), "e!late");
 }
@@ -503,7 +503,7 @@ async fn a_durable_subscription_is_told_of_events_that_had_no_room() {
     let world = World::default();
     let mut life = world.start();
     let away = session(&life);
-    away.restore(vec![durable(Start::Live)]);
+    away.subscribe(vec![durable(Start::Live)]);
     let begun = away.cursor(1).unwrap();
     let owed = LIMITS.recent * 2;
     for n in 0..owed {
@@ -515,7 +515,7 @@ async fn a_durable_subscription_is_told_of_events_that_had_no_room() {
 
     let life = world.start();
     let back = session(&life);
-    back.restore(vec![durable(Start::Resume(begun))]);
+    back.subscribe(vec![durable(Start::Resume(begun))]);
     let (mut peer, _running) = run(back, 64, tokio_util::sync::CancellationToken::new());
     let latchbus_bus::Event::Gap { missed, .. } = recv(&mut peer).await else {
         panic!("events were lost");

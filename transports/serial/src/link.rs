@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::io;
 
 use latchbus_bus::frames::{Bad, decode_postcard};
-use latchbus_bus::{Bus, Close, Event, LinkReceiver, LinkSender, Request};
+use latchbus_bus::{BatchEstimate, Bus, Close, Event, LinkReceiver, LinkSender, Request};
 use latchbus_core::wire::{
     ErrorCode, LINK_CHECKSUM_BYTES, LinkCounts, LinkDecoder, ServerFrame, max_link_bytes,
 };
@@ -58,7 +58,7 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
         frames: 0,
         bus: bus.clone(),
         name: name.to_owned(),
-        largest: 1,
+        batch: BatchEstimate::new(BATCH_BYTES),
     };
     (receiver, sender)
 }
@@ -177,8 +177,7 @@ pub(crate) struct Sender<S> {
     bus: Bus,
     /// What the log knows the device by.
     name: String,
-    /// The longest event since the link began: what the next is taken to be like.
-    largest: usize,
+    batch: BatchEstimate,
 }
 
 impl<S> Sender<S> {
@@ -212,9 +211,9 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
     fn credit(&mut self) -> usize {
         if self.buffer.is_empty() {
             // One message always fits, however long.
-            return (BATCH_BYTES / self.largest).max(1);
+            return self.batch.fit(BATCH_BYTES);
         }
-        BATCH_BYTES.saturating_sub(self.buffer.len()) / self.largest
+        (self.batch).fit_strictly(BATCH_BYTES.saturating_sub(self.buffer.len()))
     }
 
     fn push(&mut self, event: Event) -> io::Result<()> {
@@ -225,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
         }
         self.frames += u64::from(self.buffer.len() > before);
         if matches!(event, Event::Message { .. }) {
-            self.largest = self.largest.max(self.buffer.len() - before);
+            self.batch.push(self.buffer.len() - before);
         }
         Ok(())
     }
@@ -242,6 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
         metrics.bytes_sent.add(self.sent as u64);
         metrics.packets_sent.add(core::mem::take(&mut self.frames));
         self.sent = 0;
+        self.batch.flushed();
         self.buffer.clear();
         self.buffer.shrink_to(max_link_bytes(BATCH_BYTES));
         self.stream.flush().await

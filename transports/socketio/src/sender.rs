@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use latchbus_bus::{Close, Event, LinkSender};
+use latchbus_bus::{BatchEstimate, Close, Event, LinkSender};
 use latchbus_ws::flow::Flow;
 use latchbus_ws::frame::{Opcode, write_frame};
 use tokio::io::{AsyncWriteExt as _, WriteHalf};
@@ -38,10 +38,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Sender {
     shared: Arc<Shared>,
     out: Out,
-    /// Messages that were pushed since the last flush.
-    messages: usize,
-    /// The longest of this batch and the one before: what the next is taken to be like.
-    largest: usize,
+    batch: BatchEstimate,
 }
 
 /// Where packets go.
@@ -192,8 +189,7 @@ impl Sender {
         Self {
             shared,
             out: Out::Queue(Queue::default()),
-            messages: 0,
-            largest: 1,
+            batch: BatchEstimate::new(BATCH_MESSAGES),
         }
     }
 
@@ -233,13 +229,8 @@ impl LinkSender for Sender {
 
     fn credit(&mut self) -> usize {
         self.adopt();
-        let Self {
-            shared,
-            out,
-            messages,
-            largest,
-        } = self;
-        let (room, packets) = match out {
+        let Self { shared, out, batch } = self;
+        match out {
             Out::Queue(queue) => {
                 let state = shared.state();
                 if state.poll.is_none() {
@@ -247,20 +238,15 @@ impl LinkSender for Sender {
                 }
                 let packets = MAX_PACKETS.saturating_sub(queue.packets.len()) / PACKETS_A_MESSAGE;
                 let room = shared.common.config.max_payload.min(BATCH_BYTES);
-                (room.saturating_sub(queue.bytes), packets)
+                batch.fit(room.saturating_sub(queue.bytes)).min(packets)
             }
             Out::Socket(socket) => {
                 if let Some((probe, at)) = shared.state().answer.take() {
                     socket.flow.answered(probe, at);
                 }
                 let room = BATCH_BYTES.saturating_sub(socket.buffer.len());
-                let room = room.min(socket.flow.room(Instant::now));
-                (room, BATCH_MESSAGES.saturating_sub(*messages))
+                batch.fit(room.min(socket.flow.room(Instant::now)))
             }
-        };
-        match room {
-            0 => 0,
-            room => (room / *largest).max(1).min(packets),
         }
     }
 
@@ -277,13 +263,7 @@ impl LinkSender for Sender {
             self.shared.wake_reader();
         }
         if is_message {
-            let length = size(&self.out) - before;
-            self.largest = match self.messages {
-                0 => length.max(self.largest / 2),
-                _ => length.max(self.largest),
-            }
-            .max(1);
-            self.messages += 1;
+            self.batch.push(size(&self.out) - before);
         }
         Ok(())
     }
@@ -325,7 +305,7 @@ impl LinkSender for Sender {
                 socket.write_all(shared).await?;
             }
         }
-        self.messages = 0;
+        self.batch.flushed();
         Ok(())
     }
 

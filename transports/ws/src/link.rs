@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use latchbus_bus::frames::{Bad, decode_postcard, json};
 use latchbus_bus::{
-    Alarm, BudgetExceeded, Bus, Close, Event, Hold, LinkReceiver, LinkSender, Request, Wake,
+    Alarm, BatchEstimate, BudgetExceeded, Bus, Close, Event, Hold, LinkReceiver, LinkSender,
+    Request, Wake,
 };
 use latchbus_core::wire::ServerFrame;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
@@ -77,9 +78,8 @@ pub(crate) fn link<S: AsyncRead + AsyncWrite>(
         bounds,
         buffer: Vec::new(),
         sent: 0,
-        messages: 0,
         frames: 0,
-        largest: 1,
+        batch: BatchEstimate::new(BATCH_MESSAGES),
         flow: Flow::new(),
         control,
     };
@@ -250,12 +250,9 @@ pub(crate) struct Sender<S> {
     buffer: Vec<u8>,
     /// How much of the buffer is sent.
     sent: usize,
-    /// Messages in the buffer.
-    messages: usize,
     /// Frames in the buffer that answer or bring something.
     frames: u64,
-    /// The longest message of this batch and the one before: what the next is taken to be like.
-    largest: usize,
+    batch: BatchEstimate,
     flow: Flow,
     control: Arc<Control>,
 }
@@ -289,7 +286,7 @@ impl<S: AsyncWrite + Send> Sender<S> {
         }
         self.sent = 0;
         self.buffer.clear();
-        self.messages = 0;
+        self.batch.flushed();
         if self.buffer.capacity() > KEPT_BYTES {
             self.buffer = Vec::new();
         }
@@ -305,12 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
             self.flow.answered(probe, at);
         }
         let room = BATCH_BYTES.saturating_sub(self.buffer.len());
-        let room = room.min(self.flow.room(Instant::now));
-        if room == 0 {
-            return 0;
-        }
-        let by_size = (room / self.largest).max(1);
-        by_size.min(BATCH_MESSAGES.saturating_sub(self.messages))
+        self.batch.fit(room.min(self.flow.room(Instant::now)))
     }
 
     fn push(&mut self, event: Event) -> io::Result<()> {
@@ -320,11 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
         self.flow.produce(length);
         self.frames += u64::from(length > 0);
         if matches!(event, Event::Message { .. }) {
-            self.largest = match self.messages {
-                0 => length.max(self.largest / 2),
-                _ => length.max(self.largest),
-            };
-            self.messages += 1;
+            self.batch.push(length);
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ impl Session {
                 let mut begun = Vec::new();
                 let results = subscriptions
                     .into_iter()
-                    .map(|subscribe| (subscribe.id, self.subscribe(subscribe, &mut begun)))
+                    .map(|subscribe| (subscribe.id, self.begin(subscribe, &mut begun)))
                     .collect();
                 place.send(Answer::Event(Event::Subscribed { id, results }));
                 // Only now, so that the answer goes out before the first message.
@@ -106,7 +106,7 @@ impl Session {
 
     /// Begins a subscription, or begins it again. Its key is added to `begun` unless it is on its way
     /// to the write loop already.
-    pub(super) fn subscribe(
+    pub(super) fn begin(
         &self,
         subscribe: Subscribe,
         begun: &mut Vec<u64>,

@@ -73,7 +73,7 @@ fn away(
     match restored.session {
         Some(session) => {
             // A refused subscription brings nothing; the client may ask for it again.
-            drop(subscriptions.restore(session.subscriptions));
+            drop(subscriptions.subscribe(session.subscriptions));
             Away {
                 session: Some(session.session),
                 subscriptions,
