@@ -29,7 +29,7 @@
 //! - What a client sends is bounded before it is stored, and none of it panics.
 //! - Nothing waits for a client that does not read: between two polls, and beyond what is known to be read of a WebSocket, what is
 //!   new stays in the hub, where newer values replace older ones.
-//! - A poll is answered with at most 16 packets, and brings at most 16.
+//! - A poll is answered with at most 16 packets.
 //! - An event that may be recovered ends with the offset from which it is.
 //!
 //! The frames, the handshake and the flow control of WebSocket are those of [`latchbus_ws`].

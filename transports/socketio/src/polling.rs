@@ -10,7 +10,7 @@ use latchbus_bus::Hold;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::engine::Packet;
+use crate::engine::{Packet, SEPARATOR};
 use crate::machine::Fault;
 use crate::server::Refused;
 use crate::session::{Carrier, Cause, Inbox, Shared};
@@ -78,7 +78,10 @@ pub(crate) async fn post(shared: Arc<Shared>, request: Request) -> Result<Respon
                 return Err(Refused::Request);
             }
         };
-    if let Err(error) = Packet::decode_body(&body) {
+    let packets = body
+        .split(SEPARATOR)
+        .map(|packet| Packet::decode(packet, true));
+    if let Some(error) = packets.filter_map(Result::err).next() {
         shared.fail(Cause::Fault(Fault::from(error)));
         return Err(Refused::Request);
     }

@@ -102,14 +102,11 @@ async fn a_poll_has_sixteen_packets_at_most() {
     let server = TestServer::start(echo()).await;
     let session = server.open().await;
     let body = |packets: usize| vec!["4a"; packets].join("\u{1e}");
-    for _ in 0..3 {
-        assert_eq!(session.post(&body(16)).await.status, 200);
-    }
-    for packets in [16, 16, 16] {
+    // socket.io-client posts whatever it has.
+    assert_eq!(session.post(&body(40)).await.status, 200);
+    for packets in [16, 16, 8] {
         assert_eq!(session.poll().await.body, body(packets));
     }
-    assert_eq!(session.post(&body(17)).await.status, 400);
-    assert_eq!(session.poll().await.status, 400);
 }
 
 #[tokio::test]
