@@ -283,6 +283,30 @@ fn text(app: &App) -> String {
         mqtt.messages_too_large.get(),
     );
 
+    if let Some(socketio) = &app.0.socketio {
+        let socketio = socketio.metrics();
+        out.gauge(
+            "socketio_sessions",
+            "Socket.IO sessions, over polls and over WebSocket.",
+            socketio.sessions.get(),
+        );
+        out.counter(
+            "socketio_upgrades_total",
+            "Socket.IO sessions that went over from polls to WebSocket.",
+            socketio.upgrades.get(),
+        );
+        out.counter(
+            "socketio_ping_timeouts_total",
+            "Socket.IO sessions that ended because no pong came in time.",
+            socketio.ping_timeouts.get(),
+        );
+        out.counter(
+            "socketio_violations_total",
+            "Socket.IO sessions that ended because the client broke the protocol.",
+            socketio.violations.get(),
+        );
+    }
+
     out.gauge(
         "http_connections",
         "HTTP connections that are open and have not become WebSockets.",
