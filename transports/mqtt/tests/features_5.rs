@@ -299,6 +299,15 @@ async fn topic_aliases_of_the_server() {
         ("t/first", NonZeroU16::new(1))
     );
     assert!(publish.dup);
+    // MQTT-3.1.2-27: none for a client that has not named a maximum.
+    let mut plain = V5::open(running.address, "plain").await;
+    plain.subscribe(one("t/#", QOS_1)).await;
+    for _ in 0..2 {
+        running.publish("t/first", "x", false, 1).await;
+        let publish = plain.message().await;
+        let alias = publish.properties.and_then(|said| said.topic_alias);
+        assert_eq!((&*publish.topic, alias), ("t/first", None));
+    }
     running.stop().await;
 }
 

@@ -294,3 +294,41 @@ async fn a_clean_start_ends_the_wait_of_a_will() {
     assert_eq!(world.will().as_deref(), Some(&b"gone"[..]));
     world.bus.close().await;
 }
+
+/// The same where the session ends with the connection.
+#[tokio::test(start_paused = true)]
+async fn a_delayed_will_does_not_outlive_its_session() {
+    let world = World::new(Config::default());
+    let (mut stream, serving, _) = v5_open(&world, 50).await;
+    // With the will, and a session expiry of 0.
+    let disconnect = [0xE0, 7, 0x04, 5, 0x11, 0, 0, 0, 0];
+    stream.write_all(&disconnect).await.unwrap();
+    serving.await.unwrap();
+    assert_eq!(world.will().as_deref(), Some(&b"gone"[..]));
+    world.bus.close().await;
+}
+
+/// MQTT 5, MQTT-3.2.2-22: the interval that the server names counts, and its end has the code 0x8D.
+#[tokio::test(start_paused = true)]
+async fn the_keep_alive_of_the_server_counts_and_has_its_code() {
+    let bounds = Bounds {
+        keep_alive: Some(Duration::from_secs(10)),
+        ..Bounds::default()
+    };
+    let world = World::new(Config {
+        bounds,
+        ..Config::default()
+    });
+    let (raw, serving) = world.open();
+    let mut stream = raw.stream;
+    let connect = b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x01k";
+    stream.write_all(connect).await.unwrap();
+    let began = Instant::now();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(seconds(began).round(), 15.0);
+    let (connack, disconnect) = answer.split_at(2 + usize::from(answer[1]));
+    assert!(connack.windows(3).any(|named| named == [0x13, 0, 10]));
+    assert_eq!((disconnect[0], disconnect[2]), (0xE0, 0x8D));
+    serving.await.unwrap();
+}

@@ -29,7 +29,8 @@ use tokio::io::AsyncWriteExt;
 async fn the_connack_announces_what_there_is() {
     let running = Running::start().await;
     let (_v5, ack) = V5::connect(running.address, client("")).await;
-    assert!(ack.assigned_client_id.is_some_and(|id| !id.is_empty()));
+    let assigned = ack.assigned_client_id.clone();
+    assert!(assigned.as_ref().is_some_and(|id| !id.is_empty()));
     assert!(!ack.session_present && ack.shared_subscription_available);
     assert!(ack.retain_available && ack.wildcard_subscription_available);
     assert_eq!((ack.topic_alias_max, ack.receive_max.get()), (16, 256));
@@ -43,6 +44,7 @@ async fn the_connack_announces_what_there_is() {
     };
     let (_v5, ack) = V5::connect(running.address, connect).await;
     assert!(ack.assigned_client_id.is_some() && !ack.session_present);
+    assert_ne!(ack.assigned_client_id, assigned);
     assert_eq!(ack.session_expiry_interval_secs, Some(86_400), "the bound");
     running.stop().await;
 }
