@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use latchbus_bus::{Bus, Client, Principal, Session};
-use latchbus_ws::Guard;
+use latchbus_ws::{Guard, Refusal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -155,6 +155,15 @@ impl Server {
                 serde_json::Value::String(refusal.to_string())
             )
             .into();
+            refusal.explain(&mut response);
+            // The page may read this much, so that its console names the flag that is missing.
+            if let (Refusal::Origin { .. }, Some(origin)) =
+                (&refusal, request.headers().get(ORIGIN))
+            {
+                let headers = response.headers_mut();
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                headers.insert(VARY, HeaderValue::from_static("Origin"));
+            }
             return response;
         }
         // A page that may ask may read the answer.

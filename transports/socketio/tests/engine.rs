@@ -406,7 +406,21 @@ async fn pages_of_other_origins() {
         .request_with("GET", query, "Origin: https://other.example\r\n", "")
         .await;
     assert_eq!(foreign.status, 403);
-    assert!(!foreign.head.contains("access-control"));
+    // It may read why, and no more.
+    assert!(
+        foreign
+            .head
+            .contains("access-control-allow-origin: https://other.example")
+    );
+    assert!(!foreign.head.contains("access-control-allow-credentials"));
+    assert!(
+        foreign
+            .head
+            .contains("403 forbidden: start latchbus with --allow-origins https://other.example")
+    );
+    let asked = "Origin: https://other.example\r\nAccess-Control-Request-Method: POST\r\n";
+    let preflight = server.request_with("OPTIONS", query, asked, "").await;
+    assert_eq!(preflight.status, 403, "and may send nothing");
     let allowed = server
         .request_with("GET", query, "Origin: https://page.example\r\n", "")
         .await;

@@ -36,10 +36,11 @@ const INDEX: &str = "index.html";
 /// A site that has this file does without the index for what is not there, as on other hosts of static pages.
 const NOT_FOUND: &str = "404.html";
 
-/// What built front ends need, Angular's default build among them: it loads its style sheet by `onload="this.media='all'"`,
-/// of which this is the hash.
+/// What built front ends need, Angular's default build among them: it loads its style sheet late, by a script of which the
+/// first is the hash (Angular 22: `data-beasties-media`), and before by `onload="this.media='all'"`, of which it is the second.
 const POLICY: &str = "default-src 'self'; \
-                      script-src 'self' 'unsafe-hashes' 'sha256-MhtPZXr7+LpJUY5qtMutB+qWfQtMaPccfe7QXtCcEYc='; \
+                      script-src 'self' 'unsafe-hashes' 'sha256-LMY6wYoFV9I4wWzxaq1N/dTpl4iurQktw706UCHK3vM=' \
+                      'sha256-MhtPZXr7+LpJUY5qtMutB+qWfQtMaPccfe7QXtCcEYc='; \
                       style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; \
                       object-src 'none'; base-uri 'self'; form-action 'self'";
 
