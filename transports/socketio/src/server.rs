@@ -120,13 +120,17 @@ impl Server {
         }))
     }
 
-    /// A router that answers requests of this path, as in `/socket.io/`, to be merged into an application's own.
+    /// A router that answers requests of this path, as in `/socket.io/`, to be merged into an application's own. Clients may leave
+    /// out the slash at its end (`addTrailingSlash: false`).
     pub fn router(&self, path: &str) -> Router {
         let handle =
             |State(server): State<Self>, request| async move { server.handle(request).await };
-        Router::new()
-            .route(path, any(handle))
-            .with_state(self.clone())
+        let mut router = Router::new().route(path, any(handle));
+        let bare = path.trim_end_matches('/');
+        if !bare.is_empty() && bare != path {
+            router = router.route(bare, any(handle));
+        }
+        router.with_state(self.clone())
     }
 
     /// What was counted.
