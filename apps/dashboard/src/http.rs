@@ -44,8 +44,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use latchbus_bus::Bus;
+use latchbus_bus::accept::Acceptor;
 use latchbus_ws::{Guard, OriginPolicy};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -182,9 +182,9 @@ impl Http {
         }
     }
 
-    /// Serves what a listener accepts, until the bus begins to close; ends after all its connections,
-    /// WebSockets among them.
-    pub async fn serve(self, listener: TcpListener) {
+    /// Serves what a listener accepts (TCP, a Unix socket: any [`Acceptor`]), until the bus begins to close; ends after all
+    /// its connections, WebSockets among them.
+    pub async fn serve(self, listener: impl Acceptor) {
         let Self { app, ws } = self;
         let router = router(&app, &ws);
         Connections::new(&app, router).accept(listener).await;

@@ -45,6 +45,7 @@
 //!   see [`Options::sync_interval`].
 //! - No lock is held over an await. A slow peer costs its cursor and its link's bounded buffer.
 
+pub mod accept;
 mod access;
 mod alarm;
 mod backoff;

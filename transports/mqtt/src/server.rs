@@ -16,16 +16,15 @@ use core::time::Duration;
 use std::sync::{Arc, Weak};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use latchbus_bus::proxy::{self, Networks};
-use latchbus_bus::tcp;
+use latchbus_bus::accept::{Acceptor, Connection};
+use latchbus_bus::proxy::Networks;
 use latchbus_bus::{Bus, Counter, Farewell, Gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::field;
 
 use self::entering::Entered;
 use self::registry::{LastWords, Registry};
@@ -164,21 +163,17 @@ impl Server {
         &self.0.metrics
     }
 
-    /// Serves what a listener accepts, until the bus begins to close; ends after the connections have.
-    /// An error of the listener or of a connection ends nothing else.
-    pub async fn serve(&self, listener: TcpListener) {
+    /// Serves what a listener accepts (TCP, a Unix socket: any [`Acceptor`]), until the bus begins to close; ends after the
+    /// connections have. An error of the listener or of a connection ends nothing else.
+    pub async fn serve(&self, mut listener: impl Acceptor) {
         let closing = self.0.bus.closing();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 () = closing.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => {
-                        // Acknowledgements are small and somebody waits for them.
-                        if let Err(error) = tcp::prepare(&stream) {
-                            tracing::debug!(target: "mqtt", %error, "TCP options");
-                        }
-                        let begins = self.clone().accepted(stream, address).boxed();
+                    Ok(connection) => {
+                        let begins = self.clone().accepted(connection).boxed();
                         connections.spawn(Self::whole(begins));
                     }
                     Err(error) => {
@@ -198,18 +193,18 @@ impl Server {
     }
 
     /// Begins a connection of the listener, once it is known who has connected.
-    async fn accepted(
+    async fn accepted<C: Connection>(
         self,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-    ) -> Option<Entered<OwnedReadHalf, OwnedWriteHalf>> {
-        match proxy::client(&mut stream, peer, &self.0.config.trusted_proxies).await {
+        mut connection: C,
+    ) -> Option<Entered<C::Reader, C::Writer>> {
+        match connection.begin(&self.0.config.trusted_proxies).await {
             Ok(address) => {
-                let (reader, writer) = stream.into_split();
-                self.enter(reader, writer, Some(address), None).await
+                let (reader, writer) = connection.into_split();
+                self.enter(reader, writer, address, None).await
             }
             Err(error) => {
-                tracing::warn!(target: "mqtt", proxy = %peer, %error, "closed the connection of a proxy");
+                let proxy = connection.peer().map(field::display);
+                tracing::warn!(target: "mqtt", proxy, %error, "closed the connection of a proxy");
                 None
             }
         }

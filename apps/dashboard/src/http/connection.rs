@@ -15,13 +15,13 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use latchbus_bus::{proxy, tcp};
+use latchbus_bus::accept::{Acceptor, Connection};
 use latchbus_ws::origin::LocalPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
+use tracing::field;
 
 use super::{App, base};
 
@@ -51,20 +51,20 @@ impl Connections {
 
     /// Accepts until the bus begins to close; ends after the connections have. An error of the listener
     /// or of a connection ends nothing else.
-    pub(super) async fn accept(self, listener: TcpListener) {
+    pub(super) async fn accept(self, mut listener: impl Acceptor) {
         let this = Arc::new(self);
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 () = this.app.0.closing.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => {
+                    Ok(connection) => {
                         let Ok(permit) = Arc::clone(&this.permits).try_acquire_owned() else {
                             this.app.0.counts.connections_refused.add(1);
-                            this.no_room(address);
+                            this.no_room(connection.peer());
                             continue;
                         };
-                        connections.spawn(Arc::clone(&this).serve(stream, address, permit));
+                        connections.spawn(Arc::clone(&this).serve(connection, permit));
                     }
                     Err(error) => {
                         tracing::warn!(target: "http", %error, "cannot accept an HTTP connection");
@@ -78,14 +78,14 @@ impl Connections {
         while connections.join_next().await.is_some() {}
     }
 
-    fn no_room(&self, address: SocketAddr) {
+    fn no_room(&self, address: Option<SocketAddr>) {
         let Some(left_out) = self.app.0.bus.log_limit().allow("connections http") else {
             return;
         };
         let limit = self.app.0.config.max_connections;
         tracing::warn!(
             target: "http",
-            %address,
+            address = address.map(field::display),
             limit,
             setting = "limits.connections",
             left_out,
@@ -94,29 +94,18 @@ impl Connections {
     }
 
     /// Serves one connection until it ends, stalls, or becomes a WebSocket.
-    async fn serve(
-        self: Arc<Self>,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) {
+    async fn serve(self: Arc<Self>, mut stream: impl Connection, permit: OwnedSemaphorePermit) {
         let _open = Open::new(&self.app, permit);
         let trusted = &self.app.0.config.origin.trusted_proxies;
-        let address = match proxy::client(&mut stream, peer, trusted).await {
+        let address = match stream.begin(trusted).await {
             Ok(address) => address,
             Err(error) => {
-                tracing::warn!(target: "http", proxy = %peer, %error, "closed the connection of a proxy");
+                let proxy = stream.peer().map(field::display);
+                tracing::warn!(target: "http", proxy, %error, "closed the connection of a proxy");
                 return;
             }
         };
-        let local_port = stream
-            .local_addr()
-            .ok()
-            .map(|local| LocalPort(local.port()));
-        // Every answer, and every frame of a WebSocket, is written at once and meant to leave at once.
-        if let Err(error) = tcp::prepare(&stream) {
-            tracing::debug!(target: "http", %error, "TCP options");
-        }
+        let local_port = stream.local_port().map(LocalPort);
         let moved = Arc::new(AtomicBool::new(true));
         let stream = Watched {
             stream,
@@ -125,7 +114,9 @@ impl Connections {
         let router = TowerToHyperService::new(self.router.clone());
         let app = self.app.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(address));
+            if let Some(address) = address {
+                request.extensions_mut().insert(ConnectInfo(address));
+            }
             if let Some(local_port) = local_port {
                 request.extensions_mut().insert(local_port);
             }
@@ -150,7 +141,7 @@ impl Connections {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(target: "http", %address, %error, "HTTP connection ended");
+                        tracing::debug!(target: "http", ?address, %error, "HTTP connection ended");
                     }
                     return;
                 }
@@ -160,7 +151,7 @@ impl Connections {
                 }
                 _ = look.tick() => {
                     if !moved.swap(false, Ordering::Relaxed) {
-                        tracing::debug!(target: "http", %address, "HTTP connection stalled");
+                        tracing::debug!(target: "http", ?address, "HTTP connection stalled");
                         return;
                     }
                 }
@@ -195,12 +186,12 @@ impl Drop for Open {
 /// A stream that notes when bytes move: a client that neither sends nor reads must not keep its connection
 /// for ever.
 #[derive(Debug)]
-struct Watched {
-    stream: TcpStream,
+struct Watched<S> {
+    stream: S,
     moved: Arc<AtomicBool>,
 }
 
-impl Watched {
+impl<S> Watched<S> {
     fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
         if polled.is_ready() {
             self.moved.store(true, Ordering::Relaxed);
@@ -209,7 +200,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -220,7 +211,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
