@@ -175,7 +175,6 @@ fn mqtt_server(bus: &Bus, settings: &Settings) -> latchbus_mqtt::server::Server 
     config.bounds.keep_alive = settings.mqtt_keep_alive;
     config.bounds.disconnect_on_denied = settings.mqtt_disconnect_on_denied;
     config.bounds.queue_qos0 = settings.mqtt_queue_qos0;
-    config.bounds.refused_filters = settings.mqtt_refused_filters.clone().into();
     Server::new(bus.clone(), config)
 }
 

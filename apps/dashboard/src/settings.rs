@@ -57,8 +57,6 @@ pub struct Settings {
     pub sessions_away: usize,
     /// The largest MQTT packet in bytes; none: what the longest payload needs.
     pub packet_bytes: Option<usize>,
-    /// Filters that MQTT clients may not subscribe to.
-    pub mqtt_refused_filters: Vec<TopicFilter<String>>,
     /// The keep-alive that MQTT 5 clients are told to use instead of their own.
     pub mqtt_keep_alive: Option<Duration>,
     /// Whether a publish that a rule forbids ends the connection of a client of MQTT 3.1.1, instead of being
@@ -144,7 +142,6 @@ impl Default for Settings {
             connections: 20_000,
             sessions_away: 10_000,
             packet_bytes: None,
-            mqtt_refused_filters: Vec::new(),
             mqtt_keep_alive: None,
             mqtt_disconnect_on_denied: false,
             mqtt_queue_qos0: true,
@@ -208,7 +205,6 @@ impl Settings {
             pages_csp,
             socketio_client,
             rooms,
-            mqtt_refused_filters,
             mqtt_keep_alive_secs,
             mqtt_disconnect_on_denied,
             mqtt_queue_qos0,
@@ -248,9 +244,6 @@ impl Settings {
         self.socketio_client = socketio_client.or_else(|| self.socketio_client.take());
         if let Some(rooms) = rooms {
             self.bus.rooms = rooms.into_iter().map(|room| room.0).collect();
-        }
-        if let Some(filters) = mqtt_refused_filters {
-            self.mqtt_refused_filters = filters.into_iter().map(|filter| filter.0).collect();
         }
         if let Some(Within(ms)) = pace_ms {
             self.bus.session.pace = Duration::from_millis(ms as u64);

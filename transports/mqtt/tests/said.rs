@@ -47,8 +47,8 @@ async fn a_refused_subscription() {
     let running = running(options, config).await;
     let refused = [
         ("t".repeat(201), "limits.topic_bytes"),
-        ("secret/#".to_owned(), "mqtt_refused_filters"),
-        ("secret/a".to_owned(), "mqtt_refused_filters"),
+        ("secret/#".to_owned(), "Bounds::refused_filters"),
+        ("secret/a".to_owned(), "Bounds::refused_filters"),
     ];
     for (number, (filter, setting)) in refused.into_iter().enumerate() {
         let id = format!("subscriber-{number}");

@@ -196,11 +196,6 @@ fn general(settings: &Settings) -> Vec<Key> {
             "rooms that are shown before their first click",
         ),
         (
-            "mqtt_refused_filters",
-            none(),
-            "a subscription to one of these is answered with 0x80",
-        ),
-        (
             "mqtt_keep_alive_secs",
             Example("60"),
             "the longest keep-alive of MQTT 5 clients",

@@ -45,8 +45,6 @@ pub struct Layer {
     pub socketio_client: Option<PathBuf>,
     /// Rooms that are shown before their first click.
     pub rooms: Option<Vec<Room>>,
-    /// Filters that MQTT clients may not subscribe to; in the file alone.
-    pub mqtt_refused_filters: Option<Vec<Filter>>,
     /// The longest keep-alive of MQTT 5 clients, in seconds; in the file alone.
     pub mqtt_keep_alive_secs: Option<Within<1, 65_535>>,
     /// Whether a publish that a rule forbids ends the connection of a client of MQTT 3.1.1; in the file alone.

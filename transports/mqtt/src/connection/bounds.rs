@@ -32,7 +32,8 @@ pub struct Bounds {
     /// The longest client identifier, in bytes. Default 1,024.
     pub client_id_bytes: usize,
     /// Filters of subscriptions that are refused with 0x80: these, and those without wildcards that one
-    /// of these matches. Default none.
+    /// of these matches. For tests of clients, which want to see a refusal; no access control, which is the bus's
+    /// [`Authorizer`](latchbus_bus::Authorizer): what matches is delivered to wider filters. Default none.
     pub refused_filters: Arc<[TopicFilter<String>]>,
     /// Whether a publish that a rule forbids ends the connection of a client of 3.1.1, which cannot be told. If
     /// not, it is acknowledged and dropped (MQTT 3.1.1 §3.3.5). Default no.

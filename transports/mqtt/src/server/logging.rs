@@ -186,7 +186,7 @@ pub(super) fn refused(
 /// A filter that the settings refuse.
 pub(super) fn refused_filter(client: &Client, filter: &str) {
     let cause = "the settings refuse this filter";
-    client.log_refused_filter(filter, cause, None, "mqtt_refused_filters");
+    client.log_refused_filter(filter, cause, None, "Bounds::refused_filters");
 }
 
 /// A message that a client has refused, which is not sent to it again.
