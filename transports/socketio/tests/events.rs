@@ -10,7 +10,7 @@ mod support;
 use core::time::Duration;
 
 use bytes::Bytes;
-use latchbus_bus::{Bus, Options, Publish, StoreKind};
+use latchbus_bus::{Bus, HistoryRule, Options, Publish, StoreKind};
 use latchbus_core::hub::Mode;
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_socketio::{Action, Config, Input, Namespace, Output};
@@ -277,6 +277,51 @@ async fn general_events() {
 }
 
 #[tokio::test]
+async fn a_history_is_read_page_by_page() {
+    let bus = Bus::open(Options {
+        history: vec![HistoryRule {
+            filter: TopicFilter::parse("chat/+".to_owned()).unwrap(),
+            keep: 5,
+        }],
+        ..Options::default()
+    });
+    let server = TestServer::on(bus.unwrap(), patient()).await;
+    for text in ["\"0\"", "1", "2", "three", "4", "5"] {
+        publish(&server.bus, "chat/lobby", text).await;
+    }
+    let (mut socket, _) = server.joined("/", "").await;
+    socket
+        .send("421[\"history\",\"chat/lobby\",{\"limit\":3}]")
+        .await;
+    let newest = ack(&mut socket, 1).await;
+    let messages = newest["messages"].as_array().unwrap();
+    assert_eq!((messages.len(), &newest["more"]), (3, &json!(true)));
+    assert_eq!(
+        (&messages[0]["text"], &messages[2]["payload"]),
+        (&json!("three"), &json!(5))
+    );
+    assert!(messages[0]["at"].is_u64() && messages[0]["topic"] == "chat/lobby");
+    let before = &messages[0]["rev"];
+    socket
+        .send(&format!(
+            "422[\"history\",\"chat/lobby\",{{\"before\":{before}}}]"
+        ))
+        .await;
+    let older = ack(&mut socket, 2).await;
+    let payloads = older["messages"].as_array().unwrap().iter();
+    let payloads: Vec<_> = payloads.map(|message| &message["payload"]).collect();
+    assert_eq!(
+        (payloads, &older["more"]),
+        (vec![&json!(1), &json!(2)], &json!(false))
+    );
+    // Without options; and nobody asks for the answer.
+    socket.send("42[\"history\",\"chat/none\"]").await;
+    socket.send("423[\"history\",\"chat/none\"]").await;
+    let none = ack(&mut socket, 3).await;
+    assert_eq!(none, json!({"messages": [], "more": false}));
+}
+
+#[tokio::test]
 async fn what_is_refused_is_an_answer() {
     let server = TestServer::start(patient()).await;
     let (mut socket, _) = server.joined("/", "").await;
@@ -294,6 +339,10 @@ async fn what_is_refused_is_an_answer() {
             "\"publish\",\"clicks/main/x/press\",\"green\"",
             "bad_message",
         ),
+        (20, "\"history\",\"a/+\"", "invalid_topic"),
+        (21, "\"history\"", "bad_message"),
+        (22, "\"history\",\"a\",{\"limit\":0}", "bad_message"),
+        (23, "\"history\",\"a\",{\"before\":-1}", "bad_message"),
         (9, "\"subscribe\",\"a#\"", "invalid_filter"),
         (10, "\"subscribe\"", "bad_message"),
         (11, "\"subscribe\",\"a\",{\"mode\":\"some\"}", "bad_message"),
