@@ -123,9 +123,9 @@ pub(super) trait Source {
     fn restored(&self) -> u64 {
         0
     }
-    /// Revisions of the earlier life that nobody is known to have had: after the first, up to the second.
-    fn vacant(&self) -> (u64, u64) {
-        (0, 0)
+    /// The publishes of the whole hub after one revision, up to another, as far as they are known.
+    fn published(&self, after: u64, to: u64) -> u64 {
+        to - after
     }
     /// Revisions of earlier lives whose values may have been taken, and were lost: after the first, up to the second
     /// of each pair.
@@ -465,11 +465,7 @@ impl Walk {
         self.counts.conflated += lost_state;
         self.fell_behind = true;
         let unknown_to = ring_end.min(self.events_since).max(done);
-        let (vacant_from, vacant_to) = source.vacant();
-        let vacant = unknown_to
-            .min(vacant_to)
-            .saturating_sub(vacant_from.max(done));
-        let unknown = unknown_to - done - vacant;
+        let unknown = source.published(done, unknown_to);
         (lost_events + lost_state > 0 || unknown_to > done).then_some(lost_events + unknown)
     }
 

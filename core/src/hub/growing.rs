@@ -2,6 +2,7 @@
 
 use super::cursor::{Counts, Cursor, Mode, Start, Step, Walk, is_known};
 use super::filter_tree::FilterTree;
+use super::published::Published;
 use super::topics::Topics;
 use super::view::{self, Seen, View, ViewId};
 use super::{
@@ -59,10 +60,7 @@ pub enum Upcoming<E> {
 /// What a hub that was restored knows of its earlier life, besides what was put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EarlierLife {
-    /// The newest revision that anything is known to have had.
-    pub known: u64,
-    /// The newest one that anything may have had, and was lost. What was put back with a later one comes again
-    /// to whoever resumes; the others go on after both.
+    /// The newest revision that anything may have had: the hub goes on behind it.
     pub revision: u64,
     /// The newest event that may have been, whether it was put back or not: a cursor from there on has missed none.
     pub events: u64,
@@ -97,9 +95,9 @@ pub struct Hub<P> {
     /// The newest revision that has left the ring.
     left: u64,
     newest_event: u64,
-    /// See [`EarlierLife`]: its newest event, and which revisions are vacant.
+    /// See [`EarlierLife::events`].
     restored: u64,
-    vacant: (u64, u64),
+    published: Published,
     /// See [`Source::lost`].
     lost: Vec<(u64, u64)>,
     filters: FilterTree,
@@ -137,7 +135,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             left: 0,
             newest_event: 0,
             restored: 0,
-            vacant: (0, 0),
+            published: Published::new(),
             lost: Vec::new(),
             filters: FilterTree::new(),
             views: Vec::new(),
@@ -358,7 +356,6 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     /// Ends the restoring: from here on the hub goes on with its earlier life.
     pub fn restored(&mut self, life: EarlierLife) {
         let EarlierLife {
-            known,
             revision,
             events,
             forgotten,
@@ -367,7 +364,6 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         } = life;
         self.forgotten = self.forgotten.max(forgotten);
         self.left = self.left.max(left);
-        self.vacant = (known, revision);
         self.lost = lost;
         self.skip_to(revision);
         self.restored = events;
@@ -608,7 +604,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             followed: &self.followed,
             left: self.left,
             restored: self.restored,
-            vacant: self.vacant,
+            published: &self.published,
             lost: &self.lost,
         };
         Ok(walk(&mut subscription.walk, &source))
@@ -636,6 +632,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     ) -> SharedEntry<P> {
         self.revision += 1;
         self.counts.accepted += 1;
+        self.published.add(self.revision);
         if kind == Kind::Event {
             self.newest_event = self.revision;
         }
@@ -773,7 +770,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             followed: &self.followed,
             left: self.left,
             restored: self.restored,
-            vacant: self.vacant,
+            published: &self.published,
             lost: &self.lost,
         })
     }

@@ -46,6 +46,8 @@ mod fixed;
 #[cfg(feature = "alloc")]
 mod growing;
 #[cfg(feature = "alloc")]
+mod published;
+#[cfg(feature = "alloc")]
 mod rev_log;
 #[cfg(feature = "alloc")]
 mod topics;

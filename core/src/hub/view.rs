@@ -3,6 +3,7 @@
 use alloc::{collections::VecDeque, sync::Arc};
 
 use super::cursor::{Ahead, Found, Source, Totals};
+use super::published::Published;
 use super::rev_log::RevLog;
 use super::{Kind, SharedEntry};
 use crate::topic::TopicFilter;
@@ -112,9 +113,9 @@ pub(super) struct Seen<'a, P> {
     pub(super) followed: &'a VecDeque<u64>,
     /// The newest revision that has left the ring.
     pub(super) left: u64,
-    /// See [`Source::restored`] and [`Source::vacant`].
+    /// See [`Source::restored`].
     pub(super) restored: u64,
-    pub(super) vacant: (u64, u64),
+    pub(super) published: &'a Published,
     /// See [`Source::lost`].
     pub(super) lost: &'a [(u64, u64)],
 }
@@ -138,8 +139,8 @@ impl<P> Source for Seen<'_, P> {
         self.restored
     }
 
-    fn vacant(&self) -> (u64, u64) {
-        self.vacant
+    fn published(&self, after: u64, to: u64) -> u64 {
+        self.published.between(after, to)
     }
 
     fn lost(&self) -> &[(u64, u64)] {

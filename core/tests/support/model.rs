@@ -173,7 +173,10 @@ impl Model {
         sub.overtaken |= sub.taken < ring_end;
         if !in_ring(sub) {
             let done = sub.taken.max(sub.given_up);
-            let unknown = ring_end.min(sub.events_since).saturating_sub(done);
+            let unknown_to = ring_end.min(sub.events_since);
+            let published = self.history.iter().flatten();
+            let unknown = published.filter(|entry| entry.rev > done && entry.rev <= unknown_to);
+            let unknown = unknown.count() as u64;
             let gone = self.history.iter().flatten();
             let gone = gone.filter(|entry| (done + 1..=ring_end).contains(&entry.rev));
             let (events, state): (Vec<_>, Vec<_>) = gone
@@ -192,7 +195,7 @@ impl Model {
                 sub.state_lost.extend(state.iter().map(|entry| entry.rev));
                 sub.counts.conflated = sub.conflated_before + sub.state_lost.len() as u64;
                 sub.catch_up_to = ring_end;
-                if events + unknown > 0 || !state.is_empty() {
+                if events + unknown > 0 || unknown_to > done || !state.is_empty() {
                     return Some(Step::Gap {
                         missed: events + unknown,
                     });
