@@ -67,7 +67,9 @@ mod tests {
         let mut published = Published::new();
         assert_eq!(published.between(0, u64::MAX), 0);
         let revs = [1, 2, 5, 6, 7, 100];
-        revs.map(|rev| published.add(rev));
+        for rev in revs {
+            published.add(rev);
+        }
         for after in 0..110 {
             for to in after..110 {
                 let count = revs.iter().filter(|rev| **rev > after && **rev <= to);
@@ -81,7 +83,11 @@ mod tests {
         let mut published = Published::new();
         let newest = MAX_RUNS as u64 + 10;
         (1..=newest).for_each(|n| published.add(n * 10));
-        assert_eq!(published.between(0, 110), 1, "the oldest run that is remembered");
+        assert_eq!(
+            published.between(0, 110),
+            1,
+            "the oldest run that is remembered"
+        );
         assert_eq!(published.between(0, 100), 0);
         assert_eq!(published.between(0, u64::MAX), MAX_RUNS as u64);
     }

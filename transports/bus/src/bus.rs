@@ -321,7 +321,7 @@ impl Bus {
                 (None, epoch_of_this_life)
             }
         };
-        let ceiling = loaded.ceiling;
+        let revision = loaded.life.revision;
         (metrics.loaded).set((loaded.items.len() + loaded.devices.len()) as u64);
         let mut notes = mem::take(&mut loaded.notes);
         loaded.notes_stored = notes.len() as u64;
@@ -344,8 +344,7 @@ impl Bus {
         let pipeline = Arc::new(Mutex::new(pipeline));
         let (writer, commits) = match store {
             None => {
-                // Nothing can overtake what has no revisions yet.
-                let _shown = lock(&pipeline).finish(first, shared.clock.unix_ms(), None);
+                lock(&pipeline).finish(first, shared.clock.unix_ms(), None);
                 (None, None)
             }
             Some(store) => {
@@ -355,7 +354,7 @@ impl Bus {
                 let mut commits = Commits::new(
                     jobs,
                     (Arc::clone(&pipeline), Arc::clone(&shared)),
-                    (store, ceiling),
+                    (store, revision),
                     !options.sync_interval.is_zero(),
                     Arc::clone(&metrics),
                     Arc::clone(&health),
@@ -614,10 +613,9 @@ impl Bus {
             Some(writer) => writer.tick(),
             None => {
                 let mut pipeline = lock(&self.0.pipeline);
-                let (expired, now) = (pipeline.plan_expired(), self.clock().unix_ms());
-                // Nothing overtakes what needs no commit.
-                let _shown = pipeline.finish(expired, now, None);
-                pipeline.tick();
+                let mut due = pipeline.plan_expired();
+                due.push(pipeline.plan_tick());
+                pipeline.finish(due, self.clock().unix_ms(), None);
             }
         }
     }

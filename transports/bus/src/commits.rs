@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Plan};
 use crate::refusal::PublishRefused;
 use crate::shared::Shared;
-use crate::store::{Change, Commit, HEADROOM, Sizes, Store, StoreError, Sync};
+use crate::store::{Change, Commit, Sizes, Store, StoreError, Sync, position};
 use crate::wake::lock;
 use crate::{Note, Publish};
 
@@ -30,10 +30,6 @@ pub(crate) const QUEUE: usize = 4_096;
 
 /// Payload bytes of one commit; it takes one message more that passes them.
 const COMMIT_BYTES: usize = 4 << 20;
-
-/// Revisions that are left free before a commit for events that overtake it, once one was overtaken: so many at
-/// first, twice as many each time up to the second, and half as many after each commit that was not.
-const SLACK: (u64, u64) = (64, 1 << 20);
 
 /// How often the time is stored where nothing else is, while something is stored that may expire. After a crash so much
 /// more may be left of it, if the clock is not set then.
@@ -102,15 +98,12 @@ pub(crate) struct Commits {
     store: Box<dyn Store>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    /// What is stored of the ceiling.
-    ceiling: u64,
-    slack: u64,
-    /// Whether the revisions of the last commit are in doubt.
-    doubt: bool,
+    /// The newest revision of the last commit.
+    revision: u64,
+    /// And of the last one that is known to be durable.
+    synced: u64,
     /// Whether commits that may be lost are shown before they are durable.
     syncs_later: bool,
-    /// Whether it is on disk that this life has such commits.
-    lossy: bool,
     unsynced: Arc<Unsynced>,
     /// The last time that is stored, if this life has stored one.
     last_time: Option<LastTime>,
@@ -125,16 +118,12 @@ struct Batch {
     /// When it was begun, in Unix milliseconds.
     at: u64,
     plans: Vec<Plan>,
-    /// The revision of its first step in the last commit, if that has any.
-    base: Option<u64>,
-    /// The revisions of earlier attempts: the first and the last.
-    attempted: Option<(u64, u64)>,
+    /// The revision of its first step.
+    base: u64,
     /// What the first plans are: the ends of values whose time is over, which nobody waits for.
     expired: usize,
     answers: Vec<Answer>,
     exports: Vec<oneshot::Sender<Export>>,
-    /// Events have overtaken it before.
-    overtaken: bool,
     tick: bool,
     sync: bool,
     close: Option<oneshot::Sender<()>>,
@@ -146,8 +135,6 @@ struct Batch {
 pub enum Finished {
     /// It was shown and answered.
     Shown,
-    /// Events have overtaken it: it has to be committed again, with later revisions.
-    Overtaken,
     /// It was the last. The store is closed.
     Closed,
 }
@@ -172,12 +159,12 @@ impl Commits {
     pub(crate) fn new(
         jobs: mpsc::Receiver<Job>,
         (pipeline, shared): (Arc<Mutex<Pipeline>>, Arc<Shared>),
-        (store, ceiling): (Box<dyn Store>, u64),
+        (store, revision): (Box<dyn Store>, u64),
         syncs_later: bool,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> Self {
-        shared.set_ceiling(ceiling);
+        shared.begin_log();
         Self {
             jobs,
             pipeline,
@@ -185,11 +172,9 @@ impl Commits {
             store,
             metrics,
             health,
-            ceiling,
-            slack: 0,
-            doubt: false,
+            revision,
+            synced: revision,
             syncs_later,
-            lossy: false,
             unsynced: Arc::default(),
             last_time: None,
             batch: None,
@@ -304,6 +289,9 @@ impl Commits {
             batch.take(plan, answer);
         }
         batch.plans.push(pipeline.plan_rooms());
+        if batch.tick {
+            batch.plans.push(pipeline.plan_tick());
+        }
     }
 
     /// Makes the batch durable. After a failure it is to be called again until it succeeds, or
@@ -312,64 +300,51 @@ impl Commits {
         let Some(batch) = self.batch.as_mut().filter(|_| !self.given_up) else {
             return Ok(());
         };
-        let revision = self.shared.read(|hub| hub.revision());
-        // Behind those of earlier attempts, which may be on disk, so that they can be told from these.
-        let attempted = batch.attempted.map_or(0, |(_, last)| last);
-        let base = revision.max(attempted) + 1 + self.slack;
-        let last = base + Pipeline::revisions(&batch.plans) - 1;
+        batch.base = position::next(self.revision);
+        let steps = Pipeline::revisions(&batch.plans);
+        let moves_on = batch.tick && self.shared.numbers_left() < position::FEW;
         let pipeline = lock(&self.pipeline);
         let mut commit = Commit {
-            changes: pipeline.changes(&batch.plans, batch.at, base),
+            changes: pipeline.changes(&batch.plans, batch.at, batch.base),
+            revision: match (steps, moves_on) {
+                (0, false) => self.revision,
+                (steps, _) => batch.base + steps.saturating_sub(1),
+            },
             ..Commit::default()
         };
-        batch.base = commit
-            .changes
-            .iter()
-            .any(Change::has_revision)
-            .then_some(base);
-        commit.revisions = batch.base.map(|base| (base, last));
-        commit.again_from = batch.attempted.map(|(first, _)| first);
-        if batch.base.is_some() {
-            let first = batch.attempted.map_or(base, |(first, _)| first);
-            batch.attempted = Some((first, last));
-        }
-        commit.ceiling = (last + HEADROOM / 2 > self.ceiling).then_some(last + HEADROOM);
         commit
             .changes
             .extend(trim(&self.shared, self.store.sizes(), batch.tick));
-        let confirms = batch.tick && self.doubt;
         let now = self.shared.clock.now();
         let stale =
             |last: LastTime| now.deadline_ms.saturating_sub(last.deadline_ms) >= TIME_EVERY_MS;
         let tells_time = batch.tick && self.last_time.is_none_or(stale) && pipeline.has_deadlines();
-        let is_empty =
-            commit.changes.is_empty() && commit.ceiling.is_none() && !confirms && !tells_time;
+        let is_empty = commit.changes.is_empty() && commit.revision == self.revision && !tells_time;
         if is_empty && !batch.sync {
             return Ok(());
         }
-        if self.syncs_later && commit.ceiling.is_none() && batch.plans.iter().all(Plan::may_be_lost)
-        {
-            // The first says that there will be others, and so it has to be durable.
-            (commit.lossy, commit.sync) = match self.lossy || batch.base.is_none() {
-                true => (false, Sync::Later),
-                false => (true, Sync::Now),
-            };
+        let unsynced = position::of(commit.revision) - position::of(self.synced);
+        let may_be_lost = match self.syncs_later {
+            true => batch.plans.iter().all(Plan::may_be_lost),
+            // What has only its revisions in the log.
+            false => commit.changes.is_empty(),
+        };
+        if may_be_lost && unsynced <= position::MAX_UNSYNCED && !batch.sync {
+            commit.sync = Sync::Later;
         }
+        let stores = !commit.changes.is_empty() || tells_time;
         // With every commit, so that no message is stored that arrived later than the last time.
         let time = now.to_bytes();
-        if !is_empty && self.last_time != Some(now) {
+        if stores && self.last_time != Some(now) {
             commit.changes.push(LastTime::change(&time));
         }
         let begun = Instant::now();
         self.health.begin();
+        // One or the other: what was appended once must not be appended again because its synchronisation has failed.
         let result = match is_empty {
-            true => Ok(()),
+            true => self.store.sync(),
             false => self.store.commit(&commit),
         };
-        let result = result.and_then(|()| match batch.sync {
-            true => self.store.sync(),
-            false => Ok(()),
-        });
         self.metrics.commit_time.record(begun.elapsed());
         if let Err(failure) = &result {
             self.metrics.commits_failed.add(1);
@@ -378,22 +353,19 @@ impl Commits {
             return result;
         }
         self.health.succeed();
-        self.lossy |= commit.lossy;
-        if !is_empty {
+        if stores {
             self.last_time = Some(now);
         }
-        if commit.sync == Sync::Now || batch.sync {
-            self.unsynced.any.store(false, Ordering::Relaxed);
-        } else if batch.base.is_some() {
-            self.unsynced.any.store(true, Ordering::Relaxed);
+        self.revision = commit.revision;
+        let is_synced = commit.sync == Sync::Now;
+        if is_synced {
+            self.synced = self.revision;
+        }
+        if is_synced || stores {
+            (self.unsynced.any).store(!is_synced, Ordering::Relaxed);
         }
         self.metrics.commits.add(1);
         self.metrics.store_bytes.set(self.store.sizes().bytes);
-        self.doubt = batch.base.is_some();
-        if let Some(ceiling) = commit.ceiling {
-            self.ceiling = ceiling;
-            self.shared.set_ceiling(ceiling);
-        }
         Ok(())
     }
 
@@ -417,38 +389,18 @@ impl Commits {
             return Finished::Shown;
         };
         if !self.given_up {
-            let revision = self.shared.read(|hub| hub.revision());
-            let raced = batch
-                .base
-                .is_some_and(|base| revision + 1 + self.slack > base);
             let mut pipeline = lock(&self.pipeline);
             let plans = mem::take(&mut batch.plans);
-            match pipeline.finish(plans, batch.at, batch.base) {
-                Ok(accepted) => answer(
-                    accepted.into_iter().skip(batch.expired),
-                    mem::take(&mut batch.answers),
-                ),
-                Err(plans) => {
-                    let (first, most) = SLACK;
-                    self.slack = (self.slack * 2).clamp(first, most);
-                    (batch.plans, batch.overtaken) = (plans, true);
-                    self.batch = Some(batch);
-                    return Finished::Overtaken;
-                }
-            }
-            if !raced && !batch.overtaken {
-                self.slack = match self.slack / 2 {
-                    slack if slack < SLACK.0 => 0,
-                    slack => slack,
-                };
-            }
+            let accepted = pipeline.finish(plans, batch.at, Some(batch.base));
+            self.shared.change(|changes| changes.skip_to(self.revision));
+            answer(
+                accepted.into_iter().skip(batch.expired),
+                mem::take(&mut batch.answers),
+            );
             for export in mem::take(&mut batch.exports) {
                 let _nobody_waits = export.send(pipeline.export());
             }
             pipeline.set_notes(self.store.sizes().notes);
-            if batch.tick {
-                pipeline.tick();
-            }
         }
         let Some(done) = batch.close else {
             return Finished::Shown;
@@ -465,7 +417,7 @@ impl Commits {
             let time = self.shared.clock.now().to_bytes();
             let commit = Commit {
                 changes: vec![LastTime::change(&time)],
-                ceiling: Some(revision),
+                revision,
                 stops: Some(self.shared.read(|hub| hub.newest_event())),
                 ..Commit::default()
             };

@@ -80,8 +80,8 @@ impl Pipeline {
         if !self.changed_rooms.is_empty() {
             plans.push(self.plan_rooms());
         }
-        let accepted = self.finish(plans, self.now(), None).ok();
-        let first = accepted.and_then(|accepted| accepted.into_iter().next());
+        let accepted = self.finish(plans, self.now(), None);
+        let first = accepted.into_iter().next();
         first.unwrap_or(Err(PublishRefused::Closed))
     }
 
@@ -210,58 +210,46 @@ impl Pipeline {
         changes
     }
 
-    /// Shows what was planned. The answers are in the order of the plans.
-    ///
-    /// # Errors
-    /// With the plans, when they were committed with revisions from `base` on, and the hub has gone beyond.
+    /// Shows what was planned, with revisions from `base` on where a log has given them. The answers are in the order
+    /// of the plans.
     pub(crate) fn finish(
         &mut self,
         plans: Vec<Plan>,
         at: u64,
         base: Option<u64>,
-    ) -> Result<Vec<Result<Accepted, PublishRefused>>, Vec<Plan>> {
+    ) -> Vec<Result<Accepted, PublishRefused>> {
         let shared = Arc::clone(&self.shared);
         let accepted = shared.change(|changes| {
-            if base.is_some_and(|base| base <= changes.hub().revision()) {
-                return Err(plans);
-            }
             let mut next = base;
             let plans = plans.into_iter();
-            Ok(plans
+            plans
                 .map(|plan| self.apply(changes, plan, at, &mut next))
-                .collect())
-        })?;
+                .collect()
+        });
         self.planned.clear();
         self.planned_places = 0;
         self.planned_clears.clear();
         let (rooms, devices) = self.rooms.sizes();
         self.metrics.rooms.set(rooms as u64);
         self.metrics.devices.set(devices as u64);
-        Ok(accepted)
+        accepted
     }
 
-    /// Shows the rates and what was malformed; to be called about every second.
-    pub(crate) fn tick(&mut self) {
-        let at = self.now();
-        let rates = self.rooms.rates(at);
-        let troubles = self.troubles.changed();
-        let shared = Arc::clone(&self.shared);
-        shared.change(|changes| {
-            if !changes.may_go_on() {
-                return;
-            }
-            for (room, device, trouble) in troubles {
-                let (room, device) = (&*room, &*device);
-                let step = Step::derived(ClickTopic::Trouble { room, device }, trouble);
-                if self.has_place(changes, &step) {
-                    self.show(changes, step, at);
-                }
-            }
-            for (room, rate) in rates {
-                let topic = ClickTopic::Rate { room: &room };
-                self.show(changes, Step::derived(topic, rate), at);
-            }
+    /// The rates and what was malformed, as far as they have changed; to be called about every second.
+    pub(crate) fn plan_tick(&mut self) -> Plan {
+        let rates = self.rooms.rates(self.now());
+        let rates = (rates.into_iter())
+            .map(|(room, rate)| Step::shown(ClickTopic::Rate { room: &room }, rate));
+        let troubles = self.troubles.changed().into_iter();
+        let troubles = troubles.map(|(room, device, trouble)| {
+            let (room, device) = (&*room, &*device);
+            Step::shown(ClickTopic::Trouble { room, device }, trouble)
         });
+        let troubles: Vec<_> = troubles.filter(|step| self.has_place(step)).collect();
+        Plan {
+            steps: troubles.into_iter().chain(rates).collect(),
+            ..Plan::default()
+        }
     }
 
     /// The time of day.
@@ -404,20 +392,15 @@ impl Pipeline {
         }
     }
 
-    fn show(&self, changes: &mut Changes<'_>, step: Step, at: u64) {
-        if let Err(error) = step.publish(changes, at) {
-            error!(target: "bus", %error, "a derived topic cannot be shown");
-        }
-    }
-
     /// Whether the hub has room for what a peer's mistake makes it say: no more than for what peers say
     /// themselves.
-    fn has_place(&self, changes: &Changes<'_>, step: &Step) -> bool {
-        let hub = changes.hub();
+    fn has_place(&self, step: &Step) -> bool {
         let Step::Publish { topic, .. } = step else {
             return true;
         };
-        hub.last(topic.borrowed()).is_some() || !self.is_full(hub, 0)
+        self.shared.read(|hub| {
+            hub.last(topic.borrowed()).is_some() || !self.is_full(hub, self.planned_places)
+        })
     }
 
     fn history_of(&self, topic: &TopicName<String>) -> u16 {

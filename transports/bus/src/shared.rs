@@ -19,6 +19,7 @@ use crate::capacity::with_own_places;
 use crate::clock::Clock;
 use crate::durable::Durables;
 use crate::group::Groups;
+use crate::store::position;
 use crate::wake::{Wake, lock};
 use crate::{Delivery, Payload};
 
@@ -47,8 +48,10 @@ struct State {
     waiting: Vec<Vec<Waiter>>,
     groups: Groups,
     durables: Durables,
-    /// The hub goes on beyond this revision only with a commit of the store.
-    ceiling: u64,
+    /// Whether a log gives the revisions: the hub then goes on by itself within the position where it stands.
+    logged: bool,
+    /// The hub goes no further.
+    stopped: bool,
     expired: u64,
     /// While changes are announced: up to here they all are.
     announced: u64,
@@ -101,7 +104,8 @@ impl Shared {
                 waiting: Vec::new(),
                 groups: Groups::default(),
                 durables: Durables::default(),
-                ceiling: u64::MAX,
+                logged: false,
+                stopped: false,
                 expired: 0,
                 announced: 0,
             }),
@@ -199,16 +203,21 @@ impl Shared {
         (confirmed, state.hub.left_ring())
     }
 
-    /// Lets the hub go on to this revision.
-    pub(crate) fn set_ceiling(&self, ceiling: u64) {
-        lock(&self.state).ceiling = ceiling;
+    /// From now on a log gives the revisions.
+    pub(crate) fn begin_log(&self) {
+        lock(&self.state).logged = true;
+    }
+
+    /// How many numbers the hub may give before the next record.
+    pub(crate) fn numbers_left(&self) -> u64 {
+        lock(&self.state).numbers_left()
     }
 
     /// Lets the hub go no further, and says how far it came.
     pub(crate) fn stop_here(&self) -> u64 {
         let mut state = lock(&self.state);
-        state.ceiling = state.hub.revision();
-        state.ceiling
+        state.stopped = true;
+        state.hub.revision()
     }
 
     /// Joins the group of a filter, or founds it: messages from now on, one at a time.
@@ -359,6 +368,14 @@ impl Shared {
 }
 
 impl State {
+    fn numbers_left(&self) -> u64 {
+        let revision = self.hub.revision();
+        match self.logged {
+            true => position::last(revision) - revision,
+            false => u64::MAX,
+        }
+    }
+
     fn owes(&mut self, topic: TopicName<&str>, qos: u8) -> bool {
         if qos == 0 {
             return false;
@@ -461,14 +478,14 @@ impl Changes<'_> {
         self.state.hub.restored(life);
     }
 
-    /// Whether the hub may go on without a commit.
-    pub(crate) fn may_go_on(&self) -> bool {
-        self.state.hub.revision() < self.state.ceiling
-    }
-
     /// Whether an event can be shown without the store.
     pub(crate) fn goes_straight(&mut self, topic: TopicName<&str>, qos: u8) -> bool {
         self.may_go_on() && !self.state.owes(topic, qos)
+    }
+
+    /// Whether the hub has a number for something that needs no record.
+    pub(crate) fn may_go_on(&self) -> bool {
+        !self.state.stopped && self.state.numbers_left() > 0
     }
 
     fn collect_waiters(&mut self) {

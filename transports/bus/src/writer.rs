@@ -146,17 +146,10 @@ impl Writer {
 
 fn run(mut commits: Commits, closing: &AtomicBool, runtime: &Handle) {
     while commits.blocking_begin() {
-        loop {
-            commit(&mut commits, closing);
-            let Some((committed, finished)) = finish(commits, runtime) else {
-                return;
-            };
-            commits = committed;
-            match finished {
-                Finished::Shown => break,
-                Finished::Overtaken => {}
-                Finished::Closed => return,
-            }
+        commit(&mut commits, closing);
+        match finish(commits, runtime) {
+            Some((committed, Finished::Shown)) => commits = committed,
+            Some((_, Finished::Closed)) | None => return,
         }
     }
 }

@@ -306,9 +306,9 @@ impl Client {
         );
     }
 
-    /// One line for events that had left the recent ring before this client could take them.
+    /// One line for events that had left the recent ring before this client could take them. 0: it is not known how many.
     pub(crate) fn log_missed(&self, missed: u64) {
-        let principal = &self.0.principal;
+        let (principal, missed) = (&self.0.principal, (missed > 0).then_some(missed));
         let Some(left_out) = self.0.bus.log_limit().allow(&principal.log_key("missed")) else {
             return;
         };

@@ -86,6 +86,15 @@ impl Step {
         Self::state(own_topic(topic), value)
     }
 
+    /// A topic that the hub writes itself and begins anew with each life: it is not stored.
+    pub(super) fn shown(topic: ClickTopic<'_>, value: impl Display) -> Self {
+        let mut step = Self::derived(topic, value);
+        if let Self::Publish { stored, .. } = &mut step {
+            *stored = false;
+        }
+        step
+    }
+
     /// The same where the topic is written already.
     pub(super) fn state(topic: TopicName<String>, value: impl Display) -> Self {
         Self::Publish {

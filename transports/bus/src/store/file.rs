@@ -151,9 +151,6 @@ impl Index {
     }
 
     fn take(&mut self, commit: &Commit<'_>) {
-        if let Some((from, (to, _))) = commit.again_from.zip(commit.revisions) {
-            self.events.retain(|rev| !(from..to).contains(rev));
-        }
         for change in &commit.changes {
             match change {
                 Change::Event { rev, .. } => {

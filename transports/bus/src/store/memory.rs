@@ -1,7 +1,7 @@
 //! The store in memory: what the one on disk is checked against, and the disk of simulations that need no
 //! bytes.
 
-use core::ops::Range;
+use core::mem;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -18,17 +18,14 @@ pub(crate) struct MemoryStore {
     tombstones: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tables {
     start: u32,
     epoch: u64,
     revision: u64,
-    ceiling: u64,
-    doubt: u64,
     forgotten: u64,
     left: u64,
     stopped: Option<u64>,
-    lossy: bool,
     lost: Vec<(u64, u64)>,
     items: BTreeMap<u64, (String, Item)>,
     devices: BTreeMap<(String, String), Record>,
@@ -39,6 +36,15 @@ struct Tables {
 }
 
 impl MemoryStore {
+    /// A store of its own that holds the same.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            tables: Arc::new(Mutex::new(lock(&self.tables).clone())),
+            tombstones: self.tombstones,
+        }
+    }
+
     /// Counts this start, and gives out what is stored.
     pub(crate) fn open(&mut self, epoch: u64, tombstones: usize) -> Loaded {
         self.tombstones = tombstones;
@@ -75,22 +81,12 @@ impl MemoryStore {
                 .collect(),
             ..Loaded::default()
         };
-        let doubtful = loaded.settle(tables.doubt, tables.ceiling);
-        loaded.life.known = tables.revision.max(tables.forgotten);
         loaded.life.forgotten = tables.forgotten;
         loaded.life.left = tables.left;
-        let lossy = core::mem::take(&mut tables.lossy) && tables.stopped.is_none();
-        loaded.lose(core::mem::take(&mut tables.lost), lossy);
+        let (lost, stopped) = (mem::take(&mut tables.lost), tables.stopped.take());
+        loaded.begin(tables.revision, stopped, lost);
         tables.lost = loaded.life.lost.clone();
-        loaded.life.events = tables.stopped.take().unwrap_or(tables.ceiling);
-        let items = loaded.items.iter().cloned();
-        tables.items = items
-            .map(|(rev, topic, item)| (rev, (topic, item)))
-            .collect();
-        if doubtful > 0 {
-            tables.revision = loaded.newest();
-        }
-        (tables.ceiling, tables.doubt) = (loaded.ceiling, 0);
+        tables.revision = loaded.life.revision;
         loaded
     }
 }
@@ -98,23 +94,11 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
         let mut tables = lock(&self.tables);
-        let base = commit.revisions.map_or(0, |(first, _)| first);
-        let again = commit.again_from.unwrap_or(base)..base;
-        let void =
-            |rev: &u64, item: &Item, kind: fn(&Item) -> bool| again.contains(rev) && kind(item);
-        tables
-            .items
-            .retain(|rev, (_, item)| !void(rev, item, |item| matches!(item, Item::Event(_))));
         for change in &commit.changes {
-            tables.apply(change, (self.tombstones, &again));
+            tables.apply(change, self.tombstones);
         }
-        tables.doubt = commit.revisions.map_or(0, |(first, _)| first);
-        if let Some((_, last)) = commit.revisions {
-            tables.revision = last;
-        }
-        tables.ceiling = commit.ceiling.unwrap_or(tables.ceiling);
+        tables.revision = commit.revision;
         tables.stopped = commit.stops;
-        tables.lossy |= commit.lossy;
         Ok(())
     }
 
@@ -136,7 +120,7 @@ impl Store for MemoryStore {
 }
 
 impl Tables {
-    fn apply(&mut self, change: &Change<'_>, (tombstones, again): (usize, &Range<u64>)) {
+    fn apply(&mut self, change: &Change<'_>, tombstones: usize) {
         match change {
             Change::Keep {
                 topic,
@@ -145,9 +129,6 @@ impl Tables {
                 history,
             } => {
                 let item = Item::Value(*history, value.clone());
-                self.items.retain(|rev, (of, item)| {
-                    of != topic || !matches!(item, Item::Value(..)) || !again.contains(rev)
-                });
                 self.items.insert(*rev, ((*topic).to_owned(), item));
                 let mut values = BTreeSet::new();
                 self.items.retain(|rev, (of, item)| match item {
@@ -172,10 +153,8 @@ impl Tables {
                 expired,
             } => {
                 let before = self.items.len();
-                self.items.retain(|rev, (of, item)| {
-                    let void = matches!(item, Item::Cleared { .. }) && again.contains(rev);
-                    of != topic || !(void || matches!(item, Item::Value(..)))
-                });
+                (self.items)
+                    .retain(|_, (of, item)| of != topic || !matches!(item, Item::Value(..)));
                 if self.items.len() == before {
                     return;
                 }
@@ -307,8 +286,6 @@ mod tests {
             part: Option<u8>,
             keep: bool,
         },
-        /// The next commit is made twice.
-        Again,
         /// The next revisions come later.
         Skip {
             by: u64,
@@ -332,7 +309,6 @@ mod tests {
             2 => name.clone().prop_map(|device| Operation::PressId { device }),
             3 => (name, part, any::<bool>()).prop_map(|(client, part, keep)| Operation::Note { client, part, keep }),
             1 => (1..9_u64).prop_map(|by| Operation::Skip { by }),
-            1 => Just(Operation::Again),
             5 => Just(Operation::Commit),
             2 => Just(Operation::Restart),
         ]
@@ -368,7 +344,6 @@ mod tests {
         let mut real = Some(open(7).0);
         let loaded = model.open(7, TOMBSTONES);
         let (mut rev, mut record) = (loaded.life.revision, Record::default());
-        let mut ceiling = loaded.ceiling;
         let mut batch: Vec<Operation> = Vec::new();
         for operation in operations.into_iter().chain([Operation::Restart]) {
             match operation {
@@ -382,89 +357,73 @@ mod tests {
                     continue;
                 }
             }
-            let again = batch
-                .iter()
-                .any(|operation| matches!(operation, Operation::Again));
-            batch.retain(|operation| !matches!(operation, Operation::Again));
-            let mut again_from = None;
-            for _ in 0..=u8::from(again) {
-                let first = rev + 1;
-                let mut revs = Vec::new();
-                for operation in &batch {
-                    rev += 1;
-                    revs.push((rev, rev.to_string()));
-                    if let Operation::Device { red, .. } = operation {
-                        let run = "1-0000beef".parse().unwrap();
-                        record
-                            .counts
-                            .report(run, Counter::new(*red, 0), 64)
-                            .unwrap();
-                    }
+            let first = rev + 1;
+            let mut revs = Vec::new();
+            for operation in &batch {
+                rev += 1;
+                revs.push((rev, rev.to_string()));
+                if let Operation::Device { red, .. } = operation {
+                    let run = "1-0000beef".parse().unwrap();
+                    record
+                        .counts
+                        .report(run, Counter::new(*red, 0), 64)
+                        .unwrap();
                 }
-                let parts = [[0_u8], [1], [2]];
-                let change =
-                    |(operation, (rev, text)): (&Operation, &'_ (u64, String))| match operation {
-                        Operation::Keep { topic, history } => Change::Keep {
-                            topic: NAMES[*topic],
-                            rev: *rev,
-                            value: value(*rev),
-                            history: *history,
-                        },
-                        Operation::Clear { topic } => Change::Clear {
-                            topic: NAMES[*topic],
-                            rev: *rev,
-                            at: *rev,
-                            expired: rev % 2 == 0,
-                        },
-                        Operation::Event { topic } => Change::Event {
-                            topic: NAMES[*topic],
-                            rev: *rev,
-                            value: value(*rev),
-                        },
-                        // Not what this commit brings.
-                        Operation::Trim { confirmed, left } => Change::Trim {
-                            confirmed: first.saturating_sub(*confirmed + 1),
-                            left: first.saturating_sub(*left + 1),
-                        },
-                        Operation::Device { device, .. } => Change::Device {
-                            room: "main",
-                            device: NAMES[*device],
-                            record: Cow::Borrowed(&record),
-                        },
-                        Operation::PressId { device } => Change::PressId {
-                            room: "main",
-                            device: NAMES[*device],
-                            order: *rev,
-                            id: if text.len() > 1 { "long" } else { "short" },
-                        },
-                        Operation::Note { client, part, keep } => Change::Note {
-                            owner: "test",
-                            client: NAMES[*client],
-                            part: part.map(|part| parts[usize::from(part)].as_slice()),
-                            value: keep.then_some(b"x".as_slice()).filter(|_| part.is_some()),
-                        },
-                        Operation::Again
-                        | Operation::Skip { .. }
-                        | Operation::Commit
-                        | Operation::Restart => unreachable!(),
-                    };
-                let commit = Commit {
-                    changes: batch.iter().zip(&revs).map(change).collect(),
-                    revisions: (!batch.is_empty()).then_some((first, rev)),
-                    again_from,
-                    // Never below what is used, and now and then just above.
-                    ceiling: (rev > ceiling || rev % 3 == 0).then_some(rev + rev % 4),
-                    stops: (rev % 4 == 0).then_some(first),
-                    lossy: rev % 5 == 0,
-                    sync: [Sync::Now, Sync::Later][(rev % 2) as usize],
-                };
-                ceiling = commit.ceiling.unwrap_or(ceiling);
-                let real_store = real.as_mut().unwrap();
-                real_store.commit(&commit).unwrap();
-                model.commit(&commit).unwrap();
-                assert_eq!(without_bytes(real_store.sizes()), model.sizes());
-                again_from = (!batch.is_empty()).then_some(first);
             }
+            let parts = [[0_u8], [1], [2]];
+            let change = |(operation, (rev, text)): (&Operation, &'_ (u64, String))| match operation
+            {
+                Operation::Keep { topic, history } => Change::Keep {
+                    topic: NAMES[*topic],
+                    rev: *rev,
+                    value: value(*rev),
+                    history: *history,
+                },
+                Operation::Clear { topic } => Change::Clear {
+                    topic: NAMES[*topic],
+                    rev: *rev,
+                    at: *rev,
+                    expired: rev % 2 == 0,
+                },
+                Operation::Event { topic } => Change::Event {
+                    topic: NAMES[*topic],
+                    rev: *rev,
+                    value: value(*rev),
+                },
+                // Not what this commit brings.
+                Operation::Trim { confirmed, left } => Change::Trim {
+                    confirmed: first.saturating_sub(*confirmed + 1),
+                    left: first.saturating_sub(*left + 1),
+                },
+                Operation::Device { device, .. } => Change::Device {
+                    room: "main",
+                    device: NAMES[*device],
+                    record: Cow::Borrowed(&record),
+                },
+                Operation::PressId { device } => Change::PressId {
+                    room: "main",
+                    device: NAMES[*device],
+                    order: *rev,
+                    id: if text.len() > 1 { "long" } else { "short" },
+                },
+                Operation::Note { client, part, keep } => Change::Note {
+                    owner: "test",
+                    client: NAMES[*client],
+                    part: part.map(|part| parts[usize::from(part)].as_slice()),
+                    value: keep.then_some(b"x".as_slice()).filter(|_| part.is_some()),
+                },
+                Operation::Skip { .. } | Operation::Commit | Operation::Restart => unreachable!(),
+            };
+            let commit = Commit {
+                changes: batch.iter().zip(&revs).map(change).collect(),
+                revision: rev,
+                stops: (rev % 4 == 0).then_some(first),
+                sync: [Sync::Now, Sync::Later][(rev % 2) as usize],
+            };
+            let real_store = real.as_mut().unwrap();
+            real_store.commit(&commit).unwrap();
+            model.commit(&commit).unwrap();
+            assert_eq!(without_bytes(real_store.sizes()), model.sizes());
             batch.clear();
             if matches!(operation, Operation::Restart) {
                 drop(real.take());
@@ -475,8 +434,7 @@ mod tests {
                     (7, model.sizes())
                 );
                 real = Some(store);
-                rev = again.life.revision.max(again.newest());
-                ceiling = again.ceiling;
+                rev = again.life.revision;
             }
         }
     }

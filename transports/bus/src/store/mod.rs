@@ -1,16 +1,9 @@
 //! What survives a restart.
 //!
 //! Everything that a subscriber may be given again is stored with the revision that it has in the hub, so that a
-//! restarted hub goes on with its epoch, and cursors go on with their hub. Revisions are given out under the
-//! hub's lock and commits take time, so three numbers keep the two together:
-//!
-//! - A commit is made with the revisions that its values are to get. Events that need no store may overtake it:
-//!   then it is made again with later ones before anything is shown.
-//! - Until the next commit says otherwise, the last one is **in doubt**: a crash may have come before its values
-//!   were shown, and after events were that took their revisions. What is in doubt at a start gets new
-//!   revisions, and so comes (once more) to whoever resumes.
-//! - The **ceiling** is a revision that the hub does not go beyond without a commit. A start goes on behind it, so
-//!   that no revision is used twice, whatever was lost.
+//! restarted hub goes on with its epoch, and cursors go on with their hub. The log gives the revisions, by the
+//! [`position`] of each record: the hub numbers what needs no record behind those of the newest one, and goes no further
+//! than the end of its position. Each start takes a position of its own, behind all that may have been used before.
 
 mod check;
 mod disk;
@@ -18,6 +11,7 @@ mod file;
 mod log;
 #[cfg(any(test, feature = "simulation"))]
 mod memory;
+pub(crate) mod position;
 mod redb;
 mod repair;
 
@@ -64,18 +58,10 @@ pub(crate) trait Store: fmt::Debug + Send {
 pub(crate) struct Commit<'a> {
     #[serde(borrow)]
     pub(crate) changes: Vec<Change<'a>>,
-    /// The first and the last of the revisions that they are to get; they are in doubt until the next commit.
-    /// None: what was in doubt is no longer.
-    pub(crate) revisions: Option<(u64, u64)>,
-    /// These changes were committed before, perhaps, with revisions from this one on and before those that they
-    /// have now: those are void.
-    pub(crate) again_from: Option<u64>,
-    /// The new ceiling.
-    pub(crate) ceiling: Option<u64>,
+    /// The newest revision that anything has when they are made.
+    pub(crate) revision: u64,
     /// The last of this life: the revision of its newest event, which may be one that is not stored.
     pub(crate) stops: Option<u64>,
-    /// From here on commits of this life may be shown before they are durable.
-    pub(crate) lossy: bool,
     /// Whether they have to be durable at once.
     #[serde(skip)]
     pub(crate) sync: Sync,
@@ -130,16 +116,6 @@ pub(crate) enum Change<'a> {
         part: Option<&'a [u8]>,
         value: Option<&'a [u8]>,
     },
-}
-
-impl Change<'_> {
-    /// Whether it puts something into the hub's order.
-    pub(crate) fn has_revision(&self) -> bool {
-        matches!(
-            self,
-            Self::Keep { .. } | Self::Clear { .. } | Self::Event { .. }
-        )
-    }
 }
 
 /// A message as it is stored.
@@ -219,10 +195,8 @@ pub(crate) struct Loaded {
     pub(crate) start: u32,
     /// What tells the revisions of this store from all others.
     pub(crate) epoch: u64,
-    /// Where the hub left off.
+    /// Where the hub left off, and begins.
     pub(crate) life: EarlierLife,
-    /// The ceiling that is stored.
-    pub(crate) ceiling: u64,
     /// Revision, topic and what stands there, in the order of revisions.
     pub(crate) items: Vec<(u64, String, Item)>,
     pub(crate) devices: Vec<(String, String, Record)>,
@@ -247,27 +221,30 @@ pub(crate) struct Sizes {
 /// Ranges of lost revisions that are remembered; beyond them the two oldest become one, with what lies between.
 const LOST_RANGES: usize = 64;
 
-/// The hub may use so many revisions after those of a commit before the next has to raise the ceiling.
-pub(crate) const HEADROOM: u64 = 1 << 24;
-
 impl Loaded {
-    /// The newest revision of all items.
-    pub(self) fn newest(&self) -> u64 {
-        self.items.last().map_or(0, |(rev, ..)| *rev)
+    /// Begins a life behind those before: `newest` is the newest revision of these, and `events` that of their newest
+    /// event if the last one ended in order. `lost` are the revisions that were lost before.
+    pub(self) fn begin(&mut self, newest: u64, events: Option<u64>, lost: Vec<(u64, u64)>) {
+        self.items.sort_by_key(|(rev, ..)| *rev);
+        self.life.revision = position::start(newest, events.is_some());
+        self.life.events = events.unwrap_or(position::last(newest));
+        self.life.lost = lost;
+        if events.is_none() {
+            self.lose(position::last(newest), self.life.revision - 1);
+        }
     }
 
-    /// Takes over which revisions were lost in earlier lives, and adds those of the last one where something of it may
-    /// have been.
-    pub(self) fn lose(&mut self, before: Vec<(u64, u64)>, lossy: bool) {
-        self.life.lost = before;
+    /// What had revisions after `after`, up to `to`, may have been seen, and is not here.
+    fn lose(&mut self, after: u64, to: u64) {
         let lost = &mut self.life.lost;
-        if lossy {
-            // Where nothing has survived since, the loss before goes on.
-            let (known, revision) = (self.life.known, self.life.revision);
-            match lost.last_mut().filter(|(after, _)| *after == known) {
-                Some((_, to)) => *to = revision,
-                None => lost.push((known, revision)),
-            }
+        // A life that has stored nothing does not divide what was lost before it and in it.
+        let stored_since = |lost_to: u64| {
+            let newest = self.items.last().map_or(0, |(rev, ..)| *rev);
+            newest > lost_to
+        };
+        match lost.last_mut().filter(|(_, to)| !stored_since(*to)) {
+            Some((_, lost_to)) => *lost_to = to,
+            None => lost.push((after, to)),
         }
         if lost.len() > LOST_RANGES {
             let (oldest, _) = lost.remove(0);
@@ -275,24 +252,6 @@ impl Loaded {
                 *after = oldest;
             }
         }
-    }
-
-    /// Gives what is in doubt new revisions behind all that were, and says which they are: the number of items
-    /// at the end of the list. Then sets where the hub goes on.
-    pub(self) fn settle(&mut self, doubt: u64, ceiling: u64) -> usize {
-        self.items.sort_by_key(|(rev, ..)| *rev);
-        let doubtful = match doubt {
-            0 => self.items.len(),
-            doubt => self.items.partition_point(|(rev, ..)| *rev < doubt),
-        };
-        let mut rev = ceiling;
-        for (of_item, ..) in self.items.iter_mut().skip(doubtful) {
-            rev += 1;
-            *of_item = rev;
-        }
-        self.life.revision = ceiling;
-        self.ceiling = rev + HEADROOM;
-        self.items.len() - doubtful
     }
 }
 

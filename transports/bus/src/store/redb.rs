@@ -10,10 +10,11 @@
 //! | `devices` | room, device | `rooms::Record`, postcard |
 //! | `press_ids` | room, device, slot | order, id |
 //! | `notes` | owner, client, part | the owner's own |
-//! | `lost` | revision | revision: what was shown after the first, up to the second, was lost in a crash |
+//! | `lost` | revision | revision: what was shown after the first, up to the second, may have been lost in a crash |
 //!
-//! Format 3 had no log, and no `log` and `applied` in `meta`. Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
+//! Format 3 is described at `format_3`. Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
 
+mod format_3;
 mod meta;
 mod opening;
 mod salvage;
@@ -162,7 +163,7 @@ pub(super) mod tests {
 
     use super::tables::{DEVICES, PRESS_IDS, Topic, VALUES, encode};
     use crate::rooms::Record;
-    use crate::store::{FileStore, HEADROOM, Store};
+    use crate::store::{FileStore, Store, position};
 
     const FILE: &str = "latchbus.redb";
     const EPOCH: u64 = 7;
@@ -210,10 +211,10 @@ pub(super) mod tests {
         }
     }
 
-    fn commit(changes: Vec<Change<'_>>, revisions: Option<(u64, u64)>) -> Commit<'_> {
+    fn commit(changes: Vec<Change<'_>>, revision: u64) -> Commit<'_> {
         Commit {
             changes,
-            revisions,
+            revision,
             ..Commit::default()
         }
     }
@@ -227,7 +228,7 @@ pub(super) mod tests {
         let run = "4-0000abcd".parse().unwrap();
         record.counts.report(run, Counter::new(1, 2), 64).unwrap();
         let first = vec![keep("b", 1, 1), keep("a", 2, 2), keep("gone", 3, 1)];
-        store.commit(&commit(first, Some((1, 3)))).unwrap();
+        store.commit(&commit(first, 3)).unwrap();
         let id = |order, id| Change::PressId {
             room: "main",
             device: "k",
@@ -253,9 +254,7 @@ pub(super) mod tests {
             id(1023, "old"),
             id(1024, "new"),
         ];
-        store.commit(&commit(second, Some((4, 7)))).unwrap();
-        // Nothing is in doubt any more.
-        store.commit(&commit(Vec::new(), None)).unwrap();
+        store.commit(&commit(second, 7)).unwrap();
         drop(store);
 
         let (_store, loaded) = open(directory.path()).unwrap();
@@ -280,9 +279,9 @@ pub(super) mod tests {
         assert_eq!(
             loaded.life,
             EarlierLife {
-                known: 7,
-                revision: HEADROOM,
-                events: HEADROOM,
+                revision: position::start(7, false),
+                events: position::last(7),
+                lost: vec![(position::last(7), position::start(7, false) - 1)],
                 ..EarlierLife::default()
             }
         );
@@ -296,34 +295,76 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_in_doubt_gets_revisions_that_nobody_had() {
+    fn each_life_begins_behind_all_that_may_have_been_used_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let begin = || {
+            let (store, loaded) = open(directory.path()).unwrap();
+            (store, loaded.life.revision, loaded.life.lost)
+        };
+        let (mut store, first, lost) = begin();
+        assert_eq!((first, lost), (position::next(0), Vec::new()));
+        let stops = Commit {
+            stops: Some(0),
+            ..commit(Vec::new(), first + 3)
+        };
+        store.commit(&stops).unwrap();
+        drop(store);
+        let (mut store, second, lost) = begin();
+        assert_eq!((second, lost), (position::next(first), Vec::new()));
+        let newest = position::next(second);
+        store
+            .commit(&commit(vec![keep("a", newest, 1)], newest))
+            .unwrap();
+        drop(store);
+        let (store, third, lost) = begin();
+        assert!(position::of(third) > position::of(newest) + position::MAX_UNSYNCED);
+        assert_eq!(lost, [(position::last(newest), third - 1)]);
+        drop(store);
+        // Nothing was stored since.
+        let (_store, fourth, lost) = begin();
+        assert_eq!(lost, [(position::last(newest), fourth - 1)]);
+    }
+
+    #[test]
+    fn what_format_3_had_in_doubt_gets_revisions_that_nobody_had() {
         let directory = tempfile::tempdir().unwrap();
         let (mut store, _) = open(directory.path()).unwrap();
-        let certain = vec![keep("a", 1, 2)];
-        store.commit(&commit(certain, Some((1, 1)))).unwrap();
         let event = Change::Event {
             topic: "e",
             rev: 3,
             value: value("3"),
         };
-        let doubtful = vec![keep("a", 2, 2), event, keep("b", 4, 1)];
-        store.commit(&commit(doubtful, Some((2, 4)))).unwrap();
+        let changes = vec![keep("a", 1, 2), keep("a", 2, 2), event, keep("b", 4, 1)];
+        store.commit(&commit(changes, 4)).unwrap();
         drop(store);
+        drop(open(directory.path()).unwrap());
+        fs::remove_file(directory.path().join("latchbus.log")).unwrap();
+        let database = Database::open(directory.path().join(FILE)).unwrap();
+        write(&database, Durability::Immediate, |tables| {
+            for (name, number) in [
+                ("format", 3),
+                ("revision", 4),
+                ("doubt", 2),
+                ("ceiling", 1_000),
+                ("log", 0),
+                ("applied", 0),
+                ("events", 0),
+            ] {
+                tables.meta.insert(name, number).unwrap();
+            }
+            Ok(())
+        })
+        .unwrap();
+        drop(database);
+        let mut began = 0;
         for _ in 0..2 {
             let (_store, loaded) = open(directory.path()).unwrap();
             let revs: Vec<_> = (loaded.items.iter())
                 .map(|(rev, topic, _)| (*rev, topic.as_str()))
                 .collect();
-            let after = HEADROOM;
-            assert_eq!(
-                revs,
-                [
-                    (1, "a"),
-                    (after + 1, "a"),
-                    (after + 2, "e"),
-                    (after + 3, "b")
-                ]
-            );
+            assert_eq!(revs, [(1, "a"), (1_001, "a"), (1_002, "e"), (1_003, "b")]);
+            assert!(loaded.life.revision > began.max(1_003));
+            began = loaded.life.revision;
         }
     }
 
@@ -361,8 +402,7 @@ pub(super) mod tests {
                 .map(|(rev, topic, _)| (*rev, topic.as_str()))
                 .collect();
             assert_eq!(revs, [(1, "b"), (2, "a"), (4, "a")]);
-            assert_eq!(loaded.life.known, 4);
-            assert!(loaded.life.revision >= 4);
+            assert!(loaded.life.revision > 4);
             assert_eq!(loaded.press_ids, [("main".into(), "k".into(), "p".into())]);
         }
     }
@@ -379,10 +419,10 @@ pub(super) mod tests {
         };
         let keep = |client| note(client, Some(&b"\xff\xff"[..]), Some(&b"x"[..]));
         let all = ["a", "a\u{1}", "ab", "b"].map(keep);
-        store.commit(&commit(all.into(), None)).unwrap();
+        store.commit(&commit(all.into(), 0)).unwrap();
         assert_eq!(store.sizes().notes, 4);
         let forget = vec![note("a", None, None)];
-        store.commit(&commit(forget, None)).unwrap();
+        store.commit(&commit(forget, 0)).unwrap();
         drop(store);
         let (_store, loaded) = open(directory.path()).unwrap();
         let clients: Vec<_> = (loaded.notes.iter())

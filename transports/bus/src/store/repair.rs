@@ -202,7 +202,7 @@ mod tests {
                 .collect();
             let commit = Commit {
                 changes,
-                revisions: Some((round * 1_000 + 1, round * 1_000 + 200)),
+                revision: round * 1_000 + 200,
                 // What is in the log is in the database then.
                 stops: Some(0),
                 ..Commit::default()
@@ -322,7 +322,7 @@ mod tests {
                     value: value(vec![7; 100]),
                     history: 1,
                 }],
-                revisions: Some((rev, rev)),
+                revision: rev,
                 ..Commit::default()
             };
             store.commit(&commit).unwrap();
@@ -383,7 +383,7 @@ mod tests {
         let (mut store, _) = open(directory.path()).unwrap();
         for rev in 200..203 {
             let commit = Commit {
-                revisions: Some((rev, rev)),
+                revision: rev,
                 ..Commit::default()
             };
             store.commit(&commit).unwrap();

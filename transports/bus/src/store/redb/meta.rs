@@ -12,12 +12,8 @@ pub(super) struct Meta {
     /// How often the hub has started.
     pub(super) start: u64,
     pub(super) epoch: u64,
-    /// The newest revision that something here has.
+    /// The newest revision that anything is known to have had.
     pub(super) revision: u64,
-    /// No revision beyond it was used.
-    pub(super) ceiling: u64,
-    /// The first revision of the last commit, unless a later one has confirmed it; 0: none.
-    pub(super) doubt: u64,
     /// The newest clear that is not here any more.
     pub(super) forgotten: u64,
     /// The newest event that was owed and is not here any more.
@@ -28,25 +24,20 @@ pub(super) struct Meta {
     pub(super) log: u64,
     /// The newest record of the log that is in here.
     pub(super) applied: u64,
-    /// Whether something of this life may have been shown and lost; 0: no.
-    pub(super) lossy: u64,
 }
 
 impl Meta {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 12] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 9] {
         [
             ("format", &mut self.format),
             ("start", &mut self.start),
             ("epoch", &mut self.epoch),
             ("revision", &mut self.revision),
-            ("ceiling", &mut self.ceiling),
-            ("doubt", &mut self.doubt),
             ("forgotten", &mut self.forgotten),
             ("left", &mut self.left),
             ("events", &mut self.events),
             ("log", &mut self.log),
             ("applied", &mut self.applied),
-            ("lossy", &mut self.lossy),
         ]
     }
 

@@ -2,6 +2,7 @@
 
 use redb::ReadableTable;
 
+use super::format_3;
 use super::meta::Meta;
 use super::tables::{Tables, Topic, decode};
 use super::{Commit, FORMAT, FORMATS, Item, Loaded, Mark, StoreError, StoredNote, failed};
@@ -22,10 +23,9 @@ pub(super) fn begin(
         2 => {
             meta.epoch = epoch;
             meta.revision = upgrade(tables)?;
-            meta.ceiling = meta.revision;
             meta.events = 1;
         }
-        // Format 3 had no log.
+        3 => format_3::upgrade(tables, &mut meta)?,
         found if FORMATS.contains(&found) => {}
         found => {
             return Err(StoreError::Version {
@@ -37,30 +37,19 @@ pub(super) fn begin(
     tables.fold(log, &mut meta, tombstones)?;
     (meta.log, meta.applied) = (mark.key, mark.applied);
     let mut loaded = load(tables)?;
-    let doubtful = loaded.settle(meta.doubt, meta.ceiling);
-    if doubtful > 0 {
-        renumber(tables, meta.doubt, &loaded, doubtful)?;
-    }
     loaded.epoch = meta.epoch;
-    loaded.life.known = meta.revision.max(meta.forgotten);
     loaded.life.forgotten = meta.forgotten;
     loaded.life.left = meta.left;
-    let lossy = meta.lossy != 0 && meta.events == 0;
-    loaded.lose(tables.lost()?, lossy);
-    if lossy {
+    let events = meta.events.checked_sub(1);
+    loaded.begin(meta.revision, events, tables.lost()?);
+    if events.is_none() {
         tables.set_lost(&loaded.life.lost)?;
     }
-    loaded.life.events = meta.events.checked_sub(1).unwrap_or(meta.ceiling);
     // A boot number has 32 bits; a hub that has started that often goes on with the last one.
     loaded.start = u32::try_from(meta.start + 1).unwrap_or(u32::MAX);
     meta.format = FORMAT;
     meta.start = u64::from(loaded.start);
-    meta.revision = match doubtful {
-        0 => meta.revision,
-        _ => loaded.newest(),
-    };
-    (meta.ceiling, meta.doubt, meta.events) = (loaded.ceiling, 0, 0);
-    meta.lossy = 0;
+    (meta.revision, meta.events) = (loaded.life.revision, 0);
     meta.write(before, tables)?;
     Ok((meta, loaded))
 }
@@ -133,38 +122,4 @@ pub(super) fn load(tables: &Tables<'_>) -> Result<Loaded, StoreError> {
         });
     }
     Ok(loaded)
-}
-
-/// Writes the new revisions of what was in doubt.
-fn renumber(
-    tables: &mut Tables<'_>,
-    doubt: u64,
-    loaded: &Loaded,
-    doubtful: usize,
-) -> Result<(), StoreError> {
-    tables
-        .cleared
-        .retain(|rev, _| rev < doubt)
-        .map_err(failed)?;
-    tables.events.retain(|rev, _| rev < doubt).map_err(failed)?;
-    let certain = loaded.items.len() - doubtful;
-    for (rev, topic, item) in loaded.items.iter().skip(certain) {
-        match item {
-            // Its values stand behind each other in both orders: the first that has a doubtful revision is this.
-            Item::Value(..) => {
-                let mut stored = tables.topic(topic)?.unwrap_or_default();
-                let this = stored
-                    .values
-                    .iter_mut()
-                    .find(|(of, _)| (doubt..=loaded.life.revision).contains(of));
-                if let Some((of_value, _)) = this {
-                    *of_value = *rev;
-                }
-                tables.keep(topic, &stored)?;
-            }
-            Item::Cleared { at, expired } => tables.clear(topic, *rev, *at, *expired)?,
-            Item::Event(value) => tables.event(topic, *rev, value)?,
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,5 @@
 //! The tables, and how each change is made in them.
 
-use core::ops::Range;
 use std::collections::HashSet;
 
 use redb::{
@@ -102,25 +101,14 @@ impl<'t> Tables<'t> {
     ) -> Result<(), StoreError> {
         let mut void = void(commits).into_iter().rev();
         for commit in commits {
-            let base = commit.revisions.map_or(0, |(first, _)| first);
-            meta.doubt = base;
-            if let Some((_, last)) = commit.revisions {
-                meta.revision = last;
-            }
-            meta.ceiling = commit.ceiling.unwrap_or(meta.ceiling);
+            meta.revision = commit.revision;
             meta.events = commit.stops.map_or(0, |newest_event| newest_event + 1);
-            meta.lossy |= u64::from(commit.lossy);
-            let again = commit.again_from.unwrap_or(base)..base;
-            if commit.again_from.is_some() {
-                let certain = |rev, _: (&str, &[u8])| !again.contains(&rev);
-                self.events.retain(certain).map_err(failed)?;
-            }
             for change in &commit.changes {
                 match (void.next(), change) {
                     // It says all the same that the topic is not cleared any more.
                     (Some(true), Change::Keep { topic, .. }) => self.forget_clear(topic)?,
                     (Some(true), _) => {}
-                    _ => self.apply(change, meta, (tombstones, &again))?,
+                    _ => self.apply(change, meta, tombstones)?,
                 }
             }
         }
@@ -131,7 +119,7 @@ impl<'t> Tables<'t> {
         &mut self,
         change: &Change<'_>,
         meta: &mut Meta,
-        (tombstones, again): (u64, &Range<u64>),
+        tombstones: u64,
     ) -> Result<(), StoreError> {
         match change {
             Change::Keep {
@@ -149,7 +137,6 @@ impl<'t> Tables<'t> {
                 }
                 let mut stored = self.topic(topic)?.unwrap_or_default();
                 stored.history = *history;
-                stored.values.retain(|(of, _)| !again.contains(of));
                 stored.values.push((*rev, value.clone()));
                 let most = usize::from(*history);
                 let surplus = stored.values.len().saturating_sub(most);
@@ -163,8 +150,7 @@ impl<'t> Tables<'t> {
                 at,
                 expired,
             } => {
-                let kept = self.values.remove(*topic).map_err(failed)?.is_some();
-                if !kept && !self.cleared_in(topic, again)? {
+                if self.values.remove(*topic).map_err(failed)?.is_none() {
                     return Ok(());
                 }
                 self.clear(topic, *rev, *at, *expired)?;
@@ -264,11 +250,6 @@ impl<'t> Tables<'t> {
         self.cleared.insert(rev, cleared).map_err(failed)?;
         self.cleared_topics.insert(topic, rev).map_err(failed)?;
         Ok(())
-    }
-
-    fn cleared_in(&self, topic: &str, revs: &Range<u64>) -> Result<bool, StoreError> {
-        let cleared = self.cleared_topics.get(topic).map_err(failed)?;
-        Ok(cleared.is_some_and(|cleared| revs.contains(&cleared.value())))
     }
 
     fn forget_clear(&mut self, topic: &str) -> Result<(), StoreError> {
