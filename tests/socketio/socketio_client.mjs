@@ -11,11 +11,15 @@ import { io } from 'socket.io-client';
 import { DEADLINE_MS } from '../deadline.mjs';
 
 class Server {
+  /** Those that run, whichever check has started them. */
+  static running = new Set();
+
   static async start({ directory, port = 0 } = {}) {
     const storage = directory ? ['--data-dir', directory] : ['--ephemeral'];
     const args = [...storage, '--http', `127.0.0.1:${port}`, '--mqtt', 'off', '--log', 'off'];
     const server = new Server();
     server.process = spawn(process.env.LATCHBUS, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    Server.running.add(server);
     const [line] = await once(createInterface(server.process.stdout), 'line');
     server.port = Number(line.match(/http=127\.0\.0\.1:(\d+)/)[1]);
     server.url = `http://127.0.0.1:${server.port}`;
@@ -23,11 +27,20 @@ class Server {
   }
 
   async end(signal = 'SIGTERM') {
+    Server.running.delete(this);
     if (this.process.exitCode !== null || this.process.signalCode !== null) return;
     const exited = once(this.process, 'exit');
     this.process.kill(signal);
     await exited;
   }
+}
+
+const directories = [];
+
+function temporary() {
+  const directory = mkdtempSync(join(tmpdir(), 'latchbus-'));
+  directories.push(directory);
+  return directory;
 }
 
 async function until(condition, what) {
@@ -185,7 +198,7 @@ const checks = {
   },
 
   async 'going on after kill -9'(_server, transports) {
-    const directory = mkdtempSync(join(tmpdir(), 'latchbus-'));
+    const directory = temporary();
     let server = await Server.start({ directory });
     const { port } = server;
     const socket = open(server.url, transports);
@@ -205,7 +218,6 @@ const checks = {
     same([...new Set(reds)], [0, 1, 2, 3]);
     socket.close();
     await server.end();
-    rmSync(directory, { recursive: true });
   },
 
   async 'a server that stops'(_server, transports) {
@@ -287,6 +299,9 @@ for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']])
       console.log(`FAILED ${label}\n${error.stack}`);
     } finally {
       await server.end();
+      // What a check that failed has left.
+      await Promise.all([...Server.running].map((left) => left.end('SIGKILL')));
+      for (const directory of directories.splice(0)) rmSync(directory, { recursive: true });
     }
   }
 }

@@ -110,8 +110,9 @@ struct Joined {
     pid: String,
     /// The newest revision of a subscription whose messages come in one order with the others.
     base: u64,
-    /// Subscriptions that may stand elsewhere.
+    /// Subscriptions that may stand elsewhere, and how many have completed their snapshots since they were looked through.
     elsewhere: Vec<u64>,
+    completed: usize,
     /// How many subscriptions there are, and how many of them are outputs.
     subscriptions: usize,
     outputs: usize,
@@ -145,6 +146,8 @@ enum SubscriptionKind {
 pub(crate) struct General {
     filter: String,
     options: SubscribeOptions,
+    /// The revision of the hub when it began: an offset from before says nothing of it.
+    began: u64,
 }
 
 /// The options of `subscribe`.

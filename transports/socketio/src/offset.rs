@@ -28,6 +28,11 @@ pub(crate) struct Offset {
 pub(crate) struct OffsetError;
 
 impl Offset {
+    /// Whether the subscription of this key stands elsewhere than the others.
+    pub(crate) fn names(&self, key: u64) -> bool {
+        self.others.iter().any(|(other, _)| *other == key)
+    }
+
     /// Where the subscription of this key goes on.
     pub(crate) fn of(&self, key: u64) -> Cursor {
         let other = self.others.iter().find(|(other, _)| *other == key);

@@ -662,3 +662,63 @@ async fn a_client_goes_on_after_a_restart() {
         server.stop().await;
     }
 }
+
+#[tokio::test]
+async fn many_subscriptions_go_on_too() {
+    let server = TestServer::start(patient()).await;
+    let (mut socket, connected) = server.joined("/", "").await;
+    // More than an offset names; and those that have no rate of their own come in one order.
+    for at in 0..30 {
+        publish(&server.bus, &format!("many/{at}"), "1").await;
+        socket
+            .send(&format!("42{at}[\"subscribe\",\"many/{at}\"]"))
+            .await;
+    }
+    for at in 0..30 {
+        assert_eq!(ack(&mut socket, at).await, json!({}));
+        event(&mut socket, "synced").await;
+    }
+    let mut offset = Value::Null;
+    for at in 0..30 {
+        publish(&server.bus, &format!("many/{at}"), "2").await;
+    }
+    let mut newest = 0;
+    while newest < 30 {
+        let message = event(&mut socket, "message").await;
+        newest += u64::from(message[2] == 2);
+        offset = message[4].clone();
+    }
+    drop(socket);
+    publish(&server.bus, "many/7", "3").await;
+    publish(&server.bus, "many/29", "3").await;
+    let auth = comes_back(&connected, &offset);
+    let (mut socket, again) = server.joined("/", &auth).await;
+    assert_eq!(again["pid"], connected["pid"], "{offset}");
+    let mut came = Vec::new();
+    while came.iter().filter(|(_, value)| *value == 3).count() < 2 {
+        let message = event(&mut socket, "message").await;
+        came.push((message[1].clone(), message[2].as_u64().unwrap()));
+    }
+    came.retain(|(_, value)| *value == 3);
+    came.sort_by_key(|(topic, _)| topic.to_string());
+    assert_eq!(came, [(json!("many/29"), 3), (json!("many/7"), 3)]);
+}
+
+#[tokio::test]
+async fn a_subscription_whose_snapshot_was_not_seen_begins_anew() {
+    let server = TestServer::start(patient()).await;
+    publish(&server.bus, "old/a", "1").await;
+    let (mut socket, connected) = server.joined("/", "").await;
+    publish(&server.bus, "x", "1").await;
+    let offset = event(&mut socket, "clickValues").await[2].clone();
+    socket.send("421[\"subscribe\",\"old/#\"]").await;
+    assert_eq!(ack(&mut socket, 1).await, json!({}));
+    drop(socket);
+    let (mut socket, again) = server.joined("/", &comes_back(&connected, &offset)).await;
+    assert_eq!(again["pid"], connected["pid"]);
+    assert_eq!(
+        event(&mut socket, "message").await[1..3],
+        [json!("old/a"), json!(1)]
+    );
+    event(&mut socket, "synced").await;
+}

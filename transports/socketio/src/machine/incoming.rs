@@ -288,7 +288,12 @@ impl Machine {
         {
             subscribe.pace.get_or_insert(Duration::ZERO);
         }
-        self.begin(turn, key, General { filter, options }, &subscribe);
+        let general = General {
+            filter,
+            options,
+            began: self.common.bus.read(|hub| hub.revision()),
+        };
+        self.begin(turn, key, general, &subscribe);
         let id = self.id();
         let ack = arrived.ack;
         self.pending

@@ -261,7 +261,7 @@ impl Machine {
         subscription.synced = true;
         let turn = subscription.turn;
         self.advance(key, cursor.rev, false);
-        self.prune(turn);
+        self.prune_many(turn);
         self.say(key, "synced", &format!(",\"{cursor}\""), sink);
     }
 

@@ -36,7 +36,13 @@ impl Machine {
 
     /// Makes the offset that stands at the end of the next event of a namespace.
     pub(super) fn update_offset(&mut self, turn: u64) {
-        self.prune_few(turn);
+        match self
+            .joined(turn)
+            .is_some_and(|joined| joined.elsewhere.len() <= MAX_NAMED)
+        {
+            true => self.prune(turn),
+            false => self.prune_many(turn),
+        }
         let epoch = self.common.bus.epoch();
         let Some(at) = self.joined.iter().position(|joined| joined.turn == turn) else {
             return;
@@ -67,15 +73,20 @@ impl Machine {
         joined.offset = offset.to_string();
     }
 
-    /// The same where it costs little.
-    fn prune_few(&mut self, turn: u64) {
-        if (self.joined(turn)).is_some_and(|joined| joined.elsewhere.len() <= MAX_NAMED) {
-            self.prune(turn);
+    /// Looks through many now and then, when half of them have completed their snapshots: a client with ten thousand subscriptions must
+    /// not have all of them looked through for each.
+    pub(super) fn prune_many(&mut self, turn: u64) {
+        if let Some(joined) = self.joined_mut(turn) {
+            joined.completed += 1;
+            if joined.completed * 2 >= joined.elsewhere.len() {
+                joined.completed = 0;
+                self.prune(turn);
+            }
         }
     }
 
     /// Forgets which subscriptions stood elsewhere and do not any more.
-    pub(super) fn prune(&mut self, turn: u64) {
+    fn prune(&mut self, turn: u64) {
         let Some(at) = self.joined.iter().position(|joined| joined.turn == turn) else {
             return;
         };

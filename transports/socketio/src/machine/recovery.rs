@@ -137,6 +137,7 @@ impl Machine {
             },
             base: offset.map_or(0, |offset| offset.base.rev),
             elsewhere: Vec::new(),
+            completed: 0,
             subscriptions: 0,
             outputs: namespace.outputs.len(),
             offset: offset.map_or_else(|| begin.to_string(), ToString::to_string),
@@ -173,10 +174,11 @@ impl Machine {
         if u32::from_str_radix(table, 16) != Ok(fingerprint) {
             return None;
         }
-        let general = match offset.general {
-            true => self.common.records.get(&pid)?,
-            false => Vec::new(),
-        };
+        let general = self.common.records.get(&pid);
+        if offset.general && general.is_none() {
+            return None;
+        }
+        let general = general.unwrap_or_default();
         let bus = &self.common.bus;
         let (oldest, newest) = (offset.oldest(), offset.newest());
         let whole = bus.read(|hub| {
@@ -205,7 +207,12 @@ impl Machine {
             let Ok(mut subscribe) = subscribe else {
                 continue;
             };
-            subscribe.start = Start::Resume(offset.of(name));
+            // One that had not begun when the offset was given begins anew.
+            let known = offset.names(name) || offset.base.rev > general.began;
+            subscribe.start = match known {
+                true => Start::Resume(offset.of(name)),
+                false => Start::Snapshot,
+            };
             let kind = SubscriptionKind::General(Box::new(general));
             self.note(turn, key, (name, kind), &subscribe);
             debug_assert!(
