@@ -114,6 +114,8 @@ element('form').addEventListener('submit', async (event) => {
   event.preventDefault();
   show('trouble', '');
   const sent = text.value;
+  // What is typed from now on is another message.
+  typed = 0;
   try {
     await bus.publish(topic, { name: name.value, text: sent }, { retain: true });
     typing.delete(name.value);
