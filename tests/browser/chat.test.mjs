@@ -62,7 +62,8 @@ test('one conversation: a page, another page, MQTT and HTTP; who types, who is t
   // It is shown for a few seconds, in which a busy machine may not look.
   await ada.evaluate(() => {
     const typing = document.getElementById('typing');
-    new MutationObserver(() => (globalThis.typed = `${globalThis.typed ?? ''}${typing.textContent};`)).observe(typing, {
+    globalThis.typed = typing.textContent;
+    new MutationObserver(() => (globalThis.typed += `;${typing.textContent}`)).observe(typing, {
       childList: true,
       characterData: true,
       subtree: true,
@@ -70,7 +71,7 @@ test('one conversation: a page, another page, MQTT and HTTP; who types, who is t
   });
   await bob.locator('#text').fill('I am wri');
   await until(
-    () => ada.evaluate(() => globalThis.typed?.includes('Bob is typing')),
+    () => ada.evaluate(() => globalThis.typed.includes('Bob is typing')),
     () => 'that Bob is typing',
   );
   assert.deepEqual([...ada.complaints, ...bob.complaints], []);
