@@ -2,7 +2,6 @@
 
 use core::net::SocketAddr;
 
-use latchbus_core::clicks;
 use latchbus_core::topic::{TopicFilter, TopicName};
 
 /// Who asks: it comes with everything that a [`Client`](crate::Client) does.
@@ -84,6 +83,9 @@ impl Principal {
 }
 
 /// Who may do what. Every transport asks the same rules, through [`Client`](crate::Client).
+///
+/// A publish to a topic that the hub itself writes ([`is_reserved`](crate::clicks::is_reserved)) is rejected before anyone
+/// is asked: no authorizer can allow it.
 pub trait Authorizer: Send + Sync + 'static {
     /// Whether this principal may be here at all.
     fn authorize_connect(&self, _principal: &Principal) -> bool {
@@ -101,13 +103,8 @@ pub trait Authorizer: Send + Sync + 'static {
     }
 }
 
-/// The rules without users: everything is open, but for the topics that the hub itself writes
-/// ([`clicks::is_reserved`]).
+/// The rules without users: everyone may do everything.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ReservedTopics;
+pub struct AllowAll;
 
-impl Authorizer for ReservedTopics {
-    fn authorize_publish(&self, _principal: &Principal, topic: TopicName<&str>) -> bool {
-        !clicks::is_reserved(topic.as_str())
-    }
-}
+impl Authorizer for AllowAll {}

@@ -32,7 +32,7 @@ use latchbus_core::topic::{TopicError, TopicFilter, TopicName};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Authorizer, Principal, ReservedTopics};
+use crate::access::{AllowAll, Authorizer, Principal};
 use crate::budget::Budget;
 use crate::capacity::{self, Capacity};
 use crate::clock::{Clock, LastTime};
@@ -85,7 +85,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             store: StoreKind::Memory,
-            authorizer: Arc::new(ReservedTopics),
+            authorizer: Arc::new(AllowAll),
             clicks: ClickLimits::default(),
             rooms: vec!["main".into()],
             session: SessionLimits::default(),

@@ -94,7 +94,7 @@ pub use latchbus_core::hub::{Limits, Mode, Start};
 pub use latchbus_core::topic::{TopicFilter, TopicName};
 pub use latchbus_core::{clicks, hub, topic, wire};
 
-pub use access::{Authorizer, Identity, Principal, ReservedTopics};
+pub use access::{AllowAll, Authorizer, Identity, Principal};
 pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use batch::BatchEstimate;

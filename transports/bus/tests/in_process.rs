@@ -263,6 +263,45 @@ async fn rules_are_asked_for_everyone() {
     assert!(bus.client(stranger).is_err());
 }
 
+struct Defaults;
+
+impl Authorizer for Defaults {}
+
+#[tokio::test]
+async fn no_authorizer_can_allow_what_the_hub_itself_writes() {
+    let bus = Bus::open(Options {
+        authorizer: Arc::new(Defaults),
+        ..Options::default()
+    })
+    .unwrap();
+    bus.publish(event("clicks/main/kiosk/press", "red"))
+        .await
+        .unwrap();
+    for principal in [Principal::process(), Principal::anonymous("test")] {
+        let client = bus.client(principal).unwrap();
+        for topic in [
+            "clicks/main/values",
+            "clicks/main/share",
+            "clicks/main/rate",
+            "clicks/main/kiosk/floor",
+            "clicks/main/kiosk/pressed",
+            "clicks/main/kiosk/trouble",
+            "$SYS/broker/uptime",
+        ] {
+            for forged in [state(topic, "1"), state(topic, ""), event(topic, "1")] {
+                let refused = client.publish(forged.clone()).await;
+                assert_eq!(refused, Err(PublishRefused::NotAllowed(topic.into())));
+                let refused = client.check_publish(&forged);
+                assert_eq!(refused, Err(PublishRefused::NotAllowed(topic.into())));
+            }
+        }
+    }
+    assert_eq!(
+        last(&bus, "clicks/main/values").unwrap(),
+        r#"{"red":1,"blue":0}"#
+    );
+}
+
 #[tokio::test]
 async fn streams_end_when_the_bus_closes() {
     let bus = open();

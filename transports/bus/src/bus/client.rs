@@ -9,6 +9,7 @@ use core::{
 use std::sync::{Arc, Mutex};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use latchbus_core::clicks;
 use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::coop;
@@ -206,11 +207,16 @@ impl Client {
     }
 
     fn check_access(&self, publish: &Publish) -> Result<(), PublishRefused> {
-        let authorizer = &self.0.bus.0.authorizer.0;
-        match authorizer.authorize_publish(&self.0.principal, publish.topic.borrowed()) {
+        match self.may_publish(publish.topic.borrowed()) {
             true => Ok(()),
             false => Err(PublishRefused::NotAllowed(publish.topic.as_str().into())),
         }
+    }
+
+    fn may_publish(&self, topic: TopicName<&str>) -> bool {
+        let authorizer = &self.0.bus.0.authorizer.0;
+        !clicks::is_reserved(topic.as_str())
+            && authorizer.authorize_publish(&self.0.principal, topic)
     }
 
     fn known(&self, accepted: Result<Accepted, Rejected>) -> Receipt {
@@ -387,8 +393,7 @@ impl Client {
     pub async fn import(&self, record: Record) -> Receipt {
         let bus = &self.0.bus.0;
         let topic = record.topic();
-        let allowed = TopicName::parse(topic.as_str())
-            .is_ok_and(|topic| bus.authorizer.0.authorize_publish(&self.0.principal, topic));
+        let allowed = TopicName::parse(topic.as_str()).is_ok_and(|topic| self.may_publish(topic));
         if !allowed {
             let refused = PublishRefused::NotAllowed(topic);
             bus.metrics.refused(&refused);
