@@ -69,7 +69,12 @@ fn pages_of_other_origins_need_a_setting() {
     let server = Server::ephemeral();
     let refused = get(&server, &path, &[page]);
     assert_eq!(refused.status, 403);
-    assert_eq!(refused.header("access-control-allow-origin"), None);
+    // The page may read why, so that its console says it.
+    assert_eq!(
+        refused.header("access-control-allow-origin"),
+        Some("http://localhost:4200")
+    );
+    assert_eq!(refused.header("access-control-allow-credentials"), None);
     assert!(text(&refused).contains("\"code\":4"));
     let server = Server::on_free_ports(["--ephemeral", "--allow-origins", "http://localhost:4200"]);
     let allowed = get(&server, &path, &[page]);
