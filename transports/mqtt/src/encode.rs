@@ -113,18 +113,42 @@ pub(crate) fn refusing_ack(
     limit: Option<usize>,
     out: &mut BytesMut,
 ) {
-    let words = words.filter(|words| {
-        let size = 9 + words.len();
-        words.len() < 100 && limit.is_none_or(|limit| size <= limit)
-    });
-    let Some(words) = words else {
+    let said = words.and_then(|words| ReasonString::new(words, 3, limit));
+    let Some(said) = said else {
         return ack(kind, Version::V5, id, reason, out);
     };
-    let bytes = words.len() as u8;
-    out.put_slice(&[kind as u8, 7 + bytes]);
+    out.put_u8(kind as u8);
+    put_varint(3 + said.bytes, out);
     out.put_u16(id.get());
-    out.put_slice(&[reason.0, 3 + bytes, REASON_STRING, 0, bytes]);
-    out.put_slice(words.as_bytes());
+    out.put_u8(reason.0);
+    said.put(out);
+}
+
+/// The properties of a packet that has no other than its reason in words.
+struct ReasonString<'w> {
+    words: &'w str,
+    /// With the length before them.
+    bytes: u32,
+}
+
+impl<'w> ReasonString<'w> {
+    /// None where there are no words, and where a packet with so many bytes before them would be larger than the client
+    /// accepts.
+    fn new(words: &'w str, before: u32, limit: Option<usize>) -> Option<Self> {
+        let properties = 3 + u32::from(u16::try_from(words.len()).ok()?);
+        let bytes = varint_bytes(properties) as u32 + properties;
+        let remaining = before + bytes;
+        let size = 1 + varint_bytes(remaining) + remaining as usize;
+        let fits = !words.is_empty() && limit.is_none_or(|limit| size <= limit);
+        fits.then_some(Self { words, bytes })
+    }
+
+    fn put(&self, out: &mut BytesMut) {
+        put_varint(3 + self.words.len() as u32, out);
+        out.put_u8(REASON_STRING);
+        out.put_u16(self.words.len() as u16);
+        out.put_slice(self.words.as_bytes());
+    }
 }
 
 /// The size of a SUBACK or UNSUBACK of MQTT 5 with so many codes.
@@ -179,21 +203,14 @@ pub(crate) fn disconnect(
     if version != Version::V5 || limit.is_some_and(|limit| limit < 3) {
         return;
     }
-    let bytes = words.len().min(100) as u8;
-    if bytes == 0 || words.len() > 100 || limit.is_some_and(|limit| 7 + words.len() > limit) {
+    let Some(said) = ReasonString::new(words, 1, limit) else {
         out.put_slice(&[0xE0, 1, reason.0]);
         return;
-    }
-    out.put_slice(&[
-        0xE0,
-        5 + bytes,
-        reason.0,
-        3 + bytes,
-        REASON_STRING,
-        0,
-        bytes,
-    ]);
-    out.put_slice(words.as_bytes());
+    };
+    out.put_u8(0xE0);
+    put_varint(1 + said.bytes, out);
+    out.put_u8(reason.0);
+    said.put(out);
 }
 
 /// A CONNACK that refuses; nothing where the client takes no packet of that size.
@@ -278,6 +295,26 @@ pub(crate) fn put_varint(mut value: u32, out: &mut BytesMut) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_of_any_length_are_said_where_they_fit() {
+        let id = NonZeroU16::MIN;
+        for (length, size) in [(1, 10), (100, 109), (120, 129), (150, 161)] {
+            let words = "w".repeat(length);
+            for (limit, fits) in [(None, true), (Some(size), true), (Some(size - 1), false)] {
+                let (mut ack, mut end) = (BytesMut::new(), BytesMut::new());
+                let reason = Reason::PAYLOAD_FORMAT_INVALID;
+                refusing_ack(Ack::Puback, id, reason, Some(&words), limit, &mut ack);
+                let limit = limit.map(|limit| limit - 2);
+                disconnect(Version::V5, reason, &words, limit, &mut end);
+                assert_eq!(ack.ends_with(words.as_bytes()), fits, "{length}");
+                assert_eq!(end.ends_with(words.as_bytes()), fits, "{length}");
+                if fits {
+                    assert_eq!(ack.len(), size, "{length}");
+                }
+            }
+        }
+    }
 
     /// MQTT 5, MQTT-1.5.5-1; the boundaries are those of the table in §1.5.5.
     #[test]

@@ -88,24 +88,31 @@ impl Message {
         if wire.version == Version::V3 {
             return packet.encode(wire.version, wire.limit, out);
         }
-        let alias = wire.aliases.of(topic);
         let packet = encode::Outgoing {
-            topic: match alias {
-                Some((_, true)) => "",
-                _ => topic,
-            },
             said: self.said(),
+            added: self.added(wire),
+            ..packet
+        };
+        let Some((alias, is_known)) = wire.aliases.of(topic) else {
+            return packet.encode(wire.version, wire.limit, out);
+        };
+        let aliased = encode::Outgoing {
+            topic: if is_known { "" } else { topic },
+            said: packet.said.clone(),
             added: Added {
-                alias: alias.map(|(alias, _)| alias),
+                alias: Some(alias),
                 ..self.added(wire)
             },
             ..packet
         };
-        let fits = packet.encode(wire.version, wire.limit, out);
-        if fits && let Some((alias, false)) = alias {
-            wire.aliases.topics.insert(Arc::clone(topic), alias);
+        if aliased.encode(wire.version, wire.limit, out) {
+            if !is_known {
+                wire.aliases.topics.insert(Arc::clone(topic), alias);
+            }
+            return true;
         }
-        fits
+        // Without the bytes of the alias it may fit.
+        packet.encode(wire.version, wire.limit, out)
     }
 
     fn said(&self) -> Bytes {

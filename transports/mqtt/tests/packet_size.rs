@@ -142,6 +142,31 @@ async fn an_answer_that_does_not_fit_ends_the_connection_before_it_is_done() {
 }
 
 /// PUBLISH, the acknowledgements of what was refused, UNSUBACK, PINGRESP and DISCONNECT at every limit.
+/// The alias of a topic takes three bytes more when it is given, and with a short topic whenever it is used.
+#[tokio::test]
+async fn what_fits_without_an_alias_is_sent() {
+    let running = Running::start().await;
+    for limit in 20..60_u32 {
+        // The type, the length, the topic, the identifier and no properties are 9 bytes.
+        let payload = "x".repeat(limit as usize - 9);
+        running.publish("ab", &payload, true, 1).await;
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        let aliases = [0x22, 0, 5];
+        let subscribe = packet(0x82, &[&[0, 7, 0][..], &text("ab"), &[1]].concat());
+        let bytes = [connect(limit, "a", &aliases), subscribe].concat();
+        stream.write_all(&bytes).await.unwrap();
+        let published = loop {
+            let packet = next(&mut stream).await.unwrap();
+            if packet.0 >> 4 == 3 {
+                break packet;
+            }
+        };
+        assert_eq!(size(&published), limit as usize);
+        assert!(published.1.ends_with(payload.as_bytes()));
+    }
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn whatever_is_sent_fits() {
     let running = Running::start().await;

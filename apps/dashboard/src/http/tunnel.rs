@@ -1,5 +1,6 @@
 //! A stream of bytes within binary WebSocket messages, however they are cut.
 
+use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
@@ -53,6 +54,8 @@ pub(super) struct Tunnel<S> {
     closing: CancellationToken,
     /// What counts for the memory that all connections share, and who is told that bytes come in.
     accounted: Option<(Hold, Activity)>,
+    /// Bytes have come since the last look for whole frames.
+    fed: bool,
     heard: Instant,
     sent_at: Instant,
     alarm: Alarm,
@@ -74,6 +77,7 @@ impl<S> Tunnel<S> {
             close_written: false,
             closing,
             accounted: None,
+            fed: false,
             heard: Instant::now(),
             sent_at: Instant::now(),
             alarm: Alarm::default(),
@@ -88,17 +92,24 @@ impl<S> Tunnel<S> {
 
     /// Takes note of what is half received.
     fn account(&mut self) -> io::Result<()> {
-        let Some((hold, activity)) = &mut self.accounted else {
+        let Some((hold, _)) = &mut self.accounted else {
             return Ok(());
         };
-        let held = self.frames.held_bytes();
-        if held > 0 {
-            activity.note();
-        }
-        hold.set(held).map_err(|exceeded| {
+        hold.set(self.frames.held_bytes()).map_err(|exceeded| {
             self.end(TRY_AGAIN_LATER);
             io::Error::new(io::ErrorKind::OutOfMemory, exceeded)
         })
+    }
+
+    /// What is left when all whole frames were taken is a part of a message, which counts as life. Pings and pongs do
+    /// not: a browser answers them by itself (MQTT 5 §3.1.2.10).
+    fn note_activity(&mut self) {
+        if mem::take(&mut self.fed)
+            && self.frames.held_bytes() > 0
+            && let Some((_, activity)) = &self.accounted
+        {
+            activity.note();
+        }
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -191,6 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<S> {
                 this.account()?;
                 continue;
             }
+            this.note_activity();
             // Whoever reads need not write: what is owed goes out here. If it cannot yet, the next write
             // or read sends it.
             if let Poll::Ready(Err(error)) = this.poll_send(cx) {
@@ -210,6 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<S> {
             }
             this.heard = Instant::now();
             this.frames.feed(bytes.filled());
+            this.fed = true;
             this.account()?;
         }
     }
@@ -335,6 +348,22 @@ mod tests {
         near.read_to_end(&mut sent).await.unwrap();
         // Two pings, and a close frame of 1008.
         assert_eq!(sent, b"\x89\x00\x89\x00\x88\x02\x03\xf0");
+    }
+
+    /// A browser answers pings by itself, whatever has become of the MQTT client in it.
+    #[tokio::test(start_paused = true)]
+    async fn pings_and_pongs_are_no_life_of_the_mqtt_client() {
+        let (mut near, serving) = connected(5).await;
+        let begin = Instant::now();
+        while !serving.is_finished() {
+            for control in [b"\x89\x80\0\0\0\0", b"\x8a\x80\0\0\0\0"] {
+                // It may have ended.
+                let _ = near.write_all(control).await;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        let lived = begin.elapsed();
+        assert!(lived >= Duration::from_secs(7) && lived < Duration::from_secs(10));
     }
 
     /// A frame that takes longer than the keep-alive: MQTT sees nothing of it before its end.
