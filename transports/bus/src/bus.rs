@@ -1,11 +1,13 @@
 //! The bus: one hub, its rules, its store, and the handles by which programs and transports use it.
 
+mod admission;
 mod builder;
 mod client;
 mod farewell;
 mod history;
 mod values;
 
+pub use self::admission::SIGN_IN_TIMEOUT;
 pub use self::builder::Builder;
 pub(crate) use self::client::Queued;
 pub use self::client::{Accepted, Client, Receipt};
@@ -32,7 +34,8 @@ use latchbus_core::topic::{TopicError, TopicFilter, TopicName};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{AllowAll, Authorizer, Principal};
+use self::admission::Asked;
+use crate::access::{AllowAll, AnonymousOnly, Authenticator, Authorizer, Principal};
 use crate::budget::Budget;
 use crate::capacity::{self, Capacity};
 use crate::clock::{Clock, LastTime};
@@ -40,7 +43,7 @@ use crate::commits::{Commits, QUEUE};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use crate::refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
+use crate::refusal::{PublishRefused, SubscribeRefused};
 use crate::session::Subscriptions;
 use crate::shared::Shared;
 use crate::store::{Disk, FileStore, Loaded, Store, StoreError, StoredNote};
@@ -56,6 +59,8 @@ pub struct Options {
     pub limits: Limits,
     /// Where state survives a restart.
     pub store: StoreKind,
+    /// Who someone is.
+    pub authenticator: Arc<dyn Authenticator>,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
     /// The bounds of the click model.
@@ -85,6 +90,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             store: StoreKind::Memory,
+            authenticator: Arc::new(AnonymousOnly),
             authorizer: Arc::new(AllowAll),
             clicks: ClickLimits::default(),
             rooms: vec!["main".into()],
@@ -232,7 +238,8 @@ pub(crate) struct Inner {
     pipeline: Arc<Mutex<Pipeline>>,
     /// None where nothing is stored: then the pipeline runs where the publish is made.
     writer: Option<Writer>,
-    authorizer: DynAuthorizer,
+    authenticator: Asked<dyn Authenticator>,
+    authorizer: Asked<dyn Authorizer>,
     session: SessionLimits,
     metrics: Arc<Metrics>,
     closing: CancellationToken,
@@ -253,14 +260,6 @@ pub(crate) struct Inner {
     incoming: Arc<Budget>,
     /// Of what waits for the store: the bytes of large payloads.
     queue_bytes: Arc<Semaphore>,
-}
-
-struct DynAuthorizer(Arc<dyn Authorizer>);
-
-impl fmt::Debug for DynAuthorizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Authorizer")
-    }
 }
 
 impl Bus {
@@ -372,7 +371,8 @@ impl Bus {
             shared,
             pipeline,
             writer,
-            authorizer: DynAuthorizer(options.authorizer),
+            authenticator: Asked(options.authenticator),
+            authorizer: Asked(options.authorizer),
             session: options.session,
             metrics,
             closing: CancellationToken::new(),
@@ -393,18 +393,6 @@ impl Bus {
             tokio::spawn(sys::sync(Arc::downgrade(&bus.0), options.sync_interval));
         }
         Ok((bus, commits))
-    }
-
-    /// Admits a principal: one client for each connection.
-    ///
-    /// # Errors
-    /// When the rules refuse it.
-    pub fn client(&self, principal: Principal) -> Result<Client, ConnectRefused> {
-        if !self.0.authorizer.0.authorize_connect(&principal) {
-            return Err(ConnectRefused);
-        }
-        let id = self.0.clients.fetch_add(1, Ordering::Relaxed);
-        Ok(Client::new(self.clone(), id, principal))
     }
 
     /// Publishes from inside the process, and waits until the message is accepted and, where it is to be
@@ -651,18 +639,6 @@ impl Bus {
         let mut sessions = lock(&self.0.sessions);
         sessions.retain(|session| session.strong_count() > 0);
         sessions.iter().filter_map(Weak::upgrade).collect()
-    }
-
-    pub(crate) fn check_subscribe(
-        &self,
-        principal: &Principal,
-        filter: TopicFilter<&str>,
-    ) -> Result<(), SubscribeRefused> {
-        if self.0.authorizer.0.authorize_subscribe(principal, filter) {
-            Ok(())
-        } else {
-            Err(SubscribeRefused::NotAllowed(filter.as_str().into()))
-        }
     }
 }
 

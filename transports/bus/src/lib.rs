@@ -31,6 +31,7 @@
 //! | to publish | [`Bus::publish_state`], [`Bus::publish_event`], [`Bus::clear`] |
 //! | the newest values, as they change | [`Bus::watch`], [`Bus::value`] |
 //! | each publish, the end of the snapshot, gaps, to resume | [`Bus::subscribe`] |
+//! | to let others in | [`Builder::authenticator`], [`Builder::authorizer`], [`Bus::sign_in`] |
 //! | to speak for someone else | [`Bus::client`] with a [`Principal`] |
 //! | to publish on without waiting for each answer | [`Client::enqueue`] |
 //! | topics, filters, the hub and the click model themselves | [`topic`], [`hub`], [`clicks`], [`wire`]: those of `latchbus-core` |
@@ -90,11 +91,15 @@ mod vec_map;
 mod wake;
 mod writer;
 
+pub use futures_util::future::BoxFuture;
 pub use latchbus_core::hub::{Limits, Mode, Start};
 pub use latchbus_core::topic::{TopicFilter, TopicName};
 pub use latchbus_core::{clicks, hub, topic, wire};
 
-pub use access::{AllowAll, Authorizer, Identity, Principal};
+pub use access::{
+    AllowAll, AnonymousOnly, Authenticator, Authorizer, Certificate, Claims, Credentials, Grant,
+    Identity, Principal, PublishRequest, ReadRules, Reader, SignIn, SignInRefused, SignedIn,
+};
 pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use batch::BatchEstimate;
@@ -102,7 +107,7 @@ pub use budget::{Budget, BudgetExceeded, Hold};
 pub use bus::{
     Accepted, Behind, Builder, Bus, ClickLimits, Client, Farewell, HISTORY_PAGE,
     HISTORY_PAGE_BYTES, HistoryPage, HistoryRule, Lost, MAX_HISTORY_PAGE, OpenError, Options,
-    Receipt, SessionLimits, StoreKind, Value, Watch,
+    Receipt, SIGN_IN_TIMEOUT, SessionLimits, StoreKind, Value, Watch,
 };
 pub use capacity::Capacity;
 pub use clock::Clock;

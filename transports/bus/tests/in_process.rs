@@ -7,10 +7,11 @@ mod support;
 
 use futures_util::{FutureExt, StreamExt};
 use latchbus_bus::{
-    Authorizer, Bus, HistoryRule, Options, Principal, Publish, PublishRefused, SubscribeRefused,
+    Authorizer, Bus, Grant, HistoryRule, Options, Principal, Publish, PublishRefused,
+    PublishRequest, SubscribeRefused,
 };
 use latchbus_core::hub::{Kind, Mode, PublishError, Start, Step, SubscribeError};
-use latchbus_core::topic::{TopicFilter, TopicName};
+use latchbus_core::topic::TopicFilter;
 use std::sync::Arc;
 use support::*;
 
@@ -237,12 +238,12 @@ impl Authorizer for OnlyLab {
         principal.client_id != "stranger"
     }
 
-    fn authorize_publish(&self, _: &Principal, topic: TopicName<&str>) -> bool {
-        topic.as_str().starts_with("lab/")
+    fn authorize_publish(&self, _: &Principal, publish: &PublishRequest<'_>) -> bool {
+        publish.topic.as_str().starts_with("lab/")
     }
 
-    fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> bool {
-        filter.as_str().starts_with("lab/")
+    fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> Option<Grant> {
+        (filter.as_str().starts_with("lab/")).then(Grant::default)
     }
 }
 

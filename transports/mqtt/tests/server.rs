@@ -13,7 +13,7 @@ use core::num::NonZeroU16;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use latchbus_bus::{Authorizer, Options, Principal};
+use latchbus_bus::{Authorizer, Grant, Options, Principal, PublishRequest};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
@@ -246,12 +246,16 @@ impl Authorizer for Rules {
         principal.client_id != "stranger"
     }
 
-    fn authorize_publish(&self, _principal: &Principal, topic: TopicName<&str>) -> bool {
-        topic.as_str() != "closed"
+    fn authorize_publish(&self, _principal: &Principal, publish: &PublishRequest<'_>) -> bool {
+        publish.topic.as_str() != "closed"
     }
 
-    fn authorize_subscribe(&self, _principal: &Principal, filter: TopicFilter<&str>) -> bool {
-        filter.as_str() != "secret"
+    fn authorize_subscribe(
+        &self,
+        _principal: &Principal,
+        filter: TopicFilter<&str>,
+    ) -> Option<Grant> {
+        (filter.as_str() != "secret").then(Grant::default)
     }
 }
 

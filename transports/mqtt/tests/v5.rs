@@ -12,7 +12,7 @@ mod support;
 use core::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
-use latchbus_bus::{Authorizer, Options, Principal};
+use latchbus_bus::{Authorizer, Grant, Options, Principal, PublishRequest};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
@@ -53,12 +53,16 @@ async fn the_connack_announces_what_there_is() {
 struct Rules;
 
 impl Authorizer for Rules {
-    fn authorize_publish(&self, _principal: &Principal, topic: TopicName<&str>) -> bool {
-        topic.as_str() != "clicks/main/values"
+    fn authorize_publish(&self, _principal: &Principal, publish: &PublishRequest<'_>) -> bool {
+        publish.topic.as_str() != "clicks/main/values"
     }
 
-    fn authorize_subscribe(&self, _principal: &Principal, filter: TopicFilter<&str>) -> bool {
-        filter.as_str() != "secret"
+    fn authorize_subscribe(
+        &self,
+        _principal: &Principal,
+        filter: TopicFilter<&str>,
+    ) -> Option<Grant> {
+        (filter.as_str() != "secret").then(Grant::default)
     }
 }
 

@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use common::{Proxy, TestServer, within};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use latchbus_bus::{Authorizer, Bus, Options as BusOptions, Principal, Publish};
+use latchbus_bus::{
+    Authorizer, Bus, Grant, Options as BusOptions, Principal, Publish, PublishRequest,
+};
 use latchbus_core::hub::Mode;
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::{self, ClientFrame, ErrorCode, Limits, ServerFrame};
@@ -130,12 +132,12 @@ async fn publish_and_subscribe() {
 struct No;
 
 impl Authorizer for No {
-    fn authorize_publish(&self, _: &Principal, topic: TopicName<&str>) -> bool {
-        !topic.as_str().starts_with("no/")
+    fn authorize_publish(&self, _: &Principal, publish: &PublishRequest<'_>) -> bool {
+        !publish.topic.as_str().starts_with("no/")
     }
 
-    fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> bool {
-        !filter.as_str().starts_with("no/")
+    fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> Option<Grant> {
+        (!filter.as_str().starts_with("no/")).then(Grant::default)
     }
 }
 

@@ -8,7 +8,7 @@ use latchbus_core::hub::Limits;
 use latchbus_core::topic::TopicFilter;
 
 use super::{Bus, ClickLimits, HistoryRule, OpenError, Options, SessionLimits, StoreKind};
-use crate::access::Authorizer;
+use crate::access::{Authenticator, Authorizer};
 use crate::clock::Clock;
 
 /// Sets up a [`Bus`]. Without any of it the bus keeps everything in memory and everybody may do everything.
@@ -38,6 +38,12 @@ impl Builder {
     /// State survives a restart in this directory, which is made where there is none. What was acknowledged is on disk.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.options.store = StoreKind::Directory(directory.into());
+        self
+    }
+
+    /// Who someone is.
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.options.authenticator = Arc::new(authenticator);
         self
     }
 

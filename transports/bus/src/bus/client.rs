@@ -16,7 +16,7 @@ use tokio::task::coop;
 use tracing::field;
 
 use super::Bus;
-use crate::access::Principal;
+use crate::access::{Principal, PublishRequest};
 use crate::backup::{Export, Record};
 use crate::log::{self, shown};
 use crate::refusal::{PublishRefused, Rejected, SubscribeRefused};
@@ -207,16 +207,16 @@ impl Client {
     }
 
     fn check_access(&self, publish: &Publish) -> Result<(), PublishRefused> {
-        match self.may_publish(publish.topic.borrowed()) {
+        let (topic, retain, qos) = (publish.topic.borrowed(), publish.retain, publish.qos);
+        match self.may_publish(&PublishRequest::new(topic, retain, qos)) {
             true => Ok(()),
             false => Err(PublishRefused::NotAllowed(publish.topic.as_str().into())),
         }
     }
 
-    fn may_publish(&self, topic: TopicName<&str>) -> bool {
-        let authorizer = &self.0.bus.0.authorizer.0;
-        !clicks::is_reserved(topic.as_str())
-            && authorizer.authorize_publish(&self.0.principal, topic)
+    fn may_publish(&self, publish: &PublishRequest<'_>) -> bool {
+        !clicks::is_reserved(publish.topic.as_str())
+            && (self.bus().authorizer()).authorize_publish(&self.0.principal, publish)
     }
 
     fn known(&self, accepted: Result<Accepted, Rejected>) -> Receipt {
@@ -393,7 +393,9 @@ impl Client {
     pub async fn import(&self, record: Record) -> Receipt {
         let bus = &self.0.bus.0;
         let topic = record.topic();
-        let allowed = TopicName::parse(topic.as_str()).is_ok_and(|topic| self.may_publish(topic));
+        let allowed = TopicName::parse(topic.as_str()).is_ok_and(|topic| {
+            self.may_publish(&PublishRequest::new(topic, true, Publish::STATE_QOS))
+        });
         if !allowed {
             let refused = PublishRefused::NotAllowed(topic);
             bus.metrics.refused(&refused);
