@@ -1,3 +1,5 @@
-//! Who may use a Latchbus server, and for what: users with their passwords, and tokens.
+//! Who may use a Latchbus server, and for what: users with their passwords, tokens, and rules.
 
+pub mod explain;
+pub mod rules;
 pub mod users;

@@ -1,0 +1,411 @@
+//! Rules beside a reference that knows no tree: it puts the names into the filters as text and looks at each rule.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+use core::fmt::Write as _;
+
+use latchbus_access::explain::Question;
+use latchbus_access::rules::{ClaimedFilters, Rights, Rules, Subject, Who};
+use latchbus_core::topic::{TopicFilter, TopicName};
+use proptest::prelude::*;
+
+/// A role as the reference sees it.
+#[derive(Debug, Clone)]
+struct Role {
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+    deny_publish: Vec<String>,
+    deny_subscribe: Vec<String>,
+    deny: Vec<String>,
+    retain: bool,
+    max_qos: u8,
+}
+
+#[derive(Debug, Clone)]
+struct Table {
+    roles: Vec<Role>,
+    user: Option<String>,
+    client: Option<String>,
+    rooms: Vec<String>,
+}
+
+const ROOMS: [&str; 2] = ["a", "b"];
+
+impl Table {
+    fn toml(&self) -> String {
+        let mut text = String::new();
+        let names: Vec<_> = (0..self.roles.len()).map(|i| format!("r{i}")).collect();
+        let rooms = &self.rooms;
+        writeln!(
+            text,
+            "everyone = {{ roles = {names:?}, rooms = {rooms:?} }}"
+        )
+        .unwrap();
+        for (name, role) in names.iter().zip(&self.roles) {
+            writeln!(
+                text,
+                "[roles.{name}]\npublish = {:?}\nsubscribe = {:?}",
+                role.publish, role.subscribe
+            )
+            .unwrap();
+            writeln!(
+                text,
+                "deny_publish = {:?}\ndeny_subscribe = {:?}",
+                role.deny_publish, role.deny_subscribe
+            )
+            .unwrap();
+            writeln!(
+                text,
+                "deny = {:?}\nretain = {}\nmax_qos = {}",
+                role.deny, role.retain, role.max_qos
+            )
+            .unwrap();
+        }
+        text
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let who = self.user.as_deref().map_or(Who::Anonymous, Who::User);
+        let subject = Subject::new(who);
+        match &self.client {
+            Some(client) => subject.with_client_id(client),
+            None => subject,
+        }
+    }
+
+    fn matches(&self, filter: &str, topic: &str, deny: bool) -> bool {
+        if filter.contains("{room}") && !self.rooms.is_empty() {
+            let mut rooms = self.rooms.iter().map(|room| filter.replace("{room}", room));
+            return rooms.any(|filter| self.matches(&filter, topic, deny));
+        }
+        let names = [("{user}", &self.user), ("{client}", &self.client)];
+        let is_usable = |name: &str| !name.contains(['/', '+', '#']) && !name.starts_with('$');
+        let mut levels = vec![];
+        for level in filter.split('/') {
+            let named = names
+                .iter()
+                .filter(|(placeholder, _)| level.contains(placeholder));
+            let named: Vec<_> = named
+                .map(|(placeholder, name)| (placeholder, name.as_deref().unwrap_or_default()))
+                .collect();
+            if named
+                .iter()
+                .any(|(_, name)| !name.is_empty() && !is_usable(name))
+            {
+                // All that is there is denied, and nothing of it is allowed.
+                levels.push("#".to_owned());
+                let is_hidden = levels.len() == 1 && topic.starts_with('$');
+                return deny && (is_hidden || matches(&levels.join("/"), topic));
+            }
+            if named.iter().any(|(_, name)| name.is_empty()) || level.contains("{room}") {
+                return false;
+            }
+            let put = |level: String, (placeholder, name): (&&str, &str)| {
+                level.replace(*placeholder, name)
+            };
+            levels.push(named.into_iter().fold(level.to_owned(), put));
+        }
+        matches(&levels.join("/"), topic)
+    }
+
+    fn any(&self, filters: &[String], topic: &str, deny: bool) -> bool {
+        filters
+            .iter()
+            .any(|filter| self.matches(filter, topic, deny))
+    }
+
+    fn may_read(&self, topic: &str, qos: u8) -> bool {
+        let allows = |role: &Role| role.max_qos >= qos && self.any(&role.subscribe, topic, false);
+        let denies = |role: &Role| {
+            self.any(&role.deny_subscribe, topic, true) || self.any(&role.deny, topic, true)
+        };
+        self.roles.iter().any(allows) && !self.roles.iter().any(denies)
+    }
+
+    fn may_publish(&self, topic: &str, qos: u8, retain: bool) -> bool {
+        let permits = |role: &&Role| role.max_qos >= qos && (role.retain || !retain);
+        let allows = |role: &Role| self.any(&role.publish, topic, false);
+        let denies = |role: &Role| {
+            self.any(&role.deny_publish, topic, true) || self.any(&role.deny, topic, true)
+        };
+        self.roles.iter().filter(permits).any(allows) && !self.roles.iter().any(denies)
+    }
+}
+
+fn matches(filter: &str, topic: &str) -> bool {
+    TopicFilter::parse(filter)
+        .unwrap()
+        .matches(&TopicName::parse(topic).unwrap())
+}
+
+fn filter() -> impl Strategy<Value = String> {
+    let level = prop::sample::select(vec![
+        "a",
+        "b",
+        "",
+        "+",
+        "+",
+        "{user}",
+        "{client}",
+        "{room}",
+        "x{user}",
+        "{client}{user}",
+        "$s",
+    ]);
+    let levels = prop::collection::vec(level, 1..4);
+    (levels, any::<bool>()).prop_filter_map(
+        "one room, and no topic is empty",
+        |(mut levels, hash)| {
+            if hash {
+                levels.push("#");
+            }
+            let text = levels.join("/");
+            (!text.is_empty() && text.matches("{room}").count() < 2).then_some(text)
+        },
+    )
+}
+
+fn plain_filter() -> impl Strategy<Value = String> {
+    let level = prop::sample::select(vec!["a", "b", "", "+", "+", "xa", "$s"]);
+    let text = (prop::collection::vec(level, 0..4), any::<bool>());
+    text.prop_filter_map("no filter is empty", |(mut levels, hash)| {
+        if hash {
+            levels.push("#");
+        }
+        let text = levels.join("/");
+        (!text.is_empty()).then_some(text)
+    })
+}
+
+prop_compose! {
+    fn role()(
+        publish in prop::collection::vec(filter(), 0..3),
+        subscribe in prop::collection::vec(filter(), 0..4),
+        deny_publish in prop::collection::vec(filter(), 0..2),
+        deny_subscribe in prop::collection::vec(filter(), 0..3),
+        deny in prop::collection::vec(filter(), 0..2),
+        retain in any::<bool>(),
+        max_qos in 0u8..3,
+    ) -> Role {
+        Role { publish, subscribe, deny_publish, deny_subscribe, deny, retain, max_qos }
+    }
+}
+
+prop_compose! {
+    fn table()(
+        roles in prop::collection::vec(role(), 0..3),
+        user in prop::option::of(prop::sample::select(vec!["a", "b", "z", "+", "#", "a/b", "$s", "a#"])),
+        client in prop::option::of(prop::sample::select(vec!["", "a", "x", "+", "b/+"])),
+        rooms in prop::sample::subsequence(ROOMS.to_vec(), 0..3),
+    ) -> Table {
+        Table {
+            roles,
+            user: user.map(str::to_owned),
+            client: client.map(str::to_owned),
+            rooms: rooms.into_iter().map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// Every topic of four levels at most that can differ in a rule above.
+fn topics() -> Vec<String> {
+    const LEVELS: [&str; 13] = [
+        "x", "a", "b", "", "xa", "xb", "xz", "z", "aa", "ab", "az", "$s", "other",
+    ];
+    let mut topics = vec![];
+    let mut longest = vec![String::new()];
+    for depth in 0..4 {
+        let levels = if depth < 3 { &LEVELS[..] } else { &["other"] };
+        longest = longest
+            .iter()
+            .flat_map(|topic| {
+                levels.iter().map(move |level| match depth {
+                    0 => (*level).to_owned(),
+                    _ => format!("{topic}/{level}"),
+                })
+            })
+            .collect();
+        topics.extend(longest.iter().filter(|topic| !topic.is_empty()).cloned());
+    }
+    topics
+}
+
+fn rights(table: &Table) -> (Rules, Rights) {
+    let rules = Rules::parse(&table.toml(), "access.toml").unwrap();
+    let rights = rules.rights(&table.subject());
+    (rules, rights)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_tree_decides_as_the_reference_does(table in table(), picks in prop::collection::vec(any::<prop::sample::Index>(), 60)) {
+        let (rules, rights) = rights(&table);
+        let topics = topics();
+        for topic in picks.iter().map(|pick| pick.get(&topics)) {
+            let name = TopicName::parse(topic.as_str()).unwrap();
+            prop_assert_eq!(rights.may_read(name), table.may_read(topic, 0), "read {}", topic);
+            let explained = rules.explain(&table.subject(), Question::Read(name));
+            prop_assert_eq!(explained.is_allowed, table.may_read(topic, 0));
+            // The first line is of a rule that decides so.
+            prop_assert_eq!(explained.is_allowed, explained.reasons[0].contains(": subscribe "), "{}", explained);
+            for (qos, retain) in [(0, false), (1, false), (2, false), (0, true), (1, true), (2, true), (3, false)] {
+                let expected = qos < 3 && table.may_publish(topic, qos, retain);
+                prop_assert_eq!(rights.may_publish(name, qos, retain), expected, "publish {}", topic);
+            }
+        }
+    }
+
+    #[test]
+    fn a_subscription_is_accepted_when_something_of_it_may_be_read(table in table(), filters in prop::collection::vec(plain_filter(), 4)) {
+        let (_, rights) = rights(&table);
+        let topics = topics();
+        for text in &filters {
+            let filter = TopicFilter::parse(text.as_str()).unwrap();
+            let matching: Vec<_> = topics.iter().filter(|topic| filter.matches(&TopicName::parse(topic.as_str()).unwrap())).collect();
+            let best = (0..3).rev().find(|qos| matching.iter().any(|topic| table.may_read(topic, *qos)));
+            prop_assert_eq!(rights.subscribe(filter), best, "{}", text);
+            let shared = format!("$share/group/{text}");
+            prop_assert_eq!(rights.subscribe(TopicFilter::parse(shared.as_str()).unwrap()), best);
+        }
+    }
+
+    #[test]
+    fn claims_allow_and_roles_deny(table in table(), publish in prop::collection::vec(plain_filter(), 0..3), subscribe in prop::collection::vec(plain_filter(), 0..3), picks in prop::collection::vec(any::<prop::sample::Index>(), 60)) {
+        let rules = Rules::parse(&table.toml(), "access.toml").unwrap();
+        let parsed = |filters: &[String]| -> Vec<_> { filters.iter().map(|text| TopicFilter::parse(text.clone()).unwrap()).collect() };
+        let (published, subscribed) = (parsed(&publish), parsed(&subscribe));
+        let claims = ClaimedFilters { publish: &published, subscribe: &subscribed, admin: true };
+        let subject = table.subject().with_claims(claims);
+        let rights = rules.rights(&subject);
+        let mut claimed = table.clone();
+        for role in &mut claimed.roles {
+            (role.publish, role.subscribe) = (vec![], vec![]);
+        }
+        claimed.roles.push(Role { publish, subscribe, deny_publish: vec![], deny_subscribe: vec![], deny: vec![], retain: true, max_qos: 2 });
+        let topics = topics();
+        for topic in picks.iter().map(|pick| pick.get(&topics)) {
+            let name = TopicName::parse(topic.as_str()).unwrap();
+            prop_assert_eq!(rights.may_read(name), claimed.may_read(topic, 0));
+            prop_assert_eq!(rights.may_publish(name, 2, true), claimed.may_publish(topic, 2, true));
+        }
+        prop_assert!(rights.is_admin());
+    }
+
+    #[test]
+    fn no_text_panics(text in any::<String>(), filter in any::<String>()) {
+        let _ = Rules::parse(&text, "access.toml");
+        let _ = Rules::parse(&format!("[roles.a]\npublish = [{filter:?}]"), "access.toml");
+    }
+}
+
+fn topic(text: &str) -> TopicName<&str> {
+    TopicName::parse(text).unwrap()
+}
+
+#[test]
+fn who_has_which_roles() {
+    let text = r#"
+        everyone = ["all"]
+        anonymous = ["guest"]
+        signed_in = { roles = ["member"], rooms = ["hall"] }
+        [roles.all]
+        subscribe = ["news"]
+        [roles.guest]
+        subscribe = ["welcome"]
+        [roles.member]
+        subscribe = ["chat/{room}"]
+        [roles.operator]
+        admin = true
+        [users]
+        anna = { roles = ["operator"], rooms = ["lab"] }
+        [tokens]
+        anna = ["guest"]
+        [certificates]
+        "CN=anna" = ["guest"]
+    "#;
+    let rules = Rules::parse(text, "access.toml").unwrap();
+    let reads = |who| {
+        let rights = rules.rights(&Subject::new(who));
+        ["news", "welcome", "chat/hall", "chat/lab"].map(|name| rights.may_read(topic(name)))
+    };
+    assert_eq!(reads(Who::Anonymous), [true, true, false, false]);
+    assert_eq!(reads(Who::User("bert")), [true, false, true, false]);
+    assert_eq!(reads(Who::User("anna")), [true, false, true, true]);
+    assert_eq!(reads(Who::Token("anna")), [true, true, true, false]);
+    assert_eq!(
+        reads(Who::Certificate("CN=anna")),
+        [true, true, true, false]
+    );
+    let is_admin = |who| rules.rights(&Subject::new(who)).is_admin();
+    assert!(is_admin(Who::User("anna")));
+    assert!(
+        !is_admin(Who::Token("anna")) && !is_admin(Who::User("bert")) && !is_admin(Who::Anonymous)
+    );
+    let nothing = Rules::parse("", "access.toml").unwrap();
+    assert!(
+        !nothing
+            .rights(&Subject::new(Who::User("anna")))
+            .may_read(topic("news"))
+    );
+}
+
+#[test]
+fn the_search_for_a_readable_topic_ends() {
+    // Each level doubles the ways, and all are denied at their end.
+    let pluses = |n: usize| vec!["+"; n].join("/");
+    let mut deny = vec![format!("{}/z", pluses(12))];
+    for i in 0..12 {
+        deny.push(
+            format!("{}/a/{}", pluses(i), pluses(12 - i))
+                .trim_start_matches('/')
+                .to_owned(),
+        );
+    }
+    let text = format!(
+        "everyone = [\"r\"]\n[roles.r]\nsubscribe = [\"{}/z\"]\ndeny = {deny:?}",
+        pluses(12)
+    );
+    let rules = Rules::parse(&text, "access.toml").unwrap();
+    let rights = rules.rights(&Subject::new(Who::Anonymous));
+    // Accepted, as what is delivered is looked at in each case.
+    assert_eq!(rights.subscribe(TopicFilter::parse("#").unwrap()), Some(2));
+    assert!(!rights.may_read(topic("b/b/b/b/b/b/b/b/b/b/b/b/z")));
+}
+
+#[test]
+fn the_rule_that_decides_is_named() {
+    let text = "everyone = [\"r\", \"s\"]\n[roles.r]\npublish = [\n  \"lab/#\",\n  \"x\",\n]\ndeny = [\"lab/secret\"]\n\
+                [roles.s]\nretain = false\nmax_qos = 1\npublish = [\"y/{user}\"]\n";
+    let rules = Rules::parse(text, "a.toml").unwrap();
+    let subject = Subject::new(Who::User("anna"));
+    let explain = |name, qos, retain| {
+        let question = Question::Publish {
+            topic: topic(name),
+            qos,
+            retain,
+        };
+        let explained = rules.explain(&subject, question);
+        (explained.is_allowed, explained.reasons[0].clone())
+    };
+    assert_eq!(
+        explain("lab/x", 0, true),
+        (true, "a.toml:4: role r: publish \"lab/#\"".into())
+    );
+    assert_eq!(
+        explain("lab/secret", 0, true),
+        (false, "a.toml:7: role r: deny \"lab/secret\"".into())
+    );
+    assert_eq!(
+        explain("y/anna", 1, false),
+        (true, "a.toml:11: role s: publish \"y/{user}\"".into())
+    );
+    assert!(explain("y/anna", 1, true).1.ends_with("but retain = false"));
+    assert!(explain("y/anna", 2, false).1.ends_with("but max_qos = 1"));
+    assert_eq!(explain("z", 0, false), (false, "no rule allows it".into()));
+}
