@@ -2,4 +2,5 @@
 
 pub mod explain;
 pub mod rules;
+mod stamp;
 pub mod users;
