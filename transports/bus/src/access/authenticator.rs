@@ -164,6 +164,7 @@ impl SignIn {
             identity: signed_in.identity,
             claims: signed_in.claims,
             expires_at: signed_in.expires_at,
+            version: signed_in.version,
             ..Principal::anonymous(self.transport)
         }
         .with_client_id(self.client_id)
@@ -250,6 +251,9 @@ pub struct SignedIn {
     pub claims: Option<Arc<Claims>>,
     /// When that ends. None: with the connection.
     pub expires_at: Option<SystemTime>,
+    /// What the authenticator needs to tell later whether that is [`still_valid`](Authenticator::still_valid): for
+    /// example which password of the user it was. 0 unless it says otherwise.
+    pub version: u64,
 }
 
 impl SignedIn {
@@ -259,7 +263,14 @@ impl SignedIn {
             identity,
             claims: None,
             expires_at: None,
+            version: 0,
         }
+    }
+
+    /// The same with what [`still_valid`](Authenticator::still_valid) will need.
+    #[must_use]
+    pub fn with_version(self, version: u64) -> Self {
+        Self { version, ..self }
     }
 
     /// The same with what the token says.

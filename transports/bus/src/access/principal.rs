@@ -22,6 +22,8 @@ pub struct Principal {
     pub claims: Option<Arc<Claims>>,
     /// When its sign-in ends. None: with the connection.
     pub expires_at: Option<SystemTime>,
+    /// The [`version`](crate::SignedIn::version) of its sign-in.
+    pub version: u64,
 }
 
 /// What a token says that its bearer may do, beside what the rules say of it. What it means is the
@@ -33,6 +35,8 @@ pub struct Claims {
     pub publish: Option<Vec<TopicFilter<String>>>,
     /// What it may subscribe to and read. None: the token does not say.
     pub subscribe: Option<Vec<TopicFilter<String>>>,
+    /// Whether it may do what is reserved to administrators.
+    pub admin: bool,
 }
 
 /// Who a [`Principal`] is.
@@ -86,6 +90,7 @@ impl Principal {
             address: None,
             claims: None,
             expires_at: None,
+            version: 0,
         }
     }
 
