@@ -2,5 +2,9 @@
 
 pub mod explain;
 pub mod rules;
+mod sign_in;
 mod stamp;
+pub mod tokens;
 pub mod users;
+
+pub use sign_in::{SignIns, SignInsBuilder};

@@ -337,22 +337,6 @@ impl Users {
             self.0.versions.send_modify(|version| *version += 1);
         }
     }
-
-    /// Reads the file whenever it changes, until it is dropped.
-    pub async fn watch(self) {
-        let mut looks = tokio::time::interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            looks.tick().await;
-            let users = self.clone();
-            if tokio::task::spawn_blocking(move || users.look())
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
-    }
 }
 
 impl Table {
