@@ -125,7 +125,7 @@ impl Message {
 
     fn added(&self, wire: &Wire) -> Added {
         let (delivery, options) = (&self.delivery, &self.options);
-        // MQTT-3.3.2-6: what is left. An identifier that was sent before may not be dropped any more.
+        // MQTT-3.3.2-6: what is left.
         let expires_in_secs = delivery.payload.expires_at().map(|at| {
             let left = at
                 .get()

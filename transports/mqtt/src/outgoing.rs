@@ -54,6 +54,9 @@ enum Stage {
     Published(Message),
     /// PUBREL was sent, PUBCOMP is to come.
     Released,
+    /// The time of a QoS 2 message that was sent is over, and no PUBREC has come: it is not sent again. The client may
+    /// have it, and keeps its identifier then: PUBREL was sent over one connection, for which PUBCOMP is to come.
+    Expired,
 }
 
 impl Flight {
@@ -66,15 +69,19 @@ impl Flight {
         }
     }
 
-    /// Whether its time is over and nobody has to finish it: a QoS 2 message that was sent keeps its identifier until
-    /// the client has released it.
+    /// Whether its time is over before the client has said that it has it.
     fn has_expired(&self, wire: &Wire) -> bool {
         match &self.stage {
-            Stage::Published(message) if self.service.qos() < 2 || !self.repeated => {
+            Stage::Published(message) => {
                 (message.delivery.payload).has_expired(wire.clock.deadline_ms())
             }
-            _ => false,
+            Stage::Released | Stage::Expired => false,
         }
+    }
+
+    /// Whether the client may wait for a PUBREL.
+    fn may_be_received(&self) -> bool {
+        self.repeated && self.service.qos() == 2
     }
 }
 
@@ -127,7 +134,7 @@ impl Outgoing {
                         Stage::Published(message) => {
                             Some(MessageRecord::new(&message.delivery, message.retain))
                         }
-                        Stage::Released => None,
+                        Stage::Released | Stage::Expired => None,
                     },
                 }));
             }
@@ -242,21 +249,27 @@ impl Outgoing {
             && flight.gate == Gate::Open
         {
             let once = flight.service == Service::Zero;
-            if flight.has_expired(wire) {
+            let has_expired = flight.has_expired(wire);
+            // A client that does not expect the PUBREL may end the connection: it is told once.
+            if (has_expired && !flight.may_be_received()) || matches!(flight.stage, Stage::Expired)
+            {
                 let flight = self.flights.remove(self.sent);
                 self.finished(flight, ledger);
                 continue;
             }
             let fits = match (&flight.stage, flight.service.id()) {
-                (Stage::Published(message), _) => {
+                (Stage::Published(message), _) if !has_expired => {
                     message.encode(flight.service, flight.repeated, wire, out)
                 }
-                (Stage::Released, Some(id)) => {
+                (_, Some(id)) => {
                     encode::ack(Ack::Pubrel, wire.version, id, Reason::SUCCESS, out);
                     true
                 }
-                (Stage::Released, None) => false,
+                (_, None) => false,
             };
+            if has_expired && let Some(flight) = self.flights.get_mut(self.sent) {
+                flight.stage = Stage::Expired;
+            }
             too_large += u64::from(!fits);
             if fits && !once {
                 self.sent += 1;
@@ -374,7 +387,7 @@ impl Outgoing {
     pub(crate) fn completed(&mut self, id: NonZeroU16, ledger: &mut Ledger) {
         if let Some(place) = self.place(Service::Two(id))
             && (self.flights.get(place))
-                .is_some_and(|flight| matches!(flight.stage, Stage::Released))
+                .is_some_and(|flight| !matches!(flight.stage, Stage::Published(_)))
         {
             self.remove(place, ledger);
         }
