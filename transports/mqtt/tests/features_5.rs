@@ -585,7 +585,7 @@ async fn words_come_to_those_who_want_them() {
 #[tokio::test]
 async fn each_violation_has_its_code() {
     let running = Running::start().await;
-    let connects: [(&str, &[u8], u8); 7] = [
+    let connects: [(&str, &[u8], u8); 10] = [
         ("reserved flag", b"\0\x04MQTT\x05\x03\0\0\0\0\x01a", 0x81),
         (
             "a property twice",
@@ -613,6 +613,21 @@ async fn each_violation_has_its_code() {
             0x8C,
         ),
         (
+            "a will to nothing",
+            b"\0\x04MQTT\x05\x06\0\0\0\0\x01a\0\0\0\0\0",
+            0x82,
+        ),
+        (
+            "a will with an empty response topic",
+            b"\0\x04MQTT\x05\x06\0\0\0\0\x01a\x03\x08\0\0\0\x01w\0\0",
+            0x82,
+        ),
+        (
+            "a will with a response topic #",
+            b"\0\x04MQTT\x05\x06\0\0\0\0\x01a\x04\x08\0\x01#\0\x01w\0\0",
+            0x82,
+        ),
+        (
             "a will to #",
             b"\0\x04MQTT\x05\x06\0\0\0\0\x01a\0\0\x01#\0\0",
             0x81,
@@ -630,7 +645,7 @@ async fn each_violation_has_its_code() {
         timeout(DEADLINE, reading).await.unwrap().unwrap();
         assert_eq!(answer, [0x20, 3, 0, code, 0], "{name}");
     }
-    let packets: [(&str, &[u8], u8); 34] = [
+    let packets: [(&str, &[u8], u8); 38] = [
         ("payload format 2", b"\x30\x06\0\x01a\x02\x01\x02", 0x82),
         (
             "a property twice",
@@ -643,8 +658,20 @@ async fn each_violation_has_its_code() {
             0x82,
         ),
         ("response topic #", b"\x30\x08\0\x01a\x04\x08\0\x01#", 0x82),
+        (
+            "response topic a/+",
+            b"\x30\x0a\0\x01a\x06\x08\0\x03a/+",
+            0x82,
+        ),
+        (
+            "an empty response topic",
+            b"\x30\x07\0\x01a\x03\x08\0\0",
+            0x82,
+        ),
         ("no topic", b"\x30\x03\0\0\0", 0x82),
-        ("wildcard", b"\x30\x04\0\x01+\0", 0x81),
+        ("wildcard +", b"\x30\x04\0\x01+\0", 0x81),
+        ("wildcard #", b"\x30\x04\0\x01#\0", 0x81),
+        ("wildcard at QoS 1", b"\x32\x08\0\x03a/#\0\x01\0", 0x81),
         ("QoS 3", b"\x36\x06\0\x01a\0\x01\0", 0x81),
         ("packet identifier 0", b"\x32\x06\0\x01a\0\0\0", 0x82),
         (
