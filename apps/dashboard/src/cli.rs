@@ -1,5 +1,6 @@
 //! The command line.
 
+use core::str::FromStr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -151,17 +152,17 @@ struct Serve {
     log: Option<LogFilter>,
     /// Origins of other servers whose pages may use this one, separated by commas; `https://*.example.com` are all below
     /// it, `null` the pages without an origin [env: LATCHBUS_ALLOW_ORIGINS]
-    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = trimmed::<Origin>)]
     allow_origins: Option<Vec<Origin>>,
     /// Host names to accept, besides IP addresses and localhost; `*.local` are all below it [env: LATCHBUS_ALLOW_HOSTS]
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = trimmed::<HostName>)]
     allow_hosts: Option<Vec<HostName>>,
     /// Origins whose pages may show the dashboard in a frame; `self`, or `*` for all [env: LATCHBUS_ALLOW_FRAMES]
-    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = trimmed::<Frame>)]
     allow_frames: Option<Vec<Frame>>,
     /// Proxies that may name the client, by X-Forwarded headers or the PROXY protocol; see docs/deploy.md
     /// [env: LATCHBUS_TRUSTED_PROXIES]
-    #[arg(long, value_name = "ADDRESS[/BITS]", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDRESS[/BITS]", value_delimiter = ',', value_parser = trimmed::<Proxy>)]
     trusted_proxies: Option<Vec<Proxy>>,
     /// The path below which a proxy serves this server, as in /lb [env: LATCHBUS_BASE_PATH]
     #[arg(long, value_name = "PATH")]
@@ -176,11 +177,16 @@ struct Serve {
     #[arg(long, value_name = "DIR")]
     socketio_client: Option<PathBuf>,
     /// Rooms that are shown before their first click [default: main] [env: LATCHBUS_ROOMS]
-    #[arg(long, value_name = "ROOM", value_delimiter = ',')]
+    #[arg(long, value_name = "ROOM", value_delimiter = ',', value_parser = trimmed::<Room>)]
     rooms: Option<Vec<Room>>,
     /// Repair a damaged store, report what was lost, and exit; the damaged file is kept
     #[arg(long, conflicts_with = "ephemeral")]
     repair: bool,
+}
+
+/// Reads an item of a list, with spaces around it or without.
+fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
+    text.trim().parse()
 }
 
 /// Reads the command line, the program's own name first.
@@ -320,6 +326,22 @@ mod tests {
         assert_eq!(serial, ["/dev/ttyUSB0@9600", "tcp:board:1"]);
         let rooms = flags(&["--rooms", "a,b"]).rooms.unwrap();
         assert_eq!(rooms, ["a", "b"].map(|name| Room(name.to_owned())));
+        let lists = flags(&[
+            "--allow-hosts=a.b, *.c.d ",
+            "--allow-origins=https://a.b , null",
+            "--allow-frames=self, https://a.b",
+            "--trusted-proxies=10.0.0.0/8, ::1",
+            "--rooms=a, b",
+        ]);
+        let hosts = ["a.b", "*.c.d"].map(|host| HostName(host.to_owned()));
+        assert_eq!(lists.allow_hosts.unwrap(), hosts);
+        let origins = ["https://a.b", "null"].map(|origin| Origin(origin.to_owned()));
+        assert_eq!(lists.allow_origins.unwrap(), origins);
+        let frames = ["self", "https://a.b"].map(|frame| frame.parse::<Frame>().unwrap());
+        assert_eq!(lists.allow_frames.unwrap(), frames);
+        let proxies = ["10.0.0.0/8", "::1"].map(|proxy| proxy.parse::<Proxy>().unwrap());
+        assert_eq!(lists.trusted_proxies.unwrap(), proxies);
+        assert_eq!(lists.rooms.unwrap(), rooms);
         assert_eq!(
             (flags(&[]).ephemeral, flags(&["--ephemeral"]).ephemeral),
             (None, Some(true))

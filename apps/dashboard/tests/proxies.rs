@@ -366,6 +366,103 @@ fn the_proxy_protocol_names_the_client() {
 }
 
 #[test]
+fn a_slash_behind_an_address() {
+    for base in ["", "/lb"] {
+        let server = Server::on_free_ports(["--ephemeral", &format!("--base-path={base}")]);
+        let http = server.http();
+        let host = [("Host", "localhost")];
+        for path in ["/healthz", "/metrics"] {
+            let without = send(http, "GET", &format!("{base}{path}"), &host);
+            let with = send(http, "GET", &format!("{base}{path}/?a=b"), &host);
+            let types = [&with, &without].map(|answer| answer.header("content-type"));
+            assert_eq!((with.status, types[0]), (200, types[1]), "{base}{path}");
+            // A load balancer asks by any name.
+            let rebound = send(http, "GET", &format!("{base}{path}/"), &[REBOUND]);
+            assert_eq!(rebound.status, 200, "{base}{path}");
+        }
+        for path in ["/ws", "/mqtt"] {
+            for slash in ["", "/", "/?ticket=x"] {
+                let path = format!("{base}{path}{slash}");
+                assert_eq!(upgrade(http, &path, &host), 101, "{path}");
+                assert_eq!(upgrade(http, &path, &[REBOUND]), 403, "{path}");
+            }
+        }
+        for page in ["topics", "chat"] {
+            for below in ["", "/latchbus"] {
+                let path = format!("{base}{below}/{page}/?filter=a");
+                let answer = send(http, "GET", &path, &host);
+                let location = format!("../{page}?filter=a");
+                assert_eq!(answer.status, 308, "{path}");
+                assert_eq!(answer.header("location"), Some(&*location), "{path}");
+            }
+        }
+        for path in ["/ws//", "/healthz/x", "/topics/x/", "/chat//", "/main.js/"] {
+            let path = format!("{base}{path}");
+            assert_eq!(send(http, "GET", &path, &host).status, 404, "{path}");
+        }
+    }
+}
+
+/// A PROXY header from who is no trusted proxy is said to be one, and what to set.
+#[test]
+fn a_proxy_header_of_a_stranger() {
+    let mut server = Server::ephemeral();
+    let v1 = "PROXY TCP4 192.0.2.1 10.0.0.1 5678 80\r\n";
+    let v2 = "\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x40\x00\x02\x07\x0a\x00\x00\x01\x16\x2e\x07\x5b";
+    for header in [v1, v2] {
+        // More than the log shows.
+        for _ in 0..8 {
+            let mut http = open(server.http(), &format!("{header}GET / HTTP/1.1\r\n\r\n"));
+            http.read_to_end(&mut Vec::new()).unwrap_or_default();
+            let mut mqtt = open(server.mqtt(), header);
+            mqtt.read_to_end(&mut Vec::new()).unwrap_or_default();
+        }
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let log = server.wait().2;
+    for target in ["http", "mqtt"] {
+        let begin = format!(" WARN {target}: ");
+        let lines: Vec<_> = (log.lines())
+            .filter(|line| line.contains(&begin) && line.contains("PROXY header"))
+            .collect();
+        assert_eq!(lines.len(), 5, "{target}: {log}");
+        for line in lines {
+            let setting = "trusted_proxies";
+            assert!(
+                line.contains("address=127.0.0.1:") && line.contains(setting),
+                "{line}"
+            );
+        }
+    }
+}
+
+/// One that a trusted proxy breaks, or does not finish.
+#[test]
+fn a_proxy_header_that_cannot_be_read() {
+    let mut server = Server::on_free_ports(["--ephemeral", "--trusted-proxies=127.0.0.1"]);
+    for to in [server.http(), server.mqtt()] {
+        for n in 0..8 {
+            let header = ["PROXY nonsense\r\n", "PROXY TCP4 192.0"][n % 2];
+            let mut stream = open(to, header);
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap_or_default();
+        }
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let log = server.wait().2;
+    for target in ["http", "mqtt"] {
+        let begin = format!(" WARN {target}: ");
+        let lines = log.lines().filter(|line| line.contains(&begin));
+        let lines: Vec<_> = lines.filter(|line| line.contains("of a proxy")).collect();
+        assert_eq!(lines.len(), 5, "{target}: {log}");
+        assert!(
+            lines.iter().all(|line| line.contains("proxy=127.0.0.1:")),
+            "{log}"
+        );
+    }
+}
+
+#[test]
 fn a_refusal_says_what_to_set() {
     let mut server = Server::ephemeral();
     let http = server.http();

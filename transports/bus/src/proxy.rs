@@ -125,6 +125,12 @@ pub async fn client(
     Ok(named.map_err(late)??.unwrap_or(peer))
 }
 
+/// Whether what a connection begins with is such a header, and not what the protocol behind it begins with: said of a
+/// peer that is not trusted, its user learns which setting is missing.
+pub fn is_header(first: &[u8]) -> bool {
+    first.starts_with(V1_START) || first.starts_with(&V2_START)
+}
+
 /// Reads the header, if there is one: the client, if it names one.
 async fn read_header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut start = [0; V2_HEAD_BYTES];
@@ -368,6 +374,7 @@ mod tests {
             assert_eq!((address.unwrap(), rest.as_slice()), (own, bytes));
         }
         let header = b"PROXY TCP4 192.0.2.1 10.0.0.1 9 80\r\n";
+        assert!(is_header(header) && is_header(&V2_START) && !is_header(b"PROPFIND / "));
         let (address, rest) = accepted(&[header], "10.0.0.0/8").await;
         assert_eq!((address.unwrap(), rest.as_slice()), (own, &header[..]));
     }

@@ -197,14 +197,15 @@ impl Server {
         self,
         mut connection: C,
     ) -> Option<Entered<C::Reader, C::Writer>> {
+        // Of a connection that was reset it is not known any more.
+        let peer = connection.peer();
         match connection.begin(&self.0.config.trusted_proxies).await {
             Ok(address) => {
                 let (reader, writer) = connection.into_split();
                 self.enter(reader, writer, address, None).await
             }
             Err(error) => {
-                let proxy = connection.peer().map(field::display);
-                tracing::warn!(target: "mqtt", proxy, %error, "closed the connection of a proxy");
+                logging::broken_header(&self, peer, &error);
                 None
             }
         }

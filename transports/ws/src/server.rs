@@ -132,6 +132,7 @@ impl Server {
         let upgrade = |State(server): State<Self>, request| async move { server.upgrade(request) };
         Router::new()
             .route("/ws", any(upgrade))
+            .route("/ws/", any(upgrade))
             .with_state(self.clone())
     }
 

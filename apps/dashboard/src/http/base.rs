@@ -61,6 +61,22 @@ pub(super) fn take<B>(request: &mut Request<B>, base_path: &str, guard: &Guard) 
     }
 }
 
+/// Addresses of the program that are the same with a slash behind them, which proxies and their users add.
+const WITHOUT_SLASH: [&str; 5] = ["/healthz", "/metrics", "/mqtt", "/readyz", "/ws"];
+
+/// Takes that slash away. After the base path and `/latchbus`.
+pub(super) fn take_slash<B>(request: &mut Request<B>) {
+    let path = request.uri().path().strip_suffix('/');
+    let Some(path) = path.filter(|path| WITHOUT_SLASH.contains(path)) else {
+        return;
+    };
+    let stripped = match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    set_path(request, stripped);
+}
+
 fn set_path<B>(request: &mut Request<B>, path_and_query: String) {
     if let Ok(path) = PathAndQuery::try_from(path_and_query) {
         let mut parts = request.uri().clone().into_parts();

@@ -16,6 +16,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use latchbus_bus::accept::{Acceptor, Connection};
+use latchbus_bus::proxy;
 use latchbus_ws::origin::LocalPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -93,23 +94,51 @@ impl Connections {
         );
     }
 
+    /// A header of the PROXY protocol that a trusted proxy has not sent as it should.
+    fn broken_header(&self, proxy: Option<SocketAddr>, error: &io::Error) {
+        let key = format!("proxy http {:?}", proxy.map(|proxy| proxy.ip()));
+        if let Some(left_out) = self.app.0.bus.log_limit().allow(&key) {
+            let proxy = proxy.map(field::display);
+            tracing::warn!(target: "http", proxy, left_out, %error, "closed the connection of a proxy");
+        }
+    }
+
+    /// One from an address that may not send it. It was answered as the request that it is not.
+    fn header_of_a_stranger(&self, address: Option<SocketAddr>) {
+        let key = format!("proxy http {:?}", address.map(|address| address.ip()));
+        if let Some(left_out) = self.app.0.bus.log_limit().allow(&key) {
+            let address = address.map(field::display);
+            tracing::warn!(
+                target: "http",
+                address,
+                setting = "trusted_proxies",
+                left_out,
+                "connection closed: a PROXY header from an address that trusted_proxies does not name"
+            );
+        }
+    }
+
     /// Serves one connection until it ends, stalls, or becomes a WebSocket.
     async fn serve(self: Arc<Self>, mut stream: impl Connection, permit: OwnedSemaphorePermit) {
         let _open = Open::new(&self.app, permit);
         let trusted = &self.app.0.config.origin.trusted_proxies;
+        // Of a connection that was reset it is not known any more.
+        let peer = stream.peer();
         let address = match stream.begin(trusted).await {
             Ok(address) => address,
             Err(error) => {
-                let proxy = stream.peer().map(field::display);
-                tracing::warn!(target: "http", proxy, %error, "closed the connection of a proxy");
+                self.broken_header(peer, &error);
                 return;
             }
         };
         let local_port = stream.local_port().map(LocalPort);
         let moved = Arc::new(AtomicBool::new(true));
+        let proxied = Arc::new(AtomicBool::new(false));
         let stream = Watched {
             stream,
             moved: Arc::clone(&moved),
+            is_new: true,
+            proxied: Arc::clone(&proxied),
         };
         let router = TowerToHyperService::new(self.router.clone());
         let app = self.app.clone();
@@ -122,6 +151,7 @@ impl Connections {
             }
             base::take(&mut request, &app.0.config.base_path, &app.0.guard);
             base::take_dashboard(&mut request);
+            base::take_slash(&mut request);
             router.call(request)
         });
         let config = &self.app.0.config;
@@ -140,7 +170,9 @@ impl Connections {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
-                    if let Err(error) = ended {
+                    if proxied.load(Ordering::Relaxed) {
+                        self.header_of_a_stranger(address);
+                    } else if let Err(error) = ended {
                         tracing::debug!(target: "http", ?address, %error, "HTTP connection ended");
                     }
                     return;
@@ -189,6 +221,10 @@ impl Drop for Open {
 struct Watched<S> {
     stream: S,
     moved: Arc<AtomicBool>,
+    /// Whether nothing was read yet.
+    is_new: bool,
+    /// Whether it begins with a header of the PROXY protocol, which was not to be there.
+    proxied: Arc<AtomicBool>,
 }
 
 impl<S> Watched<S> {
@@ -206,7 +242,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if self.is_new && polled.is_ready() {
+            self.is_new = false;
+            let first = buf.filled().get(before..).unwrap_or_default();
+            self.proxied
+                .store(proxy::is_header(first), Ordering::Relaxed);
+        }
         self.note(polled)
     }
 }

@@ -41,11 +41,17 @@ fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
+/// The name of a page to whose address a slash was added: what it names is relative to the address without it.
+fn name_before_slash(path: &str) -> Option<&str> {
+    let name = path.strip_prefix('/')?.strip_suffix('/')?;
+    ["chat", "topics"].contains(&name).then_some(name)
+}
+
 /// Whether this is an address of files that are the same for everyone.
 pub(super) fn is_there(app: &App, request: &Request) -> bool {
     let path = request.uri().path();
     if app.0.config.pages.is_none() || is_dashboard(request) {
-        asset(path).is_some() || path == DASHBOARD
+        asset(path).is_some() || path == DASHBOARD || name_before_slash(path).is_some()
     } else {
         !pages::is_reserved(path) || path == DASHBOARD
     }
@@ -76,10 +82,22 @@ pub(super) async fn page(State(app): State<App>, request: Request) -> Response {
             return response;
         }
     }
-    let Some(asset) = asset(request.uri().path()) else {
+    let (path, reads) = (
+        request.uri().path(),
+        matches!(*request.method(), Method::GET | Method::HEAD),
+    );
+    if let Some(name) = name_before_slash(path).filter(|_| reads) {
+        let query = request.uri().query();
+        let query = query.map_or_else(String::new, |query| format!("?{query}"));
+        // Relative: below which path a proxy serves this is not always known here.
+        if let Ok(location) = HeaderValue::from_str(&format!("../{name}{query}")) {
+            return (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response();
+        }
+    }
+    let Some(asset) = asset(path) else {
         return ApiError::not_found().into_response();
     };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !reads {
         let allowed = [(ALLOW, HeaderValue::from_static("GET, HEAD"))];
         return (allowed, ApiError::method()).into_response();
     }

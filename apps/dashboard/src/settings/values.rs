@@ -136,6 +136,8 @@ impl FromStr for LogFilter {
                 .parse::<LevelFilter>()
                 .map_err(|_| EXPECTED)?;
         }
+        // A target with a space before it would be none of ours.
+        let text: String = text.split_whitespace().collect();
         text.parse().map(Self).map_err(|_| EXPECTED)
     }
 }
@@ -416,6 +418,8 @@ mod tests {
         for right in ["info", "OFF", "warn,mqtt=debug", "latchbus_ws=trace"] {
             assert!(right.parse::<LogFilter>().is_ok(), "{right}");
         }
+        let parse = str::parse::<LogFilter>;
+        assert_eq!(parse(" warn , mqtt = debug"), parse("warn,mqtt=debug"));
         for wrong in ["", "loud", "info,loud", "latchbus_ws=loud", "info,"] {
             assert!(wrong.parse::<LogFilter>().is_err(), "{wrong}");
         }

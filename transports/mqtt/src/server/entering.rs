@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use std::io;
 use std::sync::Arc;
 
-use latchbus_bus::{Alarm, Client, Ended, Principal, PublishRefused};
+use latchbus_bus::{Alarm, Client, Ended, Principal, PublishRefused, proxy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -72,7 +72,7 @@ impl Open {
             LinkError::Violation(Violation::PublishRejected(_)) => {
                 metrics.rejected_publish_disconnects.add(1);
             }
-            LinkError::Violation(_) => metrics.violations.add(1),
+            LinkError::Violation(_) | LinkError::ProxyHeader => metrics.violations.add(1),
             LinkError::Io(_) | LinkError::Eof => {}
         }
     }
@@ -178,8 +178,11 @@ impl Server {
     ) -> Result<Opening, LinkError> {
         loop {
             let max_packet_bytes = self.0.bounds.max_packet_bytes;
-            if let Some(opening) = opening(&mut input.bytes, max_packet_bytes)? {
-                return Ok(opening);
+            match opening(&mut input.bytes, max_packet_bytes) {
+                Ok(Some(opening)) => return Ok(opening),
+                Ok(None) => {}
+                Err(_) if proxy::is_header(&input.bytes) => return Err(LinkError::ProxyHeader),
+                Err(violation) => return Err(violation.into()),
             }
             input.read().await?;
         }

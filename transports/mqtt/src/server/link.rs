@@ -50,6 +50,9 @@ pub enum LinkError {
     /// The client broke the protocol, or was silent too long.
     #[error(transparent)]
     Violation(#[from] Violation),
+    /// It began with a header of the PROXY protocol, and is no trusted proxy.
+    #[error("a PROXY header from an address that trusted_proxies does not name")]
+    ProxyHeader,
 }
 
 /// The state machine, and how its halves tell each other.

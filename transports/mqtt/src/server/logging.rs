@@ -266,7 +266,7 @@ pub(super) fn not_begun(server: &Server, address: Option<SocketAddr>, error: &Li
     let quiet = match error {
         LinkError::Eof => true,
         LinkError::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
-        LinkError::Violation(_) => false,
+        LinkError::Violation(_) | LinkError::ProxyHeader => false,
     };
     let shown = address.map(field::display);
     if quiet {
@@ -291,6 +291,13 @@ pub(super) fn not_begun(server: &Server, address: Option<SocketAddr>, error: &Li
                 left_out,
                 "connection closed: no valid CONNECT: {violation}"
             ),
+            LinkError::ProxyHeader => warn!(
+                target: "mqtt",
+                address = shown,
+                setting = "trusted_proxies",
+                left_out,
+                "connection closed: {error}"
+            ),
             _ => {
                 let after = server.0.config.connect_timeout.as_secs();
                 warn!(
@@ -301,6 +308,15 @@ pub(super) fn not_begun(server: &Server, address: Option<SocketAddr>, error: &Li
                 );
             }
         }
+    }
+}
+
+/// A header of the PROXY protocol that a trusted proxy has not sent as it should.
+pub(super) fn broken_header(server: &Server, proxy: Option<SocketAddr>, error: &std::io::Error) {
+    let key = format!("proxy mqtt {:?}", proxy.map(|proxy| proxy.ip()));
+    if let Some(left_out) = server.0.bus.log_limit().allow(&key) {
+        let proxy = proxy.map(field::display);
+        warn!(target: "mqtt", proxy, left_out, %error, "closed the connection of a proxy");
     }
 }
 
