@@ -64,7 +64,7 @@ pub use live::{FixedLive, Full, Live};
 pub use press::{MAX_ID_BYTES, MAX_PRESS, Press, PressError};
 pub use rate::{PerSecond, RATE_WINDOW_MS, Rate};
 pub use shares::Shares;
-pub use topic::{ClickTopic, MAX_NAME_BYTES, MalformedTopic, is_name, is_reserved};
+pub use topic::{ClickTopic, MAX_NAME_BYTES, MalformedTopic, NearMiss, is_name, is_reserved};
 
 /// The longest payload that any parser here reads, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 256;

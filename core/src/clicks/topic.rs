@@ -84,24 +84,39 @@ impl<'a> ClickTopic<'a> {
     ///
     /// # Errors
     /// [`MalformedTopic`] for a topic in the place of a count or a press that names no valid room,
-    /// device or incarnation, or whose `count` or `press` is one slip of the keyboard away. A publish to it must
-    /// change nothing: passed on as an ordinary topic, its clicks would be lost in silence.
+    /// device or incarnation, or too many or too few of them, or whose `count` or `press` is one slip of the keyboard
+    /// away. A publish to it must change nothing: passed on as an ordinary topic, its clicks would be lost in silence.
     pub fn parse(topic: &'a str) -> Result<Option<Self>, MalformedTopic> {
-        let Some((room, rest)) = topic
-            .strip_prefix("clicks/")
-            .and_then(|t| t.split_once('/'))
-        else {
-            return Ok(None);
+        match topic.strip_prefix("clicks/") {
+            Some(below) => Self::parse_below(below),
+            None => Ok(None),
+        }
+    }
+
+    fn parse_below(below: &'a str) -> Result<Option<Self>, MalformedTopic> {
+        let is_word = |word: &str| {
+            ["press", "count"]
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known))
+        };
+        let Some((room, rest)) = below.split_once('/') else {
+            return match is_word(below) {
+                true => Err(MalformedTopic::Depth),
+                false => Ok(None),
+            };
         };
         let Some((device, rest)) = rest.split_once('/') else {
-            return Ok(match rest {
-                _ if !is_name(room) => None,
-                "values" => Some(Self::Values { room }),
-                "share" => Some(Self::Share { room }),
-                "rate" => Some(Self::Rate { room }),
-                "press" => return Err(MalformedTopic::NoDevice),
-                _ => None,
-            });
+            return match rest {
+                word if is_word(word) => Err(MalformedTopic::Depth),
+                run if is_word(room) && run.parse::<Incarnation>().is_ok() => {
+                    Err(MalformedTopic::Depth)
+                }
+                _ if !is_name(room) => Ok(None),
+                "values" => Ok(Some(Self::Values { room })),
+                "share" => Ok(Some(Self::Share { room })),
+                "rate" => Ok(Some(Self::Rate { room })),
+                _ => Ok(None),
+            };
         };
         let named = is_name(room) && is_name(device);
         match rest.split_once('/') {
@@ -119,12 +134,25 @@ impl<'a> ClickTopic<'a> {
             Some((word, run)) if is_slip(word, "count") && run.parse::<Incarnation>().is_ok() => {
                 Err(MalformedTopic::Slip { meant: "count" })
             }
-            Some(_) => Ok(None),
+            Some((_, deeper)) => {
+                let (before, last) = deeper.rsplit_once('/').unwrap_or(("", deeper));
+                let before = before.rsplit('/').next().unwrap_or_default();
+                let is_deep =
+                    is_word(last) || (is_word(before) && last.parse::<Incarnation>().is_ok());
+                match is_deep {
+                    true => Err(MalformedTopic::Depth),
+                    false => Ok(None),
+                }
+            }
+            None if is_word(device) && rest.parse::<Incarnation>().is_ok() => {
+                Err(MalformedTopic::Depth)
+            }
             None => match rest {
                 "count" => Err(MalformedTopic::Incarnation),
                 "press" if !named => Err(MalformedTopic::Name),
                 "pressed" | "floor" | "status" | "trouble" if !named => Ok(None),
                 word if is_slip(word, "press") => Err(MalformedTopic::Slip { meant: "press" }),
+                word if is_slip(word, "count") => Err(MalformedTopic::Slip { meant: "count" }),
                 _ if !named => Ok(None),
                 "press" => Ok(Some(Self::Press { room, device })),
                 "pressed" => Ok(Some(Self::Pressed { room, device })),
@@ -133,6 +161,38 @@ impl<'a> ClickTopic<'a> {
                 "trouble" => Ok(Some(Self::Trouble { room, device })),
                 _ => Ok(None),
             },
+        }
+    }
+
+    /// What an ordinary topic may have been meant to be: one whose `count` or `press` is two slips of the keyboard away,
+    /// and a count or a press below a misspelt `clicks`. They are somebody else's as well as not, so that a publish is
+    /// accepted, and its publisher ought to be told.
+    #[must_use]
+    pub fn near_miss(topic: &str) -> Option<NearMiss> {
+        let (first, below) = topic.split_once('/')?;
+        if first.len().abs_diff("clicks".len()) > 1 {
+            return None;
+        }
+        if first != "clicks" {
+            let is_click = || {
+                !matches!(
+                    ClickTopic::parse_below(below),
+                    Ok(None | Some(Self::Values { .. } | Self::Share { .. } | Self::Rate { .. }))
+                )
+            };
+            return (is_slip(first, "clicks") && is_click()).then_some(NearMiss("clicks"));
+        }
+        let mut levels = below.split('/').skip(2);
+        let word = levels.next()?;
+        let run = levels.next();
+        let meant = |meant: &str| word != meant && is_within(word.as_bytes(), meant.as_bytes(), 2);
+        match (run, levels.next()) {
+            (None, _) if meant("press") && word != "pressed" => Some(NearMiss("press")),
+            (None, _) if meant("count") => Some(NearMiss("count")),
+            (Some(run), None) if meant("count") && run.parse::<Incarnation>().is_ok() => {
+                Some(NearMiss("count"))
+            }
+            _ => None,
         }
     }
 
@@ -189,35 +249,55 @@ pub enum MalformedTopic {
         /// The word that is next to it.
         meant: &'static str,
     },
-    /// `clicks/<room>/press`.
-    #[error("a press names its device: clicks/<room>/<device>/press")]
-    NoDevice,
+    /// `clicks/<room>/press`, `clicks/<room>/<device>/x/press`.
+    #[error(
+        "one room and one device are named: clicks/<room>/<device>/press, clicks/<room>/<device>/count/<boot>-<nonce>"
+    )]
+    Depth,
     /// `clicks/<room>/<device>/press/…`.
     #[error("nothing follows `press` in the topic: the colour is the payload")]
     BehindPress,
 }
 
-/// Whether a word differs from another by its case or by one letter that is missing, too many, wrong or swapped
-/// with its neighbour.
+/// What an ordinary topic may have been meant to have: see [`ClickTopic::near_miss`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("did you mean `{0}`?")]
+pub struct NearMiss(&'static str);
+
+/// Whether a word differs from another by its case, by spaces around it or by one letter that is missing, too many,
+/// wrong or swapped with its neighbour.
 fn is_slip(typed: &str, word: &str) -> bool {
-    if typed == word {
-        return false;
-    }
-    let (mut typed, mut word) = (typed.as_bytes(), word.as_bytes());
+    typed != word && is_within(typed.trim().as_bytes(), word.as_bytes(), 1)
+}
+
+/// Whether a word becomes another by so many such changes at most.
+fn is_within(mut typed: &[u8], mut word: &[u8], changes: u32) -> bool {
     while let ([a, rest_a @ ..], [b, rest_b @ ..]) = (typed, word)
         && a.eq_ignore_ascii_case(b)
     {
         (typed, word) = (rest_a, rest_b);
     }
-    while let ([rest_a @ .., a], [rest_b @ .., b]) = (typed, word)
-        && a.eq_ignore_ascii_case(b)
-    {
-        (typed, word) = (rest_a, rest_b);
-    }
+    let Some(changes) = changes.checked_sub(1) else {
+        return typed.is_empty() && word.is_empty();
+    };
     match (typed, word) {
-        ([], []) | ([_], []) | ([], [_]) | ([_], [_]) => true,
-        ([a, b], [c, d]) => a.eq_ignore_ascii_case(d) && b.eq_ignore_ascii_case(c),
-        _ => false,
+        ([], []) => true,
+        ([_, typed @ ..], []) => is_within(typed, word, changes),
+        ([], [_, word @ ..]) => is_within(typed, word, changes),
+        ([a, rest_a @ ..], [b, rest_b @ ..]) => {
+            let swapped = match (rest_a, rest_b) {
+                ([c, rest_a @ ..], [d, rest_b @ ..]) => {
+                    a.eq_ignore_ascii_case(d)
+                        && b.eq_ignore_ascii_case(c)
+                        && is_within(rest_a, rest_b, changes)
+                }
+                _ => false,
+            };
+            swapped
+                || is_within(rest_a, rest_b, changes)
+                || is_within(rest_a, word, changes)
+                || is_within(typed, rest_b, changes)
+        }
     }
 }
 
@@ -314,11 +394,14 @@ mod tests {
             "clicks/",
             "clicks/main",
             "clicks/main/",
-            "clicks/main/count",
             "clicks/main/kiosk-1",
+            "clicks/main/counts",
+            "clicks/pressure",
+            "clicks/main/presses",
             "clicks/main/kiosk-1/",
-            "clicks/main/kiosk-1/counts",
             "clicks/main/kiosk-1/counts/1",
+            "clicks/main/kiosk-1/x/pres",
+            "clicks/main/kiosk-1/x/count/1",
             "clicks/main/kiosk-1/mount/x",
             "clicks/main/kiosk-1/state",
             "clicks/main/kiosk-1/stats",
@@ -397,12 +480,79 @@ mod tests {
         }
         let error = ClickTopic::parse("clicks/main/k1/pres").unwrap_err();
         assert_eq!(error.to_string(), "did you mean `press`?");
+        for word in ["counts", "conut", "coun", "Count", " count ", "cont"] {
+            let topic = std::format!("clicks/main/k1/{word}");
+            let slip = MalformedTopic::Slip { meant: "count" };
+            assert_eq!(ClickTopic::parse(&topic), Err(slip), "{topic}");
+        }
+        for topic in [
+            "clicks/press",
+            "clicks/Press",
+            "clicks/count",
+            "clicks/main/count",
+            "clicks/main/PRESS",
+            "clicks/count/1-0badcafe",
+            "clicks/main/count/1-0badcafe",
+            "clicks/main/k1/x/press",
+            "clicks/main/floor2/k1/x/press",
+            "clicks/main/k1/x/count/1-0badcafe",
+            "clicks/main/floor2/k1/x/count/1-0badcafe",
+        ] {
+            assert_eq!(
+                ClickTopic::parse(topic),
+                Err(MalformedTopic::Depth),
+                "{topic}"
+            );
+        }
         for (topic, error) in [
-            ("clicks/main/press", MalformedTopic::NoDevice),
+            ("clicks/main/press", MalformedTopic::Depth),
             ("clicks/main/k1/press/red", MalformedTopic::BehindPress),
             ("clicks/main/k1/press/", MalformedTopic::BehindPress),
         ] {
             assert_eq!(ClickTopic::parse(topic), Err(error), "{topic}");
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_meant() {
+        for (topic, meant) in [
+            ("Clicks/main/k1/press", "clicks"),
+            ("CLICKS/main/k1/press", "clicks"),
+            ("click/main/k1/press", "clicks"),
+            ("clciks/main/k1/count/1-0badcafe", "clicks"),
+            ("Clicks/main/k1/pres", "clicks"),
+            ("Clicks/press", "clicks"),
+            ("clicks/main/k1/prs", "press"),
+            ("clicks/main/k1/presses", "press"),
+            ("clicks/main/k1/rpess2", "press"),
+            ("clicks/main/k1/ocutn", "count"),
+            ("clicks/main/k1/counter", "count"),
+            ("clicks/main/k1/counter/1-0badcafe", "count"),
+        ] {
+            assert_eq!(ClickTopic::parse(topic), Ok(None), "{topic}");
+            assert_eq!(
+                ClickTopic::near_miss(topic),
+                Some(NearMiss(meant)),
+                "{topic}"
+            );
+        }
+        for topic in [
+            "",
+            "clicks",
+            "lab/main/k1/press",
+            "Clicks/main/k1/temperature",
+            "Clicks/main/values",
+            "clacks2/main/k1/press",
+            "clicks/main/k1/press",
+            "clicks/main/k1/pressed",
+            "clicks/main/k1/pressure",
+            "clicks/main/k1/state",
+            "clicks/main/k1/status",
+            "clicks/main/k1/count/1-0badcafe",
+            "clicks/main/k1/counter/1",
+            "clicks/main/k1/x/prs",
+        ] {
+            assert_eq!(ClickTopic::near_miss(topic), None, "{topic}");
         }
     }
 

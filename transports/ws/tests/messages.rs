@@ -236,6 +236,20 @@ async fn what_is_refused_names_its_code_and_changes_nothing() {
             .await;
         for (topic, text, reason) in [
             ("clicks/main/kiosk/pres", "red", "did you mean `press`?"),
+            ("clicks/main/kiosk/Press", "red", "did you mean `press`?"),
+            ("clicks/main/kiosk/conut", "red", "did you mean `count`?"),
+            ("clicks/main/kiosk/counts", "red", "did you mean `count`?"),
+            ("clicks/press", "red", "one room and one device are named"),
+            (
+                "clicks/main/press",
+                "red",
+                "one room and one device are named",
+            ),
+            (
+                "clicks/main/a/b/press",
+                "red",
+                "one room and one device are named",
+            ),
             (
                 "clicks/main/kiosk/press",
                 " {\"color\":\"red\"}",

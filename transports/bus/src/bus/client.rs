@@ -9,7 +9,7 @@ use core::{
 use std::sync::{Arc, Mutex};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use latchbus_core::clicks;
+use latchbus_core::clicks::{self, ClickTopic, NearMiss};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::coop;
@@ -132,6 +132,9 @@ impl Client {
             let bytes = publish.payload.len();
             self.log_rejected(&refused, Some(&publish.topic), bytes);
             return Ok(Receipt::known(Err(refused)));
+        }
+        if let Some(near_miss) = ClickTopic::near_miss(publish.topic.as_str()) {
+            self.log_near_miss(&publish.topic, near_miss);
         }
         let Some(writer) = &bus.writer else {
             let accepted = lock(&bus.pipeline).accept(publish, self.0.origin);
@@ -266,6 +269,28 @@ impl Client {
             setting,
             left_out,
             "publish rejected: {refused}"
+        );
+    }
+
+    /// One line for a publish that looks like a misspelt click and is an ordinary message all the same.
+    fn log_near_miss(&self, topic: &TopicName<String>, near_miss: NearMiss) {
+        let principal = &self.0.principal;
+        let limit = self.0.bus.log_limit();
+        let Some(left_out) = limit.allow(&principal.log_key("near miss")) else {
+            return;
+        };
+        let (client, address) = (
+            shown(&principal.client_id),
+            self.address().map(field::display),
+        );
+        let topic = shown(topic.as_str());
+        log::warn_of!(
+            principal.transport,
+            client,
+            address,
+            topic,
+            left_out,
+            "publish counts no click: {near_miss}"
         );
     }
 
