@@ -283,3 +283,107 @@ fn a_target_alone_can_be_shown() {
     has(&log, &["client connected"]);
     assert!(log.lines().all(|line| line.contains(" mqtt:")), "{log}");
 }
+
+/// What may have been a click and is not counted is accepted, as it may be somebody else's, and said.
+#[test]
+fn a_misspelt_click_is_said() {
+    let mut server = Server::ephemeral();
+    for (topic, status) in [
+        ("Clicks/main/k1/press", 200),
+        ("click/main/k1/count/1-0badcafe", 200),
+        ("clicks/main/k1/presses", 200),
+        ("clicks/main/k1/temperature", 200),
+        ("Clicks/main/k1/temperature", 200),
+        ("clicks/main/k1/counts", 400),
+    ] {
+        let put = server.send("PUT", &format!("/api/v1/topics/{topic}"), "red");
+        assert_eq!(put.status, status, "{topic}");
+    }
+    server.signal(Signal::TERM);
+    let log = server.wait().2;
+    let said: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("did you mean"))
+        .collect();
+    assert_eq!(said.len(), 4, "{log}");
+    for (topic, meant) in [
+        (
+            "Clicks/main/k1/press",
+            "counts no click: did you mean `clicks`?",
+        ),
+        (
+            "click/main/k1/count/1-0badcafe",
+            "counts no click: did you mean `clicks`?",
+        ),
+        (
+            "clicks/main/k1/presses",
+            "counts no click: did you mean `press`?",
+        ),
+        (
+            "clicks/main/k1/counts",
+            "rejected: malformed click topic: did you mean `count`?",
+        ),
+    ] {
+        has(&log, &[" WARN http:", &format!("topic=\"{topic}\""), meant]);
+    }
+}
+
+/// The targets are names that docs/settings.md explains, and not modules; `device` is that of the other program.
+#[test]
+fn each_line_has_a_target_that_users_know() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let settings = std::fs::read_to_string(root.join("docs/settings.md")).unwrap();
+    let (_, log) = settings.split_once("## The log").unwrap();
+    let table = log.split("\n## ").next().unwrap().lines();
+    let mut known: Vec<_> = table
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert!(
+        known.contains(&"mqtt") && known.contains(&"bus"),
+        "{known:?}"
+    );
+    known.push("device");
+    let mut folders: Vec<_> = ["core", "transports", "apps"]
+        .map(|dir| root.join(dir))
+        .into();
+    let (mut lines, mut wrong) = (0, Vec::new());
+    while let Some(path) = folders.pop() {
+        if path.is_dir() {
+            let skipped = ["target", "node_modules", "tests", "firmware"];
+            if !skipped.iter().any(|name| path.ends_with(name)) {
+                folders.extend(
+                    std::fs::read_dir(path)
+                        .unwrap()
+                        .map(|entry| entry.unwrap().path()),
+                );
+            }
+            continue;
+        }
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for level in ["error!(", "warn!(", "info!(", "debug!(", "trace!("] {
+            for (at, _) in text.match_indices(level) {
+                let before = text[..at].chars().next_back();
+                if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+                    continue;
+                }
+                lines += 1;
+                let rest = text[at + level.len()..].trim_start();
+                let target = rest
+                    .strip_prefix("target: \"")
+                    .and_then(|rest| rest.split('"').next());
+                if !target.is_some_and(|target| known.contains(&target)) {
+                    let line = text[..at].lines().count();
+                    wrong.push(format!("{}:{line} {target:?}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(lines > 50, "{lines}");
+    assert_eq!(
+        wrong, [""; 0],
+        "lines of the log without a target of docs/settings.md"
+    );
+}

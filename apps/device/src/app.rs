@@ -132,7 +132,7 @@ impl App {
                     progress.ends_by = Some(Instant::now() + self.timeout);
                 }
                 () = at(progress.told_by) => {
-                    tracing::warn!("the server does not tell what it knows of this device");
+                    tracing::warn!(target: "device", "the server does not tell what it knows of this device");
                     progress.told_by = None;
                     self.device.ready(nonce);
                 }
@@ -175,7 +175,7 @@ impl App {
         self.follow(change, progress)?;
         let after = self.device.record().incarnation;
         if before != after {
-            tracing::info!(%before, %after, "goes on in a new incarnation");
+            tracing::info!(target: "device", %before, %after, "goes on in a new incarnation");
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl App {
     fn follow(&mut self, change: Change, progress: &mut Progress) -> anyhow::Result<()> {
         match change {
             Change::Online => {
-                tracing::info!(address = %self.address, "connected");
+                tracing::info!(target: "device", address = %self.address, "connected");
                 progress.online = true;
                 progress.offline = Complaints::default();
                 progress.again = true;
@@ -196,9 +196,9 @@ impl App {
                 let is_news = progress.offline.is_news(reason, Instant::now());
                 let reason = progress.offline.last();
                 if progress.online {
-                    tracing::warn!(address = %self.address, reason, "the connection is lost");
+                    tracing::warn!(target: "device", address = %self.address, reason, "the connection is lost");
                 } else if is_news {
-                    tracing::warn!(address = %self.address, reason, "cannot connect, trying on");
+                    tracing::warn!(target: "device", address = %self.address, reason, "cannot connect, trying on");
                 }
                 progress.online = false;
                 progress.told_by = None;
@@ -226,7 +226,7 @@ impl App {
             }
             Change::Refused(why) => {
                 if progress.refused.as_ref() != Some(&why) {
-                    tracing::warn!(%why, "the server refuses the count");
+                    tracing::warn!(target: "device", %why, "the server refuses the count");
                 }
                 progress.refused = Some(why);
             }

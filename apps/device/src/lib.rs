@@ -133,6 +133,7 @@ fn begin(args: Args) -> anyhow::Result<App> {
     }
     let incarnation = device.record().incarnation;
     tracing::info!(
+        target: "device",
         room,
         id,
         %incarnation,

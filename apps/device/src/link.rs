@@ -178,7 +178,7 @@ fn score(payload: &[u8]) -> Option<Change> {
     match Counter::parse(payload) {
         Ok(counter) => Some(Change::Score(counter)),
         Err(error) => {
-            tracing::warn!(%error, "the room's score cannot be read");
+            tracing::warn!(target: "device", %error, "the room's score cannot be read");
             None
         }
     }

@@ -27,7 +27,7 @@ impl Scores {
         let (room, runtime) = (room.to_owned(), Handle::current());
         let print = move || {
             if let Err(error) = print(&room, &runtime, receiver, &sender) {
-                tracing::warn!(%error, "the score is no longer printed");
+                tracing::warn!(target: "device", %error, "the score is no longer printed");
             }
         };
         thread::Builder::new()

@@ -158,6 +158,7 @@ impl Clock {
         let (now, is_set) = (self.unix_ms(), self.is_set());
         if !is_set {
             warn!(
+                target: "server",
                 unix_ms = now,
                 built_ms = self.built_ms(),
                 "the clock is not set: it stands before the build of this program; nothing expires because of that"
@@ -172,6 +173,7 @@ impl Clock {
                 };
                 if passed > max || now.abs_diff(last.unix_ms) > passed {
                     info!(
+                        target: "server",
                         last_unix_ms = last.unix_ms,
                         unix_ms = now,
                         counted_ms = passed.min(max),

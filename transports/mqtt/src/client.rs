@@ -421,7 +421,7 @@ impl Shared {
         for filter in model.abandoned() {
             // When there is no room, the server goes on sending what nobody takes.
             if self.requests.try_unsubscribe(&*filter).is_err() {
-                tracing::debug!(%filter, "could not unsubscribe");
+                tracing::debug!(target: "mqtt", %filter, "could not unsubscribe");
             }
         }
         self.hand_over(&mut model);
@@ -446,7 +446,7 @@ async fn poll(shared: Arc<Shared>, mut events: EventLoop, mut backoff: Backoff, 
                 shared.handle(event);
             }
             Err(error) => {
-                tracing::debug!(%error, "MQTT connection lost");
+                tracing::debug!(target: "mqtt", %error, "MQTT connection lost");
                 let why = error::of(&error, connected_at.is_some(), options.connect_timeout);
                 {
                     let mut model = shared.lock();

@@ -126,7 +126,7 @@ impl Ws {
             .publish(self.topics.status.clone(), OFFLINE, true);
         match timeout_at(deadline, said).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "could not say goodbye"),
+            Ok(Err(error)) => tracing::debug!(target: "device", %error, "could not say goodbye"),
             Err(_) => return,
         }
         self.client.close().await;
@@ -155,7 +155,7 @@ async fn answer(
 }
 
 fn refused(error: &latchbus_ws::client::SubscriptionError) -> LinkError {
-    tracing::debug!(%error, "subscription refused");
+    tracing::debug!(target: "device", %error, "subscription refused");
     LinkError::Subscription
 }
 

@@ -66,7 +66,7 @@ impl Connection {
                 backoff.reset();
             }
             let wait = backoff.next_wait();
-            tracing::debug!(reason = %lost, ?wait, "not connected");
+            tracing::debug!(target: "websocket", reason = %lost, ?wait, "not connected");
             self.state.send_replace(State::Offline {
                 next_attempt: Instant::now() + wait,
                 reason: lost.to_string(),

@@ -197,7 +197,7 @@ impl Machine {
                 None => self.outbox.answer(id, Err(refused), live.epoch, now),
             },
             Incoming::Error { id: None, refused } => {
-                tracing::warn!(%refused, "the server did not understand a message");
+                tracing::warn!(target: "websocket", %refused, "the server did not understand a message");
             }
             Incoming::Welcome { .. } | Incoming::Other => {}
         }
