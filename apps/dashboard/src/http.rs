@@ -15,6 +15,9 @@
 //! | `GET /socket.io/socket.io.js` | the client of Socket.IO |
 //! | `GET /ws`, `GET /mqtt` | WebSockets, of `latchbus_ws` and of `latchbus_mqtt` |
 //! | `/socket.io/` | Socket.IO, of `latchbus_socketio` |
+//!
+//! `/healthz`, `/metrics`, `/ws` and `/mqtt` are served with a slash behind them too; the pages are redirected to theirs
+//! without one.
 
 mod backup;
 mod base;
@@ -215,7 +218,6 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
     // These check the origin within their handshakes.
     let router = guarded
         .route("/mqtt", any(mqtt::upgrade))
-        .route("/mqtt/", any(mqtt::upgrade))
         .with_state(app.clone())
         .merge(ws.router());
     match &app.0.socketio {
@@ -251,10 +253,17 @@ async fn origin(State(app): State<App>, request: Request) -> Response {
 
 async fn health(State(app): State<App>) -> Response {
     match app.0.bus.health() {
-        Ok(()) => match app.0.bus.capacity() {
-            capacity if capacity.is_near_full() => format!("warning: {capacity}\n").into_response(),
-            _ => "ok\n".into_response(),
-        },
+        Ok(()) => {
+            let capacities = app.0.bus.capacities().into_iter();
+            let warnings: String = capacities
+                .filter(|capacity| capacity.is_near_full())
+                .map(|capacity| format!("warning: {capacity}\n"))
+                .collect();
+            match warnings.is_empty() {
+                true => "ok\n".into_response(),
+                false => warnings.into_response(),
+            }
+        }
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }

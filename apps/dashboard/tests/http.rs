@@ -299,6 +299,71 @@ fn what_is_refused_has_a_code() {
 }
 
 #[test]
+fn full_rooms_are_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("latchbus.toml");
+    let limits = "[limits]\nrooms = 5\nroom_devices = 5\ndevice_incarnations = 5\n";
+    std::fs::write(&file, limits).unwrap();
+    let mut server = Server::on_free_ports(["--ephemeral", "--config", file.to_str().unwrap()]);
+    let count = |room: &str, device: &str, nonce: u32| {
+        let topic = format!("/api/v1/topics/clicks/{room}/{device}/count/1-{nonce:08x}");
+        server.send("PUT", &topic, r#"{"red":1,"blue":0}"#).status
+    };
+    let metrics = || server.get("/metrics").text().to_owned();
+    let has = |line: &str| assert!(metrics().lines().any(|one| one == line), "{line}");
+    assert_eq!(server.get("/healthz").text(), "ok\n");
+    // Besides `main`.
+    for room in ["a", "b"] {
+        assert_eq!(count(room, "k", 1), 200);
+    }
+    assert_eq!(server.get("/healthz").text(), "ok\n");
+    assert_eq!(count("c", "k", 1), 200);
+    let said = "warning: 4 of 5 rooms are known (limits.rooms)\n";
+    assert_eq!(server.get("/healthz").text(), said);
+    assert_eq!(count("d", "k", 1), 200);
+    assert_eq!(count("e", "k", 1), 507);
+    for device in ["l", "m", "n", "o"] {
+        assert_eq!(count("a", device, 1), 200);
+    }
+    assert_eq!(count("a", "p", 1), 507);
+    for nonce in 2..=4 {
+        assert_eq!(count("b", "k", nonce), 200);
+    }
+    let said = server.get("/healthz").text().to_owned();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    for (line, begins, full) in [
+        (lines[0], "warning: 5 of 5 rooms", true),
+        (lines[1], "warning: 5 of 5 devices", true),
+        (lines[2], "warning: 4 of 5 incarnations", false),
+    ] {
+        assert!(line.starts_with(begins), "{line}");
+        assert_eq!(line.ends_with("are rejected"), full, "{line}");
+    }
+    for line in [
+        "latchbus_rooms 5",
+        "latchbus_rooms_limit 5",
+        "latchbus_room_devices 5",
+        "latchbus_room_devices_limit 5",
+        "latchbus_device_incarnations 4",
+        "latchbus_device_incarnations_limit 5",
+        "latchbus_publishes_dropped_total 2",
+    ] {
+        has(line);
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let log = server.wait().2;
+    for setting in [
+        "limits.rooms",
+        "limits.room_devices",
+        "limits.device_incarnations",
+    ] {
+        let warned = |line: &str| line.contains(" WARN bus: ") && line.contains(setting);
+        assert!(log.lines().any(warned), "{setting}: {log}");
+    }
+}
+
+#[test]
 fn full_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("latchbus.toml");

@@ -37,11 +37,11 @@ use tokio_util::sync::CancellationToken;
 use self::admission::Asked;
 use crate::access::{AllowAll, AnonymousOnly, Authenticator, Authorizer, Principal};
 use crate::budget::Budget;
-use crate::capacity::{self, Capacity};
+use crate::capacity::{self, Capacity, Table};
 use crate::clock::{Clock, LastTime};
 use crate::commits::{Commits, QUEUE};
 use crate::health::Health;
-use crate::metrics::Metrics;
+use crate::metrics::{Gauge, Metrics};
 use crate::pipeline::Pipeline;
 use crate::refusal::{PublishRefused, SubscribeRefused};
 use crate::session::Subscriptions;
@@ -256,7 +256,8 @@ pub(crate) struct Inner {
     /// What was remembered of clients before, until its owners have asked for it.
     notes: Mutex<Vec<StoredNote>>,
     log_limit: LogLimit,
-    watch: Mutex<capacity::Watch>,
+    clicks: ClickLimits,
+    watches: Mutex<[capacity::Watch; 4]>,
     incoming: Arc<Budget>,
     /// Of what waits for the store: the bytes of large payloads.
     queue_bytes: Arc<Semaphore>,
@@ -384,7 +385,8 @@ impl Bus {
             sessions: Mutex::new(Vec::new()),
             notes: Mutex::new(notes),
             log_limit: LogLimit::default(),
-            watch: Mutex::default(),
+            clicks: options.clicks,
+            watches: Mutex::default(),
             incoming: Arc::new(Budget::new(options.session.incoming_bytes)),
             queue_bytes: Arc::new(Semaphore::new(queue_bytes)),
         }));
@@ -498,14 +500,35 @@ impl Bus {
         self.0.shared.limits
     }
 
-    /// How much of what peers may retain is taken. The log is told when that is much.
-    pub fn capacity(&self) -> Capacity {
-        let capacity = Capacity {
-            retained: self.read(|hub| capacity::taken_by_peers(hub, self.metrics())),
-            limit: self.limits().places,
-        };
-        lock(&self.0.watch).look(capacity);
-        capacity
+    /// How much of each table that peers may fill is taken. The log is told when that is much.
+    pub fn capacities(&self) -> [Capacity; 4] {
+        let (metrics, clicks) = (self.metrics(), self.0.clicks);
+        let retained = self.read(|hub| capacity::taken_by_peers(hub, metrics));
+        let known = |gauge: &Gauge| usize::try_from(gauge.get()).unwrap_or(usize::MAX);
+        let capacities = [
+            (Table::Retained, retained, self.limits().places),
+            (Table::Rooms, known(&metrics.rooms), clicks.rooms),
+            (
+                Table::RoomDevices,
+                known(&metrics.room_devices),
+                clicks.devices,
+            ),
+            (
+                Table::DeviceIncarnations,
+                known(&metrics.device_incarnations),
+                clicks.incarnations,
+            ),
+        ]
+        .map(|(table, taken, limit)| Capacity {
+            table,
+            taken,
+            limit,
+        });
+        let mut watches = lock(&self.0.watches);
+        for (watch, capacity) in watches.iter_mut().zip(capacities) {
+            watch.look(capacity);
+        }
+        capacities
     }
 
     /// The bounds of one session.

@@ -37,18 +37,46 @@ pub(crate) fn taken_by_peers(hub: &Hub<Payload>, metrics: &Metrics) -> usize {
     hub.places_taken().saturating_sub(own)
 }
 
-/// How much of what peers may retain is taken.
+/// A table that peers may fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Table {
+    /// Values that are retained for peers.
+    Retained,
+    /// Rooms.
+    Rooms,
+    /// Devices of the room that has the most.
+    RoomDevices,
+    /// Incarnations of the device that has the most.
+    DeviceIncarnations,
+}
+
+impl Table {
+    /// The setting of the `latchbus` program that bounds it.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Retained => "limits.kept_values",
+            Self::Rooms => "limits.rooms",
+            Self::RoomDevices => "limits.room_devices",
+            Self::DeviceIncarnations => "limits.device_incarnations",
+        }
+    }
+}
+
+/// How much of a table is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// Values that are retained for peers.
-    pub retained: usize,
-    /// How many may be.
+    /// Which.
+    pub table: Table,
+    /// How much is taken.
+    pub taken: usize,
+    /// How much may be.
     pub limit: usize,
 }
 
 impl Capacity {
     fn percent(self) -> usize {
-        self.retained.saturating_mul(100) / self.limit.max(1)
+        self.taken.saturating_mul(100) / self.limit.max(1)
     }
 
     /// Whether that is so much that somebody should know.
@@ -56,23 +84,36 @@ impl Capacity {
         self.percent() >= WARN_PERCENT
     }
 
-    /// Whether the next new topic is rejected.
+    /// Whether what is new is rejected.
     pub const fn is_full(self) -> bool {
-        self.retained >= self.limit
+        self.taken >= self.limit
     }
 }
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { retained, limit } = self;
-        let full = match self.is_full() {
-            true => "; publishes to new topics are rejected",
-            false => "",
+        let Self {
+            table,
+            taken,
+            limit,
+        } = self;
+        let (what, rejected) = match table {
+            Table::Retained => ("values are retained", "publishes to new topics"),
+            Table::Rooms => ("rooms are known", "clicks in other rooms"),
+            Table::RoomDevices => (
+                "devices are known in the fullest room",
+                "clicks of its other devices",
+            ),
+            Table::DeviceIncarnations => (
+                "incarnations of one device are known",
+                "counts of its other incarnations",
+            ),
         };
-        write!(
-            f,
-            "{retained} of {limit} values are retained (limits.kept_values){full}"
-        )
+        write!(f, "{taken} of {limit} {what} ({})", table.setting())?;
+        match self.is_full() {
+            true => write!(f, "; {rejected} are rejected"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -85,7 +126,7 @@ enum Level {
     Full,
 }
 
-/// Warns when the hub becomes full, once at each step.
+/// Warns when a table becomes full, once at each step.
 #[derive(Debug, Default)]
 pub(crate) struct Watch(Level);
 
@@ -122,9 +163,10 @@ mod tests {
     fn a_hub_that_fills_warns_once_at_each_step() {
         let mut watch = Watch::default();
         let mut levels = Vec::new();
-        for retained in [0, 79, 80, 90, 100, 99, 100, 80, 79, 75, 74, 79, 80] {
+        for taken in [0, 79, 80, 90, 100, 99, 100, 80, 79, 75, 74, 79, 80] {
             watch.look(Capacity {
-                retained,
+                table: Table::Rooms,
+                taken,
                 limit: 100,
             });
             levels.push(watch.0);

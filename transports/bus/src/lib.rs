@@ -109,7 +109,7 @@ pub use bus::{
     HISTORY_PAGE_BYTES, HistoryPage, HistoryRule, Lost, MAX_HISTORY_PAGE, OpenError, Options,
     Receipt, SIGN_IN_TIMEOUT, SessionLimits, StoreKind, Value, Watch,
 };
-pub use capacity::Capacity;
+pub use capacity::{Capacity, Table};
 pub use clock::Clock;
 pub use histogram::Histogram;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};

@@ -99,6 +99,10 @@ pub struct Metrics {
     pub rooms: Gauge,
     /// Devices that are known, over all rooms.
     pub devices: Gauge,
+    /// Devices of the room that has the most.
+    pub room_devices: Gauge,
+    /// Incarnations of the device that has the most.
+    pub device_incarnations: Gauge,
     /// Values that subscriptions which have ended did not take because a newer one replaced them.
     pub conflated: Counter,
     /// Events that subscriptions which have ended did not take before they left the recent ring.

@@ -232,6 +232,9 @@ impl Pipeline {
         let (rooms, devices) = self.rooms.sizes();
         self.metrics.rooms.set(rooms as u64);
         self.metrics.devices.set(devices as u64);
+        let (devices, incarnations) = self.rooms.fullest();
+        self.metrics.room_devices.set(devices as u64);
+        self.metrics.device_incarnations.set(incarnations as u64);
         accepted
     }
 

@@ -1,5 +1,6 @@
 //! Everything the bus knows of clicks: rooms, their devices, and what is derived of them.
 
+mod fullest;
 mod merge;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,6 +11,7 @@ use latchbus_core::clicks::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::fullest::Fullest;
 use crate::{ClickLimits, PublishRefused};
 
 /// How many press ids of a device are remembered: a press is counted once among these.
@@ -24,6 +26,10 @@ pub(crate) struct Rooms {
     rooms: HashMap<String, Room>,
     /// In all rooms.
     devices: usize,
+    /// Devices by room.
+    room_devices: Fullest,
+    /// Incarnations by device, of those that it reports itself.
+    incarnations: Fullest,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +112,8 @@ impl Rooms {
             own,
             rooms: HashMap::new(),
             devices: 0,
+            room_devices: Fullest::default(),
+            incarnations: Fullest::default(),
         }
     }
 
@@ -114,11 +122,15 @@ impl Rooms {
         let room = self.rooms.entry(room.into()).or_default();
         let value = record.counts.value().saturating_add(record.pressed.value());
         room.score.value = room.score.value.saturating_add(value);
-        let device = room.devices.entry(device.into()).or_insert_with(|| {
-            self.devices += 1;
-            Device::default()
-        });
+        let before = room.devices.len();
+        let device = room.devices.entry(device.into()).or_default();
+        let live = device.record.counts.entries().len();
+        self.incarnations
+            .change(live, record.counts.entries().len());
         device.record = record;
+        let after = room.devices.len();
+        self.devices += after - before;
+        self.room_devices.change(before, after);
     }
 
     /// Puts back the remembered press ids of a device, oldest first.
@@ -163,6 +175,11 @@ impl Rooms {
         (self.rooms.len(), self.devices)
     }
 
+    /// The devices of the room that has the most, and the incarnations of the device that has the most.
+    pub(crate) fn fullest(&self) -> (usize, usize) {
+        (self.room_devices.most(), self.incarnations.most())
+    }
+
     pub(crate) fn report(
         &mut self,
         (room, device): (&str, &str),
@@ -173,9 +190,11 @@ impl Rooms {
         let max_live = self.limits.incarnations;
         let (score, device) = self.place(room, device)?;
         let clicks = &mut device.record.counts;
+        let before = clicks.entries().len();
         let outcome = clicks.report(incarnation, counter, max_live);
-        Ok(
-            match outcome.map_err(|Full| full("incarnations of the device", max_live))? {
+        let outcome = outcome.map_err(|Full| full("incarnations of the device", max_live))?;
+        let (reported, after) = (
+            match outcome {
                 Outcome::Stale => Reported::Stale,
                 Outcome::Unchanged => {
                     let mut live = clicks.entries().iter();
@@ -192,7 +211,10 @@ impl Rooms {
                     Reported::Raised(Raised { joined, folded })
                 }
             },
-        )
+            clicks.entries().len(),
+        );
+        self.incarnations.change(before, after);
+        Ok(reported)
     }
 
     pub(crate) fn press(
@@ -271,6 +293,7 @@ impl Rooms {
             }
             known.insert(device.into(), Device::default());
             self.devices += 1;
+            self.room_devices.change(known.len() - 1, known.len());
         }
         let device = known
             .get_mut(device)
@@ -330,6 +353,7 @@ mod tests {
             .unwrap();
         assert!(matches!(raised, Reported::Raised(_)));
         assert_eq!(rooms.value("main"), Counter::new(52, 4));
+        assert_eq!(rooms.fullest(), (1, 1));
     }
 
     #[test]
@@ -360,6 +384,7 @@ mod tests {
             ));
         }
         assert_eq!(rooms.sizes(), (2, 3));
+        assert_eq!(rooms.fullest(), (2, 0));
         assert_eq!(rooms.value("a"), Counter::new(2, 0));
         assert_eq!(rooms.value("b"), Counter::new(1, 0));
     }
@@ -377,6 +402,7 @@ mod tests {
         after.restore("main", "k", before.record("main", "k").unwrap().clone());
         after.restore_press_id("main", "k", "a");
         assert_eq!(after.value("main"), Counter::new(1, 5));
+        assert_eq!((after.sizes(), after.fullest()), ((1, 1), (1, 1)));
         assert!(after.press(device, press(Some("a")), 0).unwrap().is_none());
         after.press(device, press(None), 0).unwrap();
         assert_eq!(after.value("main"), Counter::new(2, 5));

@@ -41,7 +41,7 @@ pub(crate) async fn run(bus: Weak<Inner>, every: Option<Duration>) {
         };
         bus.tick();
         // The log hears of it.
-        let _capacity = bus.capacity();
+        let _capacities = bus.capacities();
         if let Some(every) = every.filter(|_| now >= due) {
             due = now + every;
             report.publish(&bus, now);

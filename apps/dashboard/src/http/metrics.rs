@@ -5,7 +5,7 @@ use core::fmt::{Display, Write as _};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use latchbus_bus::{Histogram, Principal};
+use latchbus_bus::{Histogram, Principal, Table};
 use latchbus_core::hub::Hub;
 
 use super::App;
@@ -161,17 +161,32 @@ fn text(app: &App) -> String {
         "How many there may be over all connections (limits.incoming_bytes).",
         incoming.limit(),
     );
-    let capacity = bus.capacity();
-    out.gauge(
-        "kept_values_of_peers",
-        "Of the kept values, those that count for their limit: all but the hub's own topics.",
-        capacity.retained,
-    );
-    out.gauge(
-        "kept_values_limit",
-        "How many of these may be kept (limits.kept_values).",
-        capacity.limit,
-    );
+    for capacity in bus.capacities() {
+        let (name, help) = match capacity.table {
+            Table::Retained => (
+                "kept_values_of_peers",
+                "Of the kept values, those that count for their limit: all but the hub's own topics.",
+            ),
+            Table::Rooms => ("rooms", "Rooms that are known."),
+            Table::RoomDevices => (
+                "room_devices",
+                "Devices that are known of the room that has the most.",
+            ),
+            Table::DeviceIncarnations => (
+                "device_incarnations",
+                "Incarnations that are known of the device that has the most.",
+            ),
+            _ => continue,
+        };
+        out.gauge(name, help, capacity.taken);
+        let setting = capacity.table.setting();
+        let limit = setting.trim_start_matches("limits.");
+        out.gauge(
+            &format!("{limit}_limit"),
+            &format!("How many there may be ({setting})."),
+            capacity.limit,
+        );
+    }
     out.gauge("subscriptions", "Subscriptions.", subscriptions);
     out.counter(
         "subscriptions_refused_total",
@@ -179,7 +194,6 @@ fn text(app: &App) -> String {
         hub.subscriptions_refused,
     );
 
-    out.gauge("rooms", "Rooms that are known.", metrics.rooms.get());
     out.gauge(
         "devices",
         "Devices that are known, over all rooms.",
