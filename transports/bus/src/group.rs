@@ -118,6 +118,13 @@ impl Groups {
         self.groups.get_mut(&id)?.given_back.pop_front()
     }
 
+    /// Whether there is one.
+    pub(crate) fn has_given_back(&self, id: SubscriptionId) -> bool {
+        self.groups
+            .get(&id)
+            .is_some_and(|group| !group.given_back.is_empty())
+    }
+
     /// Another member's turn: whose it was cannot take, or there is more.
     pub(crate) fn pass(&mut self, id: SubscriptionId) -> Option<Waiter> {
         let group = self.groups.get_mut(&id).filter(|group| group.has_news)?;

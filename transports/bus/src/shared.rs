@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use latchbus_core::hub::{
     Counts, EarlierLife, Hub, HubCounts, Kind, Limits, Mode, PublishError, Retain, Start, Step,
-    SubscribeError, SubscriptionId, ViewId,
+    SubscribeError, SubscriptionId, Upcoming, ViewId,
 };
 use latchbus_core::topic::{TopicFilter, TopicName};
 
@@ -273,7 +273,11 @@ impl Shared {
                 entry,
                 retained: false,
             });
-            let next = state.groups.pass(id);
+            // Who is woken for nothing would miss its turn when the next message comes.
+            let next = match state.has_more(id) {
+                true => state.groups.pass(id),
+                false => None,
+            };
             drop(guard);
             wake_all(next);
             return (Batch::More, revision);
@@ -391,6 +395,13 @@ impl State {
         self.hub
             .views_matching(topic, |view| owes |= durables.has(view));
         owes
+    }
+
+    /// Whether a group may have another message.
+    fn has_more(&mut self, id: SubscriptionId) -> bool {
+        // Resets and gaps, which come at once, are nothing to a group.
+        self.groups.has_given_back(id)
+            || !matches!(self.hub.next_up_to(id, 0), Ok(Upcoming::Nothing))
     }
 
     /// Whether the time of a message is over, which is counted.

@@ -15,7 +15,7 @@ use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{
     Connect, Packet, PublishAck, PublishAck2, PublishAckReason, SubscriptionOptions,
 };
-use support::five::{V5, client, one};
+use support::five::{V5, client, message, one};
 use support::{Running, eventually};
 
 async fn member(running: &Running, connect: Connect) -> V5 {
@@ -153,5 +153,41 @@ async fn what_a_member_refuses_is_over() {
     second.quiet().await;
     running.publish("w", "next", false, 2).await;
     assert_eq!(complete(&mut second, 1).await, ["next"]);
+    running.stop().await;
+}
+
+/// Members take turns also where each message comes when the one before was answered, and nobody waits for the members.
+#[tokio::test]
+async fn members_take_turns_however_quickly_messages_come() {
+    const MESSAGES: u64 = 100;
+    let running = Running::start().await;
+    let mut members = Vec::new();
+    for name in ["first", "second"] {
+        let mut v5 = member(&running, client(name)).await;
+        v5.quiet().await;
+        members.push(v5);
+    }
+    let mut publisher = V5::open(running.address, "publisher").await;
+    let before = running.bus.metrics().messages_sent.get();
+    for _ in 0..MESSAGES {
+        let message = message("w", "x", QoS::AtLeastOnce, 1);
+        publisher.send(Packet::Publish(Box::new(message))).await;
+        assert!(matches!(
+            publisher.next().await,
+            Some(Packet::PublishAck(_))
+        ));
+    }
+    eventually(|| running.bus.metrics().messages_sent.get() - before == MESSAGES).await;
+    let mut taken = Vec::new();
+    for member in &mut members {
+        member.send(Packet::PingRequest).await;
+        let mut count = 0;
+        while let Some(Packet::Publish(_)) = member.next().await {
+            count += 1;
+        }
+        taken.push(count);
+    }
+    assert_eq!(taken.iter().sum::<u64>(), MESSAGES, "{taken:?}");
+    assert!(taken.iter().all(|count| *count >= 40), "{taken:?}");
     running.stop().await;
 }
