@@ -304,7 +304,7 @@ fn full_rooms_are_said() {
     let file = directory.path().join("latchbus.toml");
     let limits = "[limits]\nrooms = 5\nroom_devices = 5\ndevice_incarnations = 5\n";
     std::fs::write(&file, limits).unwrap();
-    let mut server = Server::on_free_ports(["--ephemeral", "--config", file.to_str().unwrap()]);
+    let server = Server::on_free_ports(["--ephemeral", "--config", file.to_str().unwrap()]);
     let count = |room: &str, device: &str, nonce: u32| {
         let topic = format!("/api/v1/topics/clicks/{room}/{device}/count/1-{nonce:08x}");
         server.send("PUT", &topic, r#"{"red":1,"blue":0}"#).status

@@ -236,6 +236,12 @@ fn a_refused_handshake_of_a_websocket_is_a_warning() {
             "none of the offered",
         ),
         ("/mqtt", WEB_SOCKET.to_owned(), "400", "mqtt is needed"),
+        (
+            "/socket.io/?EIO=4&transport=websocket",
+            key.to_owned(),
+            "400",
+            "Sec-WebSocket-Key",
+        ),
     ];
     for (path, headers, status, _) in &cases {
         assert_eq!(
@@ -253,6 +259,7 @@ fn a_refused_handshake_of_a_websocket_is_a_warning() {
     for (path, headers, _, why) in &cases {
         let target = match *path {
             "/ws" => " WARN websocket:",
+            path if path.starts_with("/socket.io/") => " WARN socketio:",
             _ => " WARN mqtt:",
         };
         let offered = headers
@@ -287,7 +294,7 @@ fn a_target_alone_can_be_shown() {
 /// What may have been a click and is not counted is accepted, as it may be somebody else's, and said.
 #[test]
 fn a_misspelt_click_is_said() {
-    let mut server = Server::ephemeral();
+    let server = Server::ephemeral();
     for (topic, status) in [
         ("Clicks/main/k1/press", 200),
         ("click/main/k1/count/1-0badcafe", 200),

@@ -406,7 +406,7 @@ fn a_slash_behind_an_address() {
 /// A PROXY header from who is no trusted proxy is said to be one, and what to set.
 #[test]
 fn a_proxy_header_of_a_stranger() {
-    let mut server = Server::ephemeral();
+    let server = Server::ephemeral();
     let v1 = "PROXY TCP4 192.0.2.1 10.0.0.1 5678 80\r\n";
     let v2 = "\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x40\x00\x02\x07\x0a\x00\x00\x01\x16\x2e\x07\x5b";
     for header in [v1, v2] {
@@ -439,7 +439,7 @@ fn a_proxy_header_of_a_stranger() {
 /// One that a trusted proxy breaks, or does not finish.
 #[test]
 fn a_proxy_header_that_cannot_be_read() {
-    let mut server = Server::on_free_ports(["--ephemeral", "--trusted-proxies=127.0.0.1"]);
+    let server = Server::on_free_ports(["--ephemeral", "--trusted-proxies=127.0.0.1"]);
     for to in [server.http(), server.mqtt()] {
         for n in 0..8 {
             let header = ["PROXY nonsense\r\n", "PROXY TCP4 192.0"][n % 2];

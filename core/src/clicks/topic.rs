@@ -168,7 +168,7 @@ impl<'a> ClickTopic<'a> {
     /// and a count or a press below a misspelt `clicks`. They are somebody else's as well as not, so that a publish is
     /// accepted, and its publisher ought to be told.
     #[must_use]
-    pub fn near_miss(topic: &str) -> Option<NearMiss> {
+    pub fn near_miss(topic: &'a str) -> Option<NearMiss> {
         let (first, below) = topic.split_once('/')?;
         if first.len().abs_diff("clicks".len()) > 1 {
             return None;
@@ -182,12 +182,15 @@ impl<'a> ClickTopic<'a> {
             };
             return (is_slip(first, "clicks") && is_click()).then_some(NearMiss("clicks"));
         }
+        if Self::parse(topic) != Ok(None) {
+            return None;
+        }
         let mut levels = below.split('/').skip(2);
         let word = levels.next()?;
         let run = levels.next();
-        let meant = |meant: &str| word != meant && is_within(word.as_bytes(), meant.as_bytes(), 2);
+        let meant = |meant: &str| is_within(word.as_bytes(), meant.as_bytes(), 2);
         match (run, levels.next()) {
-            (None, _) if meant("press") && word != "pressed" => Some(NearMiss("press")),
+            (None, _) if meant("press") => Some(NearMiss("press")),
             (None, _) if meant("count") => Some(NearMiss("count")),
             (Some(run), None) if meant("count") && run.parse::<Incarnation>().is_ok() => {
                 Some(NearMiss("count"))
@@ -546,6 +549,9 @@ mod tests {
             "clicks/main/k1/press",
             "clicks/main/k1/pressed",
             "clicks/main/k1/pressure",
+            "clicks/main/k1/pres",
+            "clicks/main/k1/counts",
+            "clicks/press",
             "clicks/main/k1/state",
             "clicks/main/k1/status",
             "clicks/main/k1/count/1-0badcafe",

@@ -615,7 +615,7 @@ async fn each_violation_has_its_code() {
         (
             "a will to nothing",
             b"\0\x04MQTT\x05\x06\0\0\0\0\x01a\0\0\0\0\0",
-            0x82,
+            0x81,
         ),
         (
             "a will with an empty response topic",

@@ -20,7 +20,7 @@ use rmqtt_codec::types::QoS;
 use rmqtt_codec::v3::Packet;
 use rmqtt_codec::v5::{self, Connect, SubscriptionOptions};
 use support::five::{V5, client as client_5, offline, one};
-use support::{Raw, Running, client, eventually, publish};
+use support::{Raw, Running, client, eventually, log, publish};
 use tempfile::TempDir;
 
 fn stored(directory: &Path) -> Options {
@@ -372,6 +372,32 @@ async fn all_who_were_connected_may_return() {
         connected.push((returned, ack));
     }
     assert_eq!(running.server.metrics().sessions_away.get(), 1);
+    running.stop().await;
+}
+
+/// More were connected at a kill than may be: the log names the setting.
+#[tokio::test]
+async fn who_finds_no_place_to_return_to_is_said() {
+    log::capture();
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path()).await;
+    let mut connected = Vec::new();
+    for id in ["beyond-1", "beyond-2", "beyond-3"] {
+        connected.push(V5::connect(running.address, with_will(id, 100, None)).await);
+    }
+    let image = running.image().await;
+    running.stop().await;
+    let config = Config {
+        max_connections: 2,
+        ..Config::default()
+    };
+    let running = Running::with(stored(image.path()), config).await;
+    eventually(|| running.server.metrics().sessions_dropped.get() == 1).await;
+    let lines = log::lines(&["session ended, with", "beyond-"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for words in ["setting=\"limits.connections\"", "limit=2", " WARN mqtt: "] {
+        assert!(lines[0].contains(words), "{words} in {lines:?}");
+    }
     running.stop().await;
 }
 
