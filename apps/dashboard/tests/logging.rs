@@ -280,6 +280,29 @@ fn a_refused_handshake_of_a_websocket_is_a_warning() {
     assert!((1..5).contains(&again.count()), "{log}");
 }
 
+/// Also of those that are gone before they are welcomed.
+#[test]
+fn each_websocket_that_comes_is_said_to_go() {
+    let server = Server::ephemeral();
+    let head = format!("GET /ws HTTP/1.1\r\nHost: localhost\r\n{WEB_SOCKET}\r\n");
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(server.http()).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+    }
+    until("all have gone", || connections(&server).ends_with(" 0"));
+    server.signal(Signal::TERM);
+    let log = server.wait().2;
+    let count = |what: &str| {
+        let said = |line: &&str| line.contains(" INFO websocket: ") && line.contains(what);
+        log.lines().filter(said).count()
+    };
+    assert_eq!(
+        count("client connected"),
+        count("client disconnected"),
+        "{log}"
+    );
+}
+
 /// The names of the documentation work as filters.
 #[test]
 fn a_target_alone_can_be_shown() {

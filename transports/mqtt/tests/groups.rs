@@ -11,12 +11,15 @@ mod support;
 
 use core::num::NonZeroU16;
 
+use latchbus_bus::{Principal, Session, Subscribe};
+use latchbus_core::hub::{Mode, Start};
+use latchbus_core::topic::{TopicFilter, TopicName};
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{
     Connect, Packet, PublishAck, PublishAck2, PublishAckReason, SubscriptionOptions,
 };
 use support::five::{V5, client, message, one};
-use support::{Running, eventually};
+use support::{Running, eventually, log};
 
 async fn member(running: &Running, connect: Connect) -> V5 {
     let (mut v5, ack) = V5::connect(running.address, connect).await;
@@ -189,5 +192,37 @@ async fn members_take_turns_however_quickly_messages_come() {
     }
     assert_eq!(taken.iter().sum::<u64>(), MESSAGES, "{taken:?}");
     assert!(taken.iter().all(|count| *count >= 40), "{taken:?}");
+    running.stop().await;
+}
+
+/// What ended sessions leave to their group is bounded: the oldest of it is lost, counted and said.
+#[tokio::test]
+async fn what_a_group_has_no_room_for_is_said() {
+    const BOUND: usize = 4_096;
+    log::capture();
+    let running = Running::start().await;
+    running.publish("overflow", "x", true, 1).await;
+    let topic = TopicName::parse("overflow").unwrap();
+    let message = running.bus.last(topic).unwrap();
+    let principal = Principal::anonymous("mqtt").with_client_id("overflowing");
+    let session = Session::new(running.bus.client(principal).unwrap());
+    let subscribed = session.subscribe(vec![Subscribe {
+        id: 1,
+        filter: TopicFilter::parse("overflow".to_owned()).unwrap(),
+        mode: Mode::Every,
+        start: Start::Live,
+        pace: None,
+        group: Some("g".to_owned()),
+        durable: false,
+    }]);
+    assert_eq!(subscribed, [Ok(())]);
+    let said = || log::lines(&[" WARN mqtt: ", "shared subscription lost", "overflowing"]);
+    session.give_back(1, vec![message.clone(); BOUND]);
+    assert_eq!((said().len(), running.bus.lost().skipped), (0, 0));
+    session.give_back(1, vec![message; 3]);
+    assert_eq!(running.bus.lost().skipped, 3);
+    let said = said();
+    assert!(said.len() == 1 && said[0].contains("lost=3"), "{said:?}");
+    drop(session);
     running.stop().await;
 }
