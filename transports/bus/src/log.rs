@@ -9,6 +9,7 @@
 //! | `serial` | byte links to microcontrollers |
 //! | `store` | the disk |
 //! | `server` | start, stop, settings |
+//! | `access` | users, tokens and rules |
 //! | `bus` | everything else |
 
 /// Characters of a name or a topic that a line shows.

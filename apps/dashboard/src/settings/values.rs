@@ -128,17 +128,18 @@ impl FromStr for LogFilter {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "expected off, error, warn, info, debug or trace, or a list as in \
                                 `info,mqtt=debug`";
+        // A target with a space before it would be none of ours.
+        let trimmed = |part: &str| part.split('=').map(str::trim).collect::<Vec<_>>().join("=");
+        let parts: Vec<_> = text.split(',').map(trimmed).collect();
         // A word that is no level would be taken for the name of a target, and silence all the others.
-        for part in text.split(',').map(str::trim) {
+        for part in &parts {
             let level = part.rsplit('=').next().filter(|level| !level.is_empty());
             level
                 .ok_or(EXPECTED)?
                 .parse::<LevelFilter>()
                 .map_err(|_| EXPECTED)?;
         }
-        // A target with a space before it would be none of ours.
-        let text: String = text.split_whitespace().collect();
-        text.parse().map(Self).map_err(|_| EXPECTED)
+        parts.join(",").parse().map(Self).map_err(|_| EXPECTED)
     }
 }
 
