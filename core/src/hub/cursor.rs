@@ -260,6 +260,30 @@ impl Walk {
         self.taken
     }
 
+    /// Before it goes on with another source: what was forgotten in this one.
+    #[cfg(feature = "alloc")]
+    pub(super) fn leave<S: Source>(&mut self, source: &S) {
+        self.reset |= self.has_lost_a_clear(source);
+    }
+
+    /// Goes on with another source, from where it stands.
+    #[cfg(feature = "alloc")]
+    pub(super) fn move_to<S: Source>(&mut self, source: &S) {
+        let (epoch, rev) = (source.epoch(), self.taken);
+        let walk = Self::new(self.mode, Start::Resume(Cursor { epoch, rev }), source);
+        *self = Self {
+            clears_after: self.clears_done(),
+            events_after: self.changes_done(),
+            fell_behind: self.fell_behind,
+            fresh: self.fresh && !self.synced,
+            reset: self.reset,
+            synced: self.synced,
+            owed: self.owed,
+            counts: self.counts,
+            ..walk
+        };
+    }
+
     /// Begins a snapshot again, and goes on with the events and clears that were not taken.
     pub(super) fn rewind<S: Source>(&mut self, source: &S) {
         if self.reset {

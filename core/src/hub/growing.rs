@@ -3,6 +3,7 @@
 use super::cursor::{Counts, Cursor, Mode, Start, Step, Walk, is_known};
 use super::filter_tree::FilterTree;
 use super::published::Published;
+use super::scope::{ScopedViews, SharedScope};
 use super::topics::Topics;
 use super::view::{self, Seen, View, ViewId};
 use super::{
@@ -100,7 +101,8 @@ pub struct Hub<P> {
     published: Published,
     /// See [`Source::lost`].
     lost: Vec<(u64, u64)>,
-    filters: FilterTree,
+    pub(super) filters: FilterTree,
+    pub(super) scoped: ScopedViews,
     views: Vec<Option<View<P>>>,
     free_views: Vec<ViewId>,
     subscriptions: Vec<Option<Subscription>>,
@@ -138,6 +140,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             published: Published::new(),
             lost: Vec::new(),
             filters: FilterTree::new(),
+            scoped: ScopedViews::new(),
             views: Vec::new(),
             free_views: Vec::new(),
             subscriptions: Vec::new(),
@@ -186,7 +189,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     /// Whether any subscription matches `topic`.
     pub fn is_followed(&mut self, topic: TopicName<&str>) -> bool {
         let mut is_followed = false;
-        self.filters.matching(topic, |_| is_followed = true);
+        self.views_matching(topic, |_| is_followed = true);
         is_followed
     }
 
@@ -404,8 +407,9 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
     }
 
     /// The views that a publish to this topic would have news for.
-    pub fn views_matching(&mut self, topic: TopicName<&str>, found: impl FnMut(ViewId)) {
-        self.filters.matching(topic, found);
+    pub fn views_matching(&mut self, topic: TopicName<&str>, mut found: impl FnMut(ViewId)) {
+        self.filters.matching(topic, &mut found);
+        self.scoped.matching(topic, found);
     }
 
     /// The views that the last `publish` or `clear` has news for.
@@ -423,6 +427,13 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         mode: Mode,
         start: Start,
     ) -> Result<SubscriptionId, SubscribeError> {
+        self.subscribe_within(filter, None, mode, start)
+    }
+
+    pub(super) fn check_subscribe(
+        &mut self,
+        filter: TopicFilter<&str>,
+    ) -> Result<(), SubscribeError> {
         let (bytes, limit) = (filter.as_str().len(), self.limits.topic_bytes);
         if bytes > limit {
             self.counts.subscriptions_refused += 1;
@@ -434,16 +445,11 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
                 limit: self.limits.subscriptions,
             });
         }
-        let view = match self.filters.find(filter) {
-            Some(view) => view,
-            None => self.add_view(filter),
-        };
-        if let Some(Some(seen)) = self.views.get_mut(view.index()) {
-            seen.subscriptions += 1;
-            if matches!(start, Start::Resume(_)) {
-                seen.see_ring(&self.recent);
-            }
-        }
+        Ok(())
+    }
+
+    pub(super) fn begin(&mut self, view: ViewId, mode: Mode, start: Start) -> SubscriptionId {
+        self.enter_view(view, matches!(start, Start::Resume(_)));
         self.generation = self.generation.wrapping_add(1);
         let subscription = self.seen(view).map(|seen| Subscription {
             generation: self.generation,
@@ -461,10 +467,50 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         if let Some(place) = self.subscriptions.get_mut(slot as usize) {
             *place = subscription;
         }
-        Ok(SubscriptionId {
+        SubscriptionId {
             slot,
             generation: self.generation,
-        })
+        }
+    }
+
+    /// One more subscription of a view, which needs what was in the ring before if it resumes.
+    pub(super) fn enter_view(&mut self, view: ViewId, resumes: bool) {
+        if let Some(Some(seen)) = self.views.get_mut(view.index()) {
+            seen.subscriptions += 1;
+            if resumes {
+                seen.see_ring(&self.recent);
+            }
+        }
+    }
+
+    /// One subscription of a view less; with the last it ends.
+    pub(super) fn leave_view(&mut self, id: ViewId) {
+        if let Some(place) = self.views.get_mut(id.index())
+            && let Some(view) = place
+        {
+            view.subscriptions -= 1;
+            if view.subscriptions == 0 {
+                match view.scope {
+                    Some(_) => self.scoped.remove(view.filter.borrowed(), id),
+                    None => self.filters.remove(view.filter.borrowed()),
+                }
+                self.free_views.push(id);
+                *place = None;
+            }
+        }
+    }
+
+    /// Lets a subscription go on with another view.
+    pub(super) fn move_to(
+        &mut self,
+        id: SubscriptionId,
+        view: ViewId,
+    ) -> Result<(), UnknownSubscription> {
+        self.walk(id, |walk, source| walk.leave(source))?;
+        let place = self.subscriptions.get_mut(id.slot as usize);
+        let place = place.and_then(Option::as_mut);
+        place.ok_or(UnknownSubscription)?.view = view;
+        self.walk(id, |walk, source| walk.move_to(source))
     }
 
     /// Ends a subscription.
@@ -481,16 +527,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             .ok_or(UnknownSubscription)?;
         self.free_subscriptions.push(id.slot);
         self.subscriptions_live -= 1;
-        if let Some(place) = self.views.get_mut(ended.view.index())
-            && let Some(view) = place
-        {
-            view.subscriptions -= 1;
-            if view.subscriptions == 0 {
-                self.filters.remove(view.filter.borrowed());
-                self.free_views.push(ended.view);
-                *place = None;
-            }
-        }
+        self.leave_view(ended.view);
         Ok(())
     }
 
@@ -664,7 +701,9 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             self.recent_bytes -= ring_bytes(&entry);
             self.left = entry.rev;
         }
-        self.filters.matching(topic, |view| self.matched.push(view));
+        let matched = &mut self.matched;
+        self.filters.matching(topic, |view| matched.push(view));
+        self.scoped.matching(topic, |view| matched.push(view));
         entry
     }
 
@@ -728,8 +767,9 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         if let Some(tombstone) = self.topics.forget_oldest() {
             self.forgotten = tombstone.rev;
             self.matched.clear();
-            self.filters
-                .matching(tombstone.topic.borrowed(), |view| self.matched.push(view));
+            let (topic, matched) = (tombstone.topic.borrowed(), &mut self.matched);
+            self.filters.matching(topic, |view| matched.push(view));
+            self.scoped.matching(topic, |view| matched.push(view));
             for_each(&mut self.views, &self.matched, |view| {
                 view.tombstones.remove(tombstone.rev);
                 view.forgotten = tombstone.rev;
@@ -738,13 +778,21 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         }
     }
 
-    fn add_view(&mut self, filter: TopicFilter<&str>) -> ViewId {
-        let mut view = View::new(filter.map(Arc::from), self.revision);
+    pub(super) fn add_view(
+        &mut self,
+        filter: TopicFilter<&str>,
+        scope: Option<SharedScope>,
+    ) -> ViewId {
+        let mut view = View::new(filter.map(Arc::from), scope.clone(), self.revision);
         for value in in_order(self.topics.values_of(filter)) {
-            view.values.push(value.rev, Arc::clone(value));
+            if view.is_in_scope(value.topic.borrowed()) {
+                view.values.push(value.rev, Arc::clone(value));
+            }
         }
         for tombstone in in_order(self.topics.tombstones_of(filter)) {
-            view.tombstones.push(tombstone.rev, Arc::clone(tombstone));
+            if view.is_in_scope(tombstone.topic.borrowed()) {
+                view.tombstones.push(tombstone.rev, Arc::clone(tombstone));
+            }
         }
         let id = match self.free_views.pop() {
             Some(id) => id,
@@ -756,7 +804,10 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         if let Some(place) = self.views.get_mut(id.index()) {
             *place = Some(view);
         }
-        self.filters.insert(filter, id);
+        match scope {
+            Some(scope) => self.scoped.insert(filter, scope, id),
+            None => self.filters.insert(filter, id),
+        }
         id
     }
 

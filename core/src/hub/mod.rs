@@ -50,6 +50,8 @@ mod published;
 #[cfg(feature = "alloc")]
 mod rev_log;
 #[cfg(feature = "alloc")]
+mod scope;
+#[cfg(feature = "alloc")]
 mod topics;
 #[cfg(feature = "alloc")]
 mod view;
@@ -58,6 +60,8 @@ pub use cursor::{Counts, Cursor, CursorError, Mode, Start, Step};
 pub use fixed::FixedHub;
 #[cfg(feature = "alloc")]
 pub use growing::{EarlierLife, Hub, Limits, Upcoming};
+#[cfg(feature = "alloc")]
+pub use scope::{Scope, SharedScope};
 #[cfg(feature = "alloc")]
 pub use view::ViewId;
 

@@ -5,10 +5,11 @@ use alloc::{collections::VecDeque, sync::Arc};
 use super::cursor::{Ahead, Found, Source, Totals};
 use super::published::Published;
 use super::rev_log::RevLog;
+use super::scope::SharedScope;
 use super::{Kind, SharedEntry};
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, TopicName};
 
-/// The view that all subscriptions with the same filter share. A view id may be given to another
+/// The view that all subscriptions with the same filter, and the same scope, share. A view id may be given to another
 /// filter after the last of its subscriptions has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ViewId(pub(super) u32);
@@ -24,6 +25,7 @@ impl ViewId {
 #[derive(Debug)]
 pub(super) struct View<P> {
     pub(super) filter: TopicFilter<Arc<str>>,
+    pub(super) scope: Option<SharedScope>,
     pub(super) subscriptions: usize,
     pub(super) values: RevLog<SharedEntry<P>>,
     pub(super) tombstones: RevLog<SharedEntry<P>>,
@@ -43,9 +45,14 @@ pub(super) struct View<P> {
 }
 
 impl<P> View<P> {
-    pub(super) fn new(filter: TopicFilter<Arc<str>>, revision: u64) -> Self {
+    pub(super) fn new(
+        filter: TopicFilter<Arc<str>>,
+        scope: Option<SharedScope>,
+        revision: u64,
+    ) -> Self {
         Self {
             filter,
+            scope,
             subscriptions: 0,
             values: RevLog::new(),
             tombstones: RevLog::new(),
@@ -57,6 +64,10 @@ impl<P> View<P> {
             totals: Totals::default(),
             newest: (revision, revision),
         }
+    }
+
+    pub(super) fn is_in_scope(&self, topic: TopicName<&str>) -> bool {
+        (self.scope.as_ref()).is_none_or(|scope| scope.has(topic))
     }
 
     /// Takes note of a matching publish. `recent_from` is the oldest revision in the ring.
@@ -80,7 +91,9 @@ impl<P> View<P> {
         let unseen = ring
             .iter()
             .take_while(|entry| entry.rev < self.recent_since);
-        let matching = unseen.filter(|entry| self.filter.matches(&entry.topic));
+        let matching = unseen.filter(|entry| {
+            self.filter.matches(&entry.topic) && self.is_in_scope(entry.topic.borrowed())
+        });
         let (mut recent, mut events) = (VecDeque::new(), VecDeque::new());
         for entry in matching {
             recent.push_back(entry.rev);

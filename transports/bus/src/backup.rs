@@ -21,6 +21,7 @@ use latchbus_core::clicks::{
 };
 use latchbus_core::topic::TopicName;
 
+use crate::access::Reader;
 use crate::rooms::PRESS_IDS;
 use crate::{Clock, Delivery, Properties, PublishRefused};
 
@@ -188,6 +189,14 @@ pub struct Export {
     devices: vec::IntoIter<DeviceClicks>,
 }
 
+impl DeviceClicks {
+    /// The topic that says what it says.
+    fn topic(&self) -> String {
+        let (room, device) = (&self.room, &self.device);
+        ClickTopic::Floor { room, device }.to_string()
+    }
+}
+
 impl Export {
     /// The values need not be in order.
     pub(crate) fn new(
@@ -205,6 +214,21 @@ impl Export {
             values: values.into_iter(),
             devices: devices.into_iter(),
         }
+    }
+
+    /// What of it somebody may read.
+    pub(crate) fn readable_by(mut self, reader: &Reader) -> Self {
+        let values = self
+            .values
+            .filter(|(value, _)| reader.may_read(value.topic.borrowed()));
+        self.values = values.collect::<Vec<_>>().into_iter();
+        // Who may read what the hub itself retains of a device may read what it exports of it.
+        let devices = self.devices.filter(|device| {
+            let topic = device.topic();
+            TopicName::parse(topic.as_str()).is_ok_and(|topic| reader.may_read(topic))
+        });
+        self.devices = devices.collect::<Vec<_>>().into_iter();
+        self
     }
 
     /// The epoch of the hub.

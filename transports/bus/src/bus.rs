@@ -5,6 +5,7 @@ mod builder;
 mod client;
 mod farewell;
 mod history;
+mod reading;
 mod values;
 
 pub use self::admission::SIGN_IN_TIMEOUT;
@@ -34,6 +35,7 @@ use latchbus_core::topic::{TopicError, TopicFilter, TopicName};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::admission::Allowed;
 use self::admission::Asked;
 use crate::access::{AllowAll, AnonymousOnly, Authenticator, Authorizer, Principal};
 use crate::budget::Budget;
@@ -240,6 +242,8 @@ pub(crate) struct Inner {
     writer: Option<Writer>,
     authenticator: Asked<dyn Authenticator>,
     authorizer: Asked<dyn Authorizer>,
+    /// See [`Bus::rules`].
+    rules: AtomicU64,
     session: SessionLimits,
     metrics: Arc<Metrics>,
     closing: CancellationToken,
@@ -374,6 +378,7 @@ impl Bus {
             writer,
             authenticator: Asked(options.authenticator),
             authorizer: Asked(options.authorizer),
+            rules: AtomicU64::new(0),
             session: options.session,
             metrics,
             closing: CancellationToken::new(),
@@ -390,6 +395,7 @@ impl Bus {
             incoming: Arc::new(Budget::new(options.session.incoming_bytes)),
             queue_bytes: Arc::new(Semaphore::new(queue_bytes)),
         }));
+        bus.watch_rules();
         tokio::spawn(sys::run(Arc::downgrade(&bus.0), options.sys_every));
         if bus.is_stored() && !options.sync_interval.is_zero() {
             tokio::spawn(sys::sync(Arc::downgrade(&bus.0), options.sync_interval));
@@ -419,19 +425,10 @@ impl Bus {
         mode: Mode,
         start: Start,
     ) -> Result<Subscription, SubscribeRefused> {
-        self.subscribe_as(&Principal::process(), filter, mode, start)
-    }
-
-    fn subscribe_as(
-        &self,
-        principal: &Principal,
-        filter: TopicFilter<&str>,
-        mode: Mode,
-        start: Start,
-    ) -> Result<Subscription, SubscribeRefused> {
-        self.check_subscribe(principal, filter)?;
-        let id = self.0.shared.subscribe(filter, mode, start)?;
-        Ok(Subscription::new(self.clone(), id))
+        let client = self
+            .client(Principal::process())
+            .map_err(|_| SubscribeRefused::NotAllowed(filter.as_str().into()))?;
+        client.subscribe(filter, mode, start)
     }
 
     /// The newest kept value of a topic.

@@ -28,6 +28,14 @@ impl Durables {
         }
     }
 
+    /// It goes on with another view.
+    pub(crate) fn move_to(&mut self, id: SubscriptionId, view: ViewId) {
+        if let Some((_, confirmed)) = self.subscriptions.get(&id).copied() {
+            self.end(id);
+            self.begin(id, view, confirmed);
+        }
+    }
+
     pub(crate) fn end(&mut self, id: SubscriptionId) {
         let Some((view, _)) = self.subscriptions.remove(&id) else {
             return;

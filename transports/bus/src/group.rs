@@ -1,10 +1,12 @@
 //! Subscriptions that several clients share: one cursor in the hub, whose messages they take in turn.
 
+use core::mem;
 use std::collections::{HashMap, VecDeque};
 
 use latchbus_core::hub::{SubscriptionId, ViewId};
 
 use crate::Delivery;
+use crate::access::Reader;
 use crate::shared::Waiter;
 
 /// Messages that members have given back and nobody has taken yet; of more, the oldest is lost. A member's
@@ -31,8 +33,48 @@ struct Group {
     waiting: VecDeque<Waiter>,
     /// Whether there may be something to take.
     has_news: bool,
-    /// What members have left unfinished; the next to be taken.
+    /// What members have left unfinished, or may not read; the next to be taken.
     given_back: VecDeque<Delivery>,
+    /// What the members may read, and how many of them.
+    readers: Vec<(Option<Reader>, usize)>,
+}
+
+impl Group {
+    fn add_reader(&mut self, reader: Option<&Reader>) {
+        let same = |(other, _): &&mut (Option<Reader>, usize)| is_same(other.as_ref(), reader);
+        match self.readers.iter_mut().find(same) {
+            Some((_, members)) => *members += 1,
+            None => self.readers.push((reader.cloned(), 1)),
+        }
+    }
+
+    /// What nobody is left to read is let go.
+    fn remove_reader(&mut self, reader: Option<&Reader>) {
+        let same = |(other, _): &(Option<Reader>, usize)| is_same(other.as_ref(), reader);
+        let Some(place) = self.readers.iter().position(same) else {
+            return;
+        };
+        if let Some((_, members)) = self.readers.get_mut(place) {
+            *members -= 1;
+            if *members == 0 {
+                self.readers.swap_remove(place);
+                let readers = &self.readers;
+                (self.given_back).retain(|delivery| is_for_anyone(readers, delivery));
+            }
+        }
+    }
+}
+
+fn is_same(a: Option<&Reader>, b: Option<&Reader>) -> bool {
+    a.map(Reader::id) == b.map(Reader::id)
+}
+
+fn is_for(reader: Option<&Reader>, delivery: &Delivery) -> bool {
+    reader.is_none_or(|reader| reader.may_read(delivery.topic.borrowed()))
+}
+
+fn is_for_anyone(readers: &[(Option<Reader>, usize)], delivery: &Delivery) -> bool {
+    (readers.iter()).any(|(reader, _)| is_for(reader.as_ref(), delivery))
 }
 
 impl Groups {
@@ -43,14 +85,60 @@ impl Groups {
     }
 
     /// Another member, if the group is there.
-    pub(crate) fn join(&mut self, name: &(String, String)) -> Option<SubscriptionId> {
+    pub(crate) fn join(
+        &mut self,
+        name: &(String, String),
+        reader: Option<&Reader>,
+    ) -> Option<SubscriptionId> {
         let id = *self.names.get(name)?;
-        self.groups.get_mut(&id)?.members += 1;
+        let group = self.groups.get_mut(&id)?;
+        group.members += 1;
+        group.add_reader(reader);
         Some(id)
     }
 
+    /// A member may now read something else: whoever waits looks again.
+    pub(crate) fn set_reader(
+        &mut self,
+        id: SubscriptionId,
+        old: Option<&Reader>,
+        new: Option<&Reader>,
+    ) -> VecDeque<Waiter> {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return VecDeque::new();
+        };
+        group.add_reader(new);
+        group.remove_reader(old);
+        mem::take(&mut group.waiting)
+    }
+
+    /// A member may not read this: whoever may is to take it, and whoever waits looks. Without anybody it is gone. Also how
+    /// many were lost at the bound, the oldest first.
+    pub(crate) fn leave_to_others(
+        &mut self,
+        id: SubscriptionId,
+        delivery: Delivery,
+    ) -> (u64, VecDeque<Waiter>) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return (0, VecDeque::new());
+        };
+        if !is_for_anyone(&group.readers, &delivery) {
+            return (0, VecDeque::new());
+        }
+        let is_full = group.given_back.len() >= MAX_GIVEN_BACK;
+        let lost = is_full && group.given_back.pop_front().is_some();
+        group.given_back.push_back(delivery);
+        (lost.into(), mem::take(&mut group.waiting))
+    }
+
     /// A new group with one member.
-    pub(crate) fn found(&mut self, name: (String, String), id: SubscriptionId, view: ViewId) {
+    pub(crate) fn found(
+        &mut self,
+        name: (String, String),
+        id: SubscriptionId,
+        view: ViewId,
+        reader: Option<&Reader>,
+    ) {
         self.names.insert(name.clone(), id);
         self.views.entry(view.index()).or_default().push(id);
         self.groups.insert(
@@ -62,16 +150,18 @@ impl Groups {
                 waiting: VecDeque::new(),
                 has_news: true,
                 given_back: VecDeque::new(),
+                readers: Vec::from([(reader.cloned(), 1)]),
             },
         );
     }
 
     /// A member has left; true when it was the last.
-    pub(crate) fn leave(&mut self, id: SubscriptionId) -> bool {
+    pub(crate) fn leave(&mut self, id: SubscriptionId, reader: Option<&Reader>) -> bool {
         let Some(group) = self.groups.get_mut(&id) else {
             return false;
         };
         group.members -= 1;
+        group.remove_reader(reader);
         if group.members > 0 {
             return false;
         }
@@ -106,16 +196,24 @@ impl Groups {
         let Some(group) = self.groups.get_mut(&id) else {
             return 0;
         };
-        group.given_back.extend(deliveries);
+        let readers = &group.readers;
+        let deliveries = deliveries.into_iter();
+        (group.given_back).extend(deliveries.filter(|it| is_for_anyone(readers, it)));
         group.has_news |= !group.given_back.is_empty();
         let lost = group.given_back.len().saturating_sub(MAX_GIVEN_BACK);
         group.given_back.drain(..lost);
         lost
     }
 
-    /// The oldest message that was given back.
-    pub(crate) fn take_given_back(&mut self, id: SubscriptionId) -> Option<Delivery> {
-        self.groups.get_mut(&id)?.given_back.pop_front()
+    /// The oldest message that was given back and that this member may read.
+    pub(crate) fn take_given_back(
+        &mut self,
+        id: SubscriptionId,
+        reader: Option<&Reader>,
+    ) -> Option<Delivery> {
+        let given_back = &mut self.groups.get_mut(&id)?.given_back;
+        let place = given_back.iter().position(|it| is_for(reader, it))?;
+        given_back.remove(place)
     }
 
     /// Whether there is one.

@@ -118,7 +118,7 @@ pub use message::{Delivery, Encoding, Payload, PayloadFormat, Properties, Publis
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
-pub use session::{Confirmations, Ended, Session};
+pub use session::{Confirmations, Ended, Session, SignedOut};
 pub use store::{Repaired, StoreError, repair};
 pub use subscription::Subscription;
 pub use vec_map::VecMap;

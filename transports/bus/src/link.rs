@@ -7,7 +7,7 @@ use latchbus_core::hub::{Counts, Cursor, Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::ErrorCode;
 
-use crate::{Delivery, HistoryPage, Publish, PublishRefused, SubscribeRefused};
+use crate::{Delivery, HistoryPage, Publish, PublishRefused, SignedOut, SubscribeRefused};
 
 /// What a peer asks for.
 #[derive(Debug, Clone)]
@@ -179,6 +179,8 @@ pub enum Close {
     GoingAway,
     /// Another connection has taken over this peer's session.
     TakenOver,
+    /// The peer may not be here any more.
+    SignedOut(SignedOut),
     /// The receiving half has ended: the peer left, broke the protocol or was silent too long. A sender
     /// knows from its own transport what to say.
     ReceiverEnded,

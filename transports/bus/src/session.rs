@@ -1,6 +1,7 @@
 //! One peer's subscriptions, and the loop that serves them over a link.
 
 mod entries;
+mod permission;
 mod reading;
 mod writing;
 
@@ -11,6 +12,7 @@ use futures_util::FutureExt;
 use latchbus_core::hub::Cursor;
 use tokio::time::{Instant, timeout};
 
+use self::permission::Permission;
 use crate::Delivery;
 use crate::alarm::Alarm;
 use crate::bell::OnBell;
@@ -22,6 +24,7 @@ use crate::wake::{Wake, lock};
 
 pub use entries::Confirmations;
 pub(crate) use entries::Subscriptions;
+pub use permission::SignedOut;
 
 /// How long a link of a closing bus may take to deliver what there is.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +59,8 @@ pub enum Ended<R, S> {
     Sender(S),
     /// The caller has stopped the run.
     Stopped,
+    /// Its peer may not be here any more.
+    SignedOut(SignedOut),
     /// The bus closes.
     Closing,
 }
@@ -158,10 +163,14 @@ impl Session {
             let read = pin!(self.read(&mut receiver, &outbox));
             let mut read = OnBell::new(read);
             let (mut write, mut reads_first) = (pin!(self.write(sender, &outbox)), false);
+            let mut permission = Permission::default();
             let (mut drain_until, mut drained_in_time) = (None, Alarm::default());
             poll_fn(|cx| {
                 if stop.poll_unpin(cx).is_ready() {
                     return Poll::Ready(Ended::Stopped);
+                }
+                if let Poll::Ready(signed_out) = self.poll_permission(&mut permission, cx) {
+                    return Poll::Ready(Ended::SignedOut(signed_out));
                 }
                 if self.subscriptions.poll_closing(cx).is_ready() {
                     let drain_until =
@@ -197,6 +206,7 @@ impl Session {
             Ended::Sender(_) => None,
             Ended::Left | Ended::Receiver(_) => Some(Close::ReceiverEnded),
             Ended::Stopped => Some(Close::TakenOver),
+            Ended::SignedOut(signed_out) => Some(Close::SignedOut(signed_out)),
             Ended::Closing => Some(Close::GoingAway),
         };
         // A sender that has failed still learns which publishes were answered. A store that is stuck

@@ -14,6 +14,7 @@ use latchbus_core::hub::{
 };
 use latchbus_core::topic::{TopicFilter, TopicName};
 
+use crate::access::Reader;
 use crate::bus::ClickLimits;
 use crate::capacity::with_own_places;
 use crate::clock::Clock;
@@ -144,13 +145,18 @@ impl Shared {
         self.read(Hub::counts)
     }
 
+    /// Begins a subscription to what the reader may read; None: to all that matches.
     pub(crate) fn subscribe(
         &self,
         filter: TopicFilter<&str>,
+        reader: Option<&Reader>,
         mode: Mode,
         start: Start,
     ) -> Result<SubscriptionId, SubscribeError> {
-        lock(&self.state).hub.subscribe(filter, mode, start)
+        let scope = reader.map(Reader::scope);
+        lock(&self.state)
+            .hub
+            .subscribe_within(filter, scope, mode, start)
     }
 
     /// Begins a subscription whose events are stored until they are confirmed. One that resumes was durable
@@ -158,11 +164,13 @@ impl Shared {
     pub(crate) fn subscribe_durably(
         &self,
         filter: TopicFilter<&str>,
+        reader: Option<&Reader>,
         mode: Mode,
         start: Start,
     ) -> Result<SubscriptionId, SubscribeError> {
         let state = &mut *lock(&self.state);
-        let id = state.hub.subscribe(filter, mode, start)?;
+        let scope = reader.map(Reader::scope);
+        let id = state.hub.subscribe_within(filter, scope, mode, start)?;
         let confirmed = match start {
             Start::Resume(cursor) => {
                 // It has just begun.
@@ -175,6 +183,24 @@ impl Shared {
             state.durables.begin(id, view, confirmed);
         }
         Ok(id)
+    }
+
+    /// Lets a subscription go on with what this reader may read; it is on no waiting list afterwards.
+    pub(crate) fn set_reader(&self, id: SubscriptionId, reader: Option<&Reader>) {
+        let state = &mut *lock(&self.state);
+        if let Ok(view) = state.hub.view_of(id) {
+            state.stop_waiting(view, id);
+        }
+        if state.hub.set_scope(id, reader.map(Reader::scope)).is_ok()
+            && let Ok(view) = state.hub.view_of(id)
+        {
+            state.durables.move_to(id, view);
+        }
+    }
+
+    /// The filter of a subscription, or of a group.
+    pub(crate) fn filter_of(&self, id: SubscriptionId) -> Option<TopicFilter<String>> {
+        self.read(|hub| Some(hub.filter_of(id).ok()?.map(str::to_owned)))
     }
 
     /// What a durable subscription has been given up to `rev` need not be stored any more.
@@ -225,32 +251,44 @@ impl Shared {
         &self,
         group: String,
         filter: TopicFilter<&str>,
+        reader: Option<&Reader>,
         mode: Mode,
     ) -> Result<SubscriptionId, SubscribeError> {
         let state = &mut *lock(&self.state);
         let name = (group, filter.as_str().to_owned());
-        if let Some(id) = state.groups.join(&name) {
+        if let Some(id) = state.groups.join(&name, reader) {
             return Ok(id);
         }
         let id = state.hub.subscribe(filter, mode, Start::Live)?;
         if let Ok(view) = state.hub.view_of(id) {
-            state.groups.found(name, id, view);
+            state.groups.found(name, id, view, reader);
         }
         Ok(id)
     }
 
-    /// Takes at most one message of a group, for one of its members; when there may be more, it is
-    /// another's turn.
+    /// A member of a group may now read this.
+    pub(crate) fn set_member_reader(
+        &self,
+        id: SubscriptionId,
+        (old, new): (Option<&Reader>, Option<&Reader>),
+    ) {
+        let woken = lock(&self.state).groups.set_reader(id, old, new);
+        wake_all(woken);
+    }
+
+    /// Takes at most one message of a group that this member may read; when there may be more, it is another's turn. What it
+    /// may not read is kept for those members who may; also how many of these were lost, because nobody has taken them.
     pub(crate) fn take_turn(
         &self,
         id: SubscriptionId,
+        reader: Option<&Reader>,
         mut taken: impl FnMut(Step<Delivery>),
     ) -> (Batch, u64) {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let revision = state.hub.revision();
+        let (mut for_others, mut lost) = (Vec::new(), 0);
         for _ in 0..LOOKED_AT {
-            let entry = match state.groups.take_given_back(id) {
+            let entry = match state.groups.take_given_back(id, reader) {
                 Some(entry) => entry,
                 None => match state.hub.next(id) {
                     Ok(Some(Step::Entry {
@@ -261,12 +299,20 @@ impl Shared {
                     Ok(Some(_)) => continue,
                     Ok(None) => {
                         state.groups.exhausted(id);
-                        return (Batch::Idle, revision);
+                        drop(guard);
+                        wake_all(for_others);
+                        return (Batch::Idle, lost);
                     }
-                    Err(_) => return (Batch::Ended, revision),
+                    Err(_) => return (Batch::Ended, lost),
                 },
             };
             if state.drops_expired(&entry, &self.clock) {
+                continue;
+            }
+            if reader.is_some_and(|reader| !reader.may_read(entry.topic.borrowed())) {
+                let (more, woken) = state.groups.leave_to_others(id, entry);
+                lost += more;
+                for_others.extend(woken);
                 continue;
             }
             taken(Step::Entry {
@@ -279,10 +325,13 @@ impl Shared {
                 false => None,
             };
             drop(guard);
+            wake_all(for_others);
             wake_all(next);
-            return (Batch::More, revision);
+            return (Batch::More, lost);
         }
-        (Batch::More, revision)
+        drop(guard);
+        wake_all(for_others);
+        (Batch::More, lost)
     }
 
     /// Waits for a turn in a group; false when there may be something to take now.
@@ -325,9 +374,9 @@ impl Shared {
     }
 
     /// A member leaves its group for good, which ends with the last: what became of its messages.
-    pub(crate) fn leave(&self, id: SubscriptionId, wake: &Wake) -> Counts {
+    pub(crate) fn leave(&self, id: SubscriptionId, reader: Option<&Reader>, wake: &Wake) -> Counts {
         self.skip_turns(id, wake);
-        let last = lock(&self.state).groups.leave(id);
+        let last = lock(&self.state).groups.leave(id, reader);
         match last {
             true => self.unsubscribe(id),
             false => Counts::default(),

@@ -11,20 +11,28 @@ use futures_util::Stream;
 use latchbus_core::hub::{Counts, Step, SubscriptionId};
 use tokio::time::Instant;
 
+use crate::access::Reader;
 use crate::alarm::Alarm;
+use crate::bus::Allowed;
 use crate::pacing::Pacing;
 use crate::shared::Batch;
 use crate::wake::Wake;
-use crate::{Bus, Delivery};
+use crate::{Bus, Client, Delivery};
 
 /// What one filter brings, as a stream of [`Step`]s: first the snapshot, then
-/// [`Step::Synced`], then what is live. It ends when the bus has closed.
+/// [`Step::Synced`], then what is live. It ends when the bus has closed, or its client may not have it
+/// any more.
 ///
 /// It holds up to 64 steps, which it takes from the hub in one go, unless it is [`eager`](Self::eager) for the newest;
 /// whatever else is published waits in the hub, where newer state replaces older.
 #[derive(Debug)]
 pub struct Subscription {
     bus: Bus,
+    client: Client,
+    /// What its client may read of it; none: everything.
+    reader: Option<Reader>,
+    /// The rules by which that was found out: see [`Client::rules`].
+    rules: u64,
     id: SubscriptionId,
     wake: Wake,
     taken: VecDeque<Step<Delivery>>,
@@ -45,11 +53,15 @@ pub struct Subscription {
 const BATCH: usize = 64;
 
 impl Subscription {
-    pub(crate) fn new(bus: Bus, id: SubscriptionId) -> Self {
+    pub(crate) fn new(client: Client, id: SubscriptionId, reader: Option<Reader>) -> Self {
+        let bus = client.bus().clone();
         let wake = Wake::default();
         bus.on_close(&wake);
         Self {
             bus,
+            rules: client.rules(),
+            client,
+            reader,
             id,
             wake,
             taken: VecDeque::new(),
@@ -85,6 +97,32 @@ impl Subscription {
         self.bus.shared().read(counts).unwrap_or_default()
     }
 
+    /// The rules have changed: lets it bring what may be read now. False when it may not go on.
+    fn check(&mut self) -> bool {
+        let Some(filter) = self.bus.shared().filter_of(self.id) else {
+            return false;
+        };
+        let allowed = (self.bus).check_subscribe(&self.client.principal(), filter.borrowed());
+        let Ok(Allowed { reader, .. }) = allowed else {
+            return false;
+        };
+        if !self.client.is_allowed() {
+            return false;
+        }
+        if reader.as_ref().map(Reader::id) != self.reader.as_ref().map(Reader::id) {
+            self.bus.shared().set_reader(self.id, reader.as_ref());
+            self.waiting = false;
+            if let Some(reader) = &reader {
+                self.taken.retain(|step| match step {
+                    Step::Entry { entry, .. } => reader.may_read(entry.topic.borrowed()),
+                    _ => true,
+                });
+            }
+            self.reader = reader;
+        }
+        true
+    }
+
     /// Takes what there is, up to a batch.
     fn take(&mut self) {
         let now = *self.began.get_or_insert_with(Instant::now);
@@ -112,6 +150,13 @@ impl Stream for Subscription {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
+            let rules = this.client.rules();
+            if rules != this.rules {
+                if !this.check() {
+                    return Poll::Ready(None);
+                }
+                this.rules = rules;
+            }
             if let Some(step) = this.taken.pop_front() {
                 return Poll::Ready(Some(step));
             }

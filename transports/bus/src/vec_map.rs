@@ -67,6 +67,11 @@ impl<T> VecMap<T> {
         self.0.iter().map(|(key, value)| (*key, value))
     }
 
+    /// The same, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+        self.0.iter_mut().map(|(key, value)| (*key, value))
+    }
+
     /// The same without the keys, to be changed.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut().map(|(_, value)| value)

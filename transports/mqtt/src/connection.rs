@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use latchbus_bus::{Clock, Event, Request};
+use latchbus_bus::{Client, Clock, Event, Request};
 use latchbus_core::hub::Kind;
 use latchbus_core::topic::TopicName;
 
@@ -55,6 +55,8 @@ pub struct Connection {
     revision: u64,
     /// See [`away_to`](Self::away_to).
     away_to: u64,
+    /// See [`of_client`](Self::of_client).
+    client: Option<Client>,
     /// When it is to be noted how far the subscriptions have come.
     mark_at: Option<Instant>,
     /// Whether what the CONNECT has changed is not on disk yet: nothing goes out before, the CONNACK first.
@@ -167,6 +169,7 @@ impl Connection {
             unsubscribes: VecDeque::new(),
             revision: 0,
             away_to: 0,
+            client: None,
             mark_at: None,
             opening: false,
             marks: Vec::new(),
@@ -188,6 +191,13 @@ impl Connection {
     pub fn on_bus(mut self, origin: u64, epoch: u64, clock: Clock) -> Self {
         self.origin = origin;
         (self.wire.epoch, self.wire.clock) = (epoch, clock);
+        self
+    }
+
+    /// Names the client whose rules say with which quality of service it may subscribe.
+    #[must_use]
+    pub fn of_client(mut self, client: Client) -> Self {
+        self.client = Some(client);
         self
     }
 

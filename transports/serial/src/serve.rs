@@ -94,7 +94,7 @@ pub async fn serve_stream(
     metrics.connections.down();
     let error = match ended {
         Ended::Receiver(error) | Ended::Sender(error) => Some(error),
-        Ended::Left | Ended::Stopped | Ended::Closing => None,
+        Ended::Left | Ended::Stopped | Ended::SignedOut(_) | Ended::Closing => None,
     };
     (receiver.counts(), error)
 }

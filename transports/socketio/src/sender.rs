@@ -336,6 +336,7 @@ impl LinkSender for Sender {
                     match close {
                         Close::GoingAway => Some(1001),
                         Close::TakenOver => Some(1000),
+                        Close::SignedOut(_) => Some(3000),
                         Close::ReceiverEnded if state.left => Some(state.close.unwrap_or(1000)),
                         Close::ReceiverEnded => state.close,
                     }

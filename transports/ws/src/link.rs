@@ -34,6 +34,9 @@ const KEPT_BYTES: usize = 4 << 10;
 /// The code of a peer that said nothing for too long (RFC 6455 §7.4.1: policy violation).
 const SILENT: u16 = 1008;
 
+/// The code of a peer that may not be here any more (IANA: unauthorized).
+const UNAUTHORIZED: u16 = 3000;
+
 /// The code of a peer for whose messages there is no memory now (IANA: try again later).
 const TRY_AGAIN_LATER: u16 = 1013;
 
@@ -331,6 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
         let code = match close {
             Close::GoingAway => Some(1001),
             Close::TakenOver => Some(1000),
+            Close::SignedOut(_) => Some(UNAUTHORIZED),
             Close::ReceiverEnded => self.control.owed().close,
         };
         let close_timeout = self.bounds.close_timeout;

@@ -25,6 +25,7 @@ pub(crate) fn disconnected(client: &Client, ended: &Ended<ReceiveError, io::Erro
         Ended::Left => &"closed by the client",
         Ended::Closing => &"the server stops",
         Ended::Stopped => &"stopped",
+        Ended::SignedOut(why) => why,
         Ended::Receiver(error) => error,
         Ended::Sender(error) => error,
     };

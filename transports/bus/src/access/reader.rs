@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use latchbus_core::hub::{Scope, SharedScope};
 use latchbus_core::topic::{TopicFilter, TopicName};
 
 /// Topics whose verdicts a [`Reader`] remembers. When there are more it begins anew.
@@ -56,12 +57,7 @@ impl Reader {
 
     /// Whether what is published to this topic may be read.
     pub fn may_read(&self, topic: TopicName<&str>) -> bool {
-        let known = {
-            let verdicts = self.0.verdicts.read();
-            let verdicts = verdicts.unwrap_or_else(PoisonError::into_inner);
-            verdicts.get(topic.as_str()).copied()
-        };
-        known.unwrap_or_else(|| self.look_up(topic))
+        self.0.has(topic)
     }
 
     /// Whether everything that matches this filter may be read.
@@ -69,10 +65,33 @@ impl Reader {
         self.0.rules.may_read_all(filter)
     }
 
+    /// As the hub asks it.
+    pub(crate) fn scope(&self) -> SharedScope {
+        let inner: Arc<Inner> = Arc::clone(&self.0);
+        inner
+    }
+}
+
+impl Scope for Inner {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn has(&self, topic: TopicName<&str>) -> bool {
+        let known = {
+            let verdicts = self.verdicts.read();
+            let verdicts = verdicts.unwrap_or_else(PoisonError::into_inner);
+            verdicts.get(topic.as_str()).copied()
+        };
+        known.unwrap_or_else(|| self.look_up(topic))
+    }
+}
+
+impl Inner {
     fn look_up(&self, topic: TopicName<&str>) -> bool {
-        let verdict = self.0.rules.may_read(topic);
+        let verdict = self.rules.may_read(topic);
         if topic.as_str().len() <= MAX_REMEMBERED_BYTES {
-            let verdicts = self.0.verdicts.write();
+            let verdicts = self.verdicts.write();
             let mut verdicts = verdicts.unwrap_or_else(PoisonError::into_inner);
             if verdicts.len() >= MAX_REMEMBERED {
                 verdicts.clear();
@@ -83,9 +102,15 @@ impl Reader {
     }
 }
 
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reader").field(&self.id).finish()
+    }
+}
+
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Reader").field(&self.0.id).finish()
+        self.0.fmt(f)
     }
 }
 

@@ -3,14 +3,17 @@
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use core::{fmt, ops::Deref};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use latchbus_core::topic::TopicFilter;
+use latchbus_core::topic::{TopicFilter, TopicName};
+use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::{Bus, Client};
-use crate::access::{Authenticator, Authorizer, Grant, Principal, SignIn, SignInRefused};
+use super::{Bus, Client, Inner};
+use crate::access::{Authenticator, Authorizer, Grant, Principal, Reader, SignIn, SignInRefused};
 use crate::refusal::{ConnectRefused, SubscribeRefused};
+use crate::wake::lock;
 
 /// How long an [`Authenticator`] may take.
 pub const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,8 +76,77 @@ impl Bus {
         &self,
         principal: &Principal,
         filter: TopicFilter<&str>,
-    ) -> Result<Grant, SubscribeRefused> {
+    ) -> Result<Allowed, SubscribeRefused> {
         let granted = self.0.authorizer.authorize_subscribe(principal, filter);
-        granted.ok_or_else(|| SubscribeRefused::NotAllowed(filter.as_str().into()))
+        let grant = granted.ok_or_else(|| SubscribeRefused::NotAllowed(filter.as_str().into()))?;
+        let reader = self.0.authorizer.reader(principal);
+        let reader = reader.filter(|reader| !reader.may_read_all(filter));
+        Ok(Allowed { grant, reader })
+    }
+
+    /// Changes whenever the rules or the users do.
+    pub(crate) fn rules(&self) -> u64 {
+        self.0.rules.load(Ordering::Acquire)
+    }
+
+    /// The rules or the users have changed: whatever is open is checked again.
+    pub(super) fn rules_changed(&self) {
+        self.0.rules.fetch_add(1, Ordering::AcqRel);
+        for session in self.live_sessions() {
+            session.wake_task();
+        }
+        for stream in lock(&self.0.streams).iter() {
+            stream.wake();
+        }
+    }
+
+    /// What one client may do has changed.
+    pub(super) fn wake_sessions_of(&self, client: &Client) {
+        for session in self.live_sessions() {
+            if session.client_id() == client.id() {
+                session.wake_task();
+            }
+        }
+        for stream in lock(&self.0.streams).iter() {
+            stream.wake();
+        }
+    }
+
+    /// Watches the rules and the users until the bus is gone.
+    pub(super) fn watch_rules(&self) {
+        let (authorizer, authenticator) = (&self.0.authorizer, &self.0.authenticator);
+        let changes = [authorizer.changes(), authenticator.changes()];
+        for changes in changes.into_iter().flatten() {
+            tokio::spawn(watch(Arc::downgrade(&self.0), self.closing(), changes));
+        }
+    }
+}
+
+async fn watch(bus: Weak<Inner>, closing: CancellationToken, mut changes: watch::Receiver<u64>) {
+    loop {
+        tokio::select! {
+            () = closing.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
+        }
+        match Bus::upgrade(&bus) {
+            Some(bus) => bus.rules_changed(),
+            None => return,
+        }
+    }
+}
+
+/// A subscription that is allowed.
+#[derive(Debug)]
+pub(crate) struct Allowed {
+    pub(crate) grant: Grant,
+    /// What it may bring; none: everything.
+    pub(crate) reader: Option<Reader>,
+}
+
+impl Allowed {
+    pub(crate) fn may_read(&self, topic: TopicName<&str>) -> bool {
+        (self.reader.as_ref()).is_none_or(|reader| reader.may_read(topic))
     }
 }

@@ -3,10 +3,10 @@
 use core::{
     net::SocketAddr,
     pin::Pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     task::{Context, Poll, ready},
 };
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_core::clicks::{self, ClickTopic, NearMiss};
@@ -28,14 +28,16 @@ const LARGE_BYTES: usize = 16 << 10;
 
 /// One peer of the bus. Clones are handles to one peer.
 #[derive(Debug, Clone)]
-pub struct Client(Arc<ClientInner>);
+pub struct Client(pub(super) Arc<ClientInner>);
 
 #[derive(Debug)]
-struct ClientInner {
+pub(super) struct ClientInner {
     bus: Bus,
     id: u64,
     origin: u64,
-    principal: Principal,
+    pub(super) principal: RwLock<Arc<Principal>>,
+    /// How often its principal has changed.
+    pub(super) renewed: AtomicU64,
     /// Where it has connected from last: that of the principal is where it began.
     address: Mutex<Option<SocketAddr>>,
     /// Messages of this client that wait for the store. While there are any, its events queue behind
@@ -58,7 +60,8 @@ impl Client {
             id,
             origin: origin(&principal),
             address: Mutex::new(principal.address),
-            principal,
+            principal: RwLock::new(Arc::new(principal)),
+            renewed: AtomicU64::new(0),
             queued: Arc::default(),
         }))
     }
@@ -75,8 +78,9 @@ impl Client {
     }
 
     /// Who this is.
-    pub fn principal(&self) -> &Principal {
-        &self.0.principal
+    pub fn principal(&self) -> Arc<Principal> {
+        let principal = self.0.principal.read();
+        Arc::clone(&principal.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Where it has connected from last.
@@ -219,7 +223,7 @@ impl Client {
 
     fn may_publish(&self, publish: &PublishRequest<'_>) -> bool {
         !clicks::is_reserved(publish.topic.as_str())
-            && (self.bus().authorizer()).authorize_publish(&self.0.principal, publish)
+            && (self.bus().authorizer()).authorize_publish(&self.principal(), publish)
     }
 
     fn known(&self, accepted: Result<Accepted, Rejected>) -> Receipt {
@@ -244,7 +248,7 @@ impl Client {
         if *refused == PublishRefused::Closed {
             return;
         }
-        let principal = &self.0.principal;
+        let principal = self.principal();
         let Some(left_out) = self
             .0
             .bus
@@ -311,7 +315,7 @@ impl Client {
         limit: Option<usize>,
         setting: &str,
     ) {
-        let principal = &self.0.principal;
+        let principal = self.principal();
         let Some(left_out) = self
             .0
             .bus
@@ -339,7 +343,7 @@ impl Client {
 
     /// One line for events that had left the recent ring before this client could take them. 0: it is not known how many.
     pub(crate) fn log_missed(&self, missed: u64) {
-        let (principal, missed) = (&self.0.principal, (missed > 0).then_some(missed));
+        let (principal, missed) = (self.principal(), (missed > 0).then_some(missed));
         let Some(left_out) = self.0.bus.log_limit().allow(&principal.log_key("missed")) else {
             return;
         };
@@ -361,7 +365,7 @@ impl Client {
     /// One line for messages that this client has taken from a group and not finished, and for which the group has no
     /// room.
     pub(crate) fn log_not_given_back(&self, lost: usize) {
-        let principal = &self.0.principal;
+        let principal = self.principal();
         let Some(left_out) = self
             .0
             .bus
@@ -395,22 +399,28 @@ impl Client {
         }
     }
 
-    /// A snapshot of everything that the bus keeps, which is on disk where there is a store: the wait is for
-    /// what it is writing.
+    /// A snapshot of everything that the bus keeps and this peer may read, which is on disk where there is a store: the wait
+    /// is for what it is writing.
     ///
     /// # Errors
-    /// When the rules do not let this peer see everything, or the bus closes.
+    /// When the rules do not let this peer subscribe to everything, or the bus closes.
     pub async fn export(&self) -> Result<Export, SubscribeRefused> {
         let bus = &self.0.bus;
+        let mut readers = Vec::new();
         for filter in ["#", "$SYS/#"] {
             let filter =
                 TopicFilter::parse(filter).unwrap_or_else(|_| unreachable!("both are filters"));
-            bus.check_subscribe(&self.0.principal, filter)?;
+            let allowed = bus.check_subscribe(&self.principal(), filter)?;
+            readers.extend(allowed.reader);
         }
-        match &bus.0.writer {
-            None => Ok(lock(&bus.0.pipeline).export()),
-            Some(writer) => writer.export().await.ok_or(SubscribeRefused::Closed),
-        }
+        let export = match &bus.0.writer {
+            None => lock(&bus.0.pipeline).export(),
+            Some(writer) => writer.export().await.ok_or(SubscribeRefused::Closed)?,
+        };
+        Ok(match readers.pop() {
+            None => export,
+            Some(reader) => export.readable_by(&reader),
+        })
     }
 
     /// Merges a record of an export: see [`backup`](crate::backup). The wait is for room in the store's queue;

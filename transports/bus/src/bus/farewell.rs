@@ -38,7 +38,7 @@ impl Bus {
         self.0.is_closing.store(true, Ordering::Release);
         self.0.sessions_end.cancel();
         for session in self.live_sessions() {
-            session.wake_to_close();
+            session.wake_task();
         }
         for stream in lock(&self.0.streams).drain(..) {
             stream.wake();

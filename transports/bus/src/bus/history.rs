@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use latchbus_core::topic::{TopicFilter, TopicName};
+use latchbus_core::topic::TopicName;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Client, Delivery};
@@ -33,7 +33,7 @@ impl Client {
     /// [`MAX_HISTORY_PAGE`] and by [`HISTORY_PAGE_BYTES`].
     ///
     /// # Errors
-    /// When rules refuse a subscription to the topic.
+    /// When the rules do not let it read the topic.
     pub fn history(
         &self,
         topic: TopicName<&str>,
@@ -41,10 +41,10 @@ impl Client {
         limit: usize,
     ) -> Result<HistoryPage, SubscribeRefused> {
         let bus = self.bus();
-        // Every topic is a filter.
-        if let Ok(filter) = TopicFilter::parse(topic.as_str()) {
-            bus.check_subscribe(self.principal(), filter)
-                .inspect_err(|refused| self.log_refused(refused, topic.as_str()))?;
+        if !self.may_read(topic) {
+            let refused = SubscribeRefused::NotAllowed(topic.as_str().into());
+            self.log_refused(&refused, topic.as_str());
+            return Err(refused);
         }
         let limit = limit.clamp(1, MAX_HISTORY_PAGE);
         let before = before.unwrap_or(u64::MAX);

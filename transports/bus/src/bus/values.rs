@@ -60,7 +60,7 @@ impl Client {
     /// # Errors
     /// When the filter is none, or rules or bounds refuse it.
     pub fn watch(&self, filter: impl AsRef<str>) -> Result<Watch, SubscribeRefused> {
-        Watch::new(self.bus(), self.principal(), filter.as_ref())
+        Watch::new(self, filter.as_ref())
     }
 }
 
@@ -110,7 +110,10 @@ impl Bus {
     /// # Errors
     /// When the filter is none, or rules or bounds refuse it.
     pub fn watch(&self, filter: impl AsRef<str>) -> Result<Watch, SubscribeRefused> {
-        Watch::new(self, &Principal::process(), filter.as_ref())
+        let client = self
+            .client(Principal::process())
+            .map_err(|_| SubscribeRefused::NotAllowed(filter.as_ref().into()))?;
+        client.watch(filter)
     }
 }
 
@@ -132,14 +135,14 @@ fn name(topic: &str) -> Result<TopicName<String>, PublishRefused> {
 pub struct Watch(Subscription);
 
 impl Watch {
-    fn new(bus: &Bus, principal: &Principal, text: &str) -> Result<Self, SubscribeRefused> {
+    fn new(client: &Client, text: &str) -> Result<Self, SubscribeRefused> {
         let filter =
             TopicFilter::parse(text).map_err(|source| SubscribeRefused::InvalidFilter {
                 filter: text.to_owned(),
                 source,
             })?;
-        let subscription = bus.subscribe_as(principal, filter, Mode::Latest, Start::Snapshot)?;
-        let interval = Pacing::interval(Mode::Latest, None, &bus.session_limits());
+        let subscription = client.subscribe(filter, Mode::Latest, Start::Snapshot)?;
+        let interval = Pacing::interval(Mode::Latest, None, &client.bus().session_limits());
         Ok(Self(
             subscription.eager().paced(interval.unwrap_or_default()),
         ))
@@ -182,6 +185,12 @@ impl Stream for Watch {
 /// What was published to a topic. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Value(Delivery);
+
+impl From<Delivery> for Value {
+    fn from(delivery: Delivery) -> Self {
+        Self(delivery)
+    }
+}
 
 impl Value {
     /// Where it was published.

@@ -1,11 +1,13 @@
 //! The subscriptions of a session, as the bus looks at them too.
 
+use core::sync::atomic::AtomicU64;
 use core::task::{Context, Poll};
 use std::sync::{Arc, Mutex};
 
 use futures_util::task::AtomicWaker;
 use latchbus_core::hub::{Counts, Mode, SubscriptionId};
 
+use crate::access::Reader;
 use crate::bus::{Behind, Client};
 use crate::pacing::Pacing;
 use crate::vec_map::VecMap;
@@ -31,8 +33,10 @@ impl Confirmations {
 pub(crate) struct Subscriptions {
     client: Client,
     pub(super) entries: Mutex<VecMap<Entry>>,
-    /// The task that serves its link, for when the bus closes.
+    /// The task that serves its link, for when the bus closes or the rules change.
     task: AtomicWaker,
+    /// The rules by which all of it was checked last: see [`Client::rules`].
+    pub(super) rules: AtomicU64,
 }
 
 /// A subscription of a session.
@@ -45,6 +49,8 @@ pub(super) struct Entry {
     pub(super) had_turn: bool,
     pub(super) durable: bool,
     pub(super) mode: Mode,
+    /// What its client may read of it; none: everything.
+    pub(super) reader: Option<Reader>,
     pub(super) pacing: Pacing,
     /// It stands on the hub's waiting list, once, and comes back through the mailbox. Else its key is in
     /// the mailbox or in the work of the write loop, once.
@@ -54,6 +60,7 @@ pub(super) struct Entry {
 impl Subscriptions {
     pub(super) fn new(client: Client) -> Self {
         Self {
+            rules: AtomicU64::new(client.rules()),
             client,
             entries: Mutex::default(),
             task: AtomicWaker::new(),
@@ -69,8 +76,13 @@ impl Subscriptions {
         }
     }
 
-    /// The bus is closing.
-    pub(crate) fn wake_to_close(&self) {
+    /// [`Client::id`] of its client.
+    pub(crate) fn client_id(&self) -> u64 {
+        self.client.id()
+    }
+
+    /// The bus is closing, or the rules have changed.
+    pub(crate) fn wake_task(&self) {
         self.task.wake();
     }
 
@@ -85,7 +97,7 @@ impl Subscriptions {
     pub(crate) fn behind(&self) -> Behind {
         let counts = self.counts(usize::MAX);
         Behind {
-            principal: self.client.principal().clone(),
+            principal: self.client.principal().as_ref().clone(),
             conflated: counts.conflated,
             skipped: counts.skipped,
         }

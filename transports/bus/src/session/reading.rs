@@ -10,7 +10,8 @@ use tokio::task::coop;
 
 use super::Session;
 use super::entries::Entry;
-use crate::bus::{HistoryPage, Receipt};
+use crate::access::Reader;
+use crate::bus::{Allowed, HistoryPage, Receipt};
 use crate::link::{Event, LinkReceiver, Request, Subscribe};
 use crate::outbox::{Answer, Outbox, Place};
 use crate::pacing::Pacing;
@@ -123,7 +124,7 @@ impl Session {
     ) -> Result<(), SubscribeRefused> {
         let bus = self.client.bus();
         let filter = subscribe.filter.borrowed();
-        bus.check_subscribe(self.client.principal(), filter)?;
+        let Allowed { reader, .. } = bus.check_subscribe(&self.client.principal(), filter)?;
         let mut subscriptions = lock(&self.subscriptions.entries);
         let limits = bus.session_limits();
         let limit = limits.subscriptions;
@@ -136,6 +137,7 @@ impl Session {
             && subscribe.group.is_none()
             && (entry.mode, Start::Snapshot, entry.durable)
                 == (subscribe.mode, subscribe.start, subscribe.durable)
+            && entry.reader.as_ref().map(Reader::id) == reader.as_ref().map(Reader::id)
             && bus.shared().rewind(entry.id, filter)
         {
             // The same again: the snapshot comes once more, and the flow of events is not
@@ -147,13 +149,14 @@ impl Session {
             return Ok(());
         }
         let grouped = subscribe.group.is_some();
+        let (shared, reads) = (bus.shared(), reader.as_ref());
         let id = match subscribe.group {
-            Some(group) => bus.shared().join(group, filter, subscribe.mode)?,
+            Some(group) => shared.join(group, filter, reads, subscribe.mode)?,
             None => {
                 let (mode, start) = (subscribe.mode, subscribe.start);
                 match subscribe.durable {
-                    true => bus.shared().subscribe_durably(filter, mode, start)?,
-                    false => bus.shared().subscribe(filter, mode, start)?,
+                    true => shared.subscribe_durably(filter, reads, mode, start)?,
+                    false => shared.subscribe(filter, reads, mode, start)?,
                 }
             }
         };
@@ -163,6 +166,7 @@ impl Session {
             had_turn: true,
             durable: subscribe.durable,
             mode: subscribe.mode,
+            reader,
             pacing: Pacing::new(min_interval),
             waiting: false,
         };
@@ -184,7 +188,9 @@ impl Session {
     pub(super) fn end(&self, entry: &Entry) {
         let bus = self.client.bus();
         bus.metrics().ended(match entry.grouped {
-            true => bus.shared().leave(entry.id, &self.wake),
+            true => bus
+                .shared()
+                .leave(entry.id, entry.reader.as_ref(), &self.wake),
             false => bus.shared().unsubscribe(entry.id),
         });
     }

@@ -369,11 +369,16 @@ impl Session {
             return Next::Waits;
         };
         if entry.grouped {
-            let turn = self
-                .client
-                .bus()
-                .shared()
-                .take_turn(entry.id, |step| steps.push((key, step)));
+            let turn =
+                self.client
+                    .bus()
+                    .shared()
+                    .take_turn(entry.id, entry.reader.as_ref(), |step| {
+                        steps.push((key, step));
+                    });
+            if turn.1 > 0 {
+                self.client.bus().metrics().skipped.add(turn.1);
+            }
             return match turn.0 {
                 Batch::More => {
                     entry.had_turn = true;

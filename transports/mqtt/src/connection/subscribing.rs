@@ -73,7 +73,7 @@ impl Connection {
         }))
     }
 
-    fn ask(&mut self, filter: String, options: Options, ask: &mut Vec<Subscribe>) -> Asked {
+    fn ask(&mut self, filter: String, mut options: Options, ask: &mut Vec<Subscribe>) -> Asked {
         let (group, plain) = match shared(&filter) {
             Some((group, plain)) => (Some(group.to_owned()), plain),
             None => (None, filter.as_str()),
@@ -91,6 +91,9 @@ impl Connection {
         if self.bounds.refused_filters.iter().any(is_refused) {
             self.refused_filter = Some(plain.into());
             return Asked::Refused(Reason::UNSPECIFIED);
+        }
+        if let Some(client) = &self.client {
+            options.qos = options.qos.min(client.max_qos(parsed.borrowed()));
         }
         let (number, exists) = self.session.reserve(&filter);
         let start = match (options.retained, exists) {

@@ -295,6 +295,7 @@ impl Server {
             bus.clock().clone(),
         );
         connection = connection.away_to(bus.read(|hub| hub.revision()));
+        connection = connection.of_client(subscriptions.client().clone());
         if let Some(disk) = &disk {
             connection = connection.on_disk(replaces);
             if is_new && (has_will || connection.is_durable()) {

@@ -472,6 +472,7 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
         let reason = match close {
             Close::GoingAway => Some(Reason::SERVER_SHUTTING_DOWN),
             Close::TakenOver => Some(Reason::SESSION_TAKEN_OVER),
+            Close::SignedOut(_) => Some(Reason::NOT_AUTHORIZED),
             Close::ReceiverEnded => None,
         };
         self.close_within(reason).await;

@@ -36,10 +36,8 @@ impl From<&Connect> for Arrived {
 impl Arrived {
     pub(super) fn log(self, client: &Client, session_present: bool) {
         let address = client.address().map(field::display);
-        let (name, user) = (
-            shown(&client.principal().client_id),
-            self.user.as_deref().map(shown),
-        );
+        let principal = client.principal();
+        let (name, user) = (shown(&principal.client_id), self.user.as_deref().map(shown));
         let Self {
             protocol,
             keep_alive,
@@ -71,7 +69,8 @@ const fn name(version: Version) -> &'static str {
 
 /// Says that a session has ended because its client stayed away, or that it had by the end of a restart.
 pub(super) fn expired(client: &Client) {
-    let name = shown(&client.principal().client_id);
+    let principal = client.principal();
+    let name = shown(&principal.client_id);
     info!(target: "mqtt", client = name, "session expired");
 }
 
@@ -131,6 +130,9 @@ pub(super) fn left(
         }
         Ended::Left => {
             info!(target: "mqtt", client = name, address, "client disconnected: DISCONNECT")
+        }
+        Ended::SignedOut(why) => {
+            warn!(target: "mqtt", client = name, address, "client disconnected: {why}");
         }
         Ended::Closing => {
             info!(target: "mqtt", client = name, address, "client disconnected: the server stops");
@@ -224,8 +226,9 @@ pub(super) fn not_stored(client: &Client, cause: &PublishRefused) {
 
 /// The will of a bridge that would say on this server that the bridge is gone: `$SYS` is the server's own.
 pub(super) fn bridge_will_left_out(client: &Client, topic: &str) {
+    let principal = client.principal();
     let (name, address) = (
-        shown(&client.principal().client_id),
+        shown(&principal.client_id),
         client.address().map(field::display),
     );
     let topic = shown(topic);

@@ -1,0 +1,104 @@
+//! What a client reads besides its subscriptions, and for how long it may.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use latchbus_core::hub::{Mode, Start};
+use latchbus_core::topic::{TopicFilter, TopicName};
+
+use super::{Allowed, Client, Value};
+use crate::Delivery;
+use crate::access::Principal;
+use crate::refusal::SubscribeRefused;
+use crate::subscription::Subscription;
+
+impl Client {
+    /// Subscribes in process, on behalf of this client: to what it may read of all that matches.
+    ///
+    /// # Errors
+    /// When rules or bounds refuse it.
+    pub fn subscribe(
+        &self,
+        filter: TopicFilter<&str>,
+        mode: Mode,
+        start: Start,
+    ) -> Result<Subscription, SubscribeRefused> {
+        let Allowed { reader, .. } = self.bus().check_subscribe(&self.principal(), filter)?;
+        let shared = self.bus().shared();
+        let id = shared.subscribe(filter, reader.as_ref(), mode, start)?;
+        Ok(Subscription::new(self.clone(), id, reader))
+    }
+
+    /// Whether it may read this topic: subscribe to it, and be given what comes.
+    pub fn may_read(&self, topic: TopicName<&str>) -> bool {
+        // Every topic is a filter.
+        TopicFilter::parse(topic.as_str()).is_ok_and(|filter| {
+            let allowed = self.bus().check_subscribe(&self.principal(), filter);
+            allowed.is_ok_and(|allowed| allowed.may_read(topic))
+        })
+    }
+
+    /// The newest value of a topic; none where it has none, or may not be read.
+    pub fn last(&self, topic: TopicName<&str>) -> Option<Delivery> {
+        self.may_read(topic).then(|| self.bus().last(topic))?
+    }
+
+    /// [`last`](Self::last) of a topic by its text.
+    pub fn value(&self, topic: impl AsRef<str>) -> Option<Value> {
+        let topic = TopicName::parse(topic.as_ref()).ok()?;
+        self.last(topic).map(Value::from)
+    }
+
+    /// Every value that matches and may be read, by topic.
+    ///
+    /// # Errors
+    /// When the rules refuse a subscription with this filter.
+    pub fn kept(&self, filter: TopicFilter<&str>) -> Result<Vec<Delivery>, SubscribeRefused> {
+        let allowed = self.bus().check_subscribe(&self.principal(), filter)?;
+        let mut kept = self.bus().kept(filter);
+        kept.retain(|value| allowed.may_read(value.topic.borrowed()));
+        Ok(kept)
+    }
+
+    /// The greatest quality of service with which the rules let it subscribe to this filter, 0 to 2.
+    pub fn max_qos(&self, filter: TopicFilter<&str>) -> u8 {
+        let allowed = self.bus().check_subscribe(&self.principal(), filter);
+        allowed.map_or(0, |allowed| allowed.grant.max_qos)
+    }
+
+    /// Whether it may do what operators do.
+    pub fn is_admin(&self) -> bool {
+        self.bus().authorizer().is_admin(&self.principal())
+    }
+
+    /// It has proved anew who it is: that holds from now on, for what is open too.
+    pub fn renew(&self, principal: Principal) {
+        let mut place = (self.0.principal.write()).unwrap_or_else(PoisonError::into_inner);
+        *place = Arc::new(principal);
+        drop(place);
+        self.0.renewed.fetch_add(1, Ordering::AcqRel);
+        self.bus().wake_sessions_of(self);
+    }
+
+    /// Changes whenever what it may do may have changed.
+    pub(crate) fn rules(&self) -> u64 {
+        // Neither ever goes back.
+        self.bus().rules() + self.0.renewed.load(Ordering::Acquire)
+    }
+
+    /// Whether it may be here, as far as that can change while it is.
+    pub(crate) fn is_allowed(&self) -> bool {
+        let (bus, principal) = (self.bus(), self.principal());
+        bus.authenticator().still_valid(&principal)
+            && bus.authorizer().authorize_connect(&principal)
+    }
+
+    /// How long its sign-in lasts.
+    pub(crate) fn expires_in(&self) -> Option<Duration> {
+        let at = self.principal().expires_at?;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(self.bus().clock().unix_ms());
+        Some(at.duration_since(now).unwrap_or_default())
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether a session's peer may still be here, and may still have what it is subscribed to.
+
+use core::mem;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::Session;
+use super::entries::Entry;
+use crate::access::Reader;
+use crate::alarm::Alarm;
+use crate::bus::Allowed;
+use crate::wake::lock;
+
+/// Why a peer may not be here any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignedOut {
+    /// Its sign-in has expired.
+    #[error("the sign-in has expired")]
+    Expired,
+    /// Its user was removed or changed, or the rules do not let it connect any more.
+    #[error("the user was removed or changed, or may not connect any more")]
+    Revoked,
+}
+
+/// What a run of a session knows of its peer's permission.
+#[derive(Debug, Default)]
+pub(super) struct Permission {
+    is_known: bool,
+    /// When the sign-in of the peer ends.
+    until: Option<Instant>,
+    alarm: Alarm,
+}
+
+impl Session {
+    /// Ready when the peer has to go. Looks at the rules whenever they have changed, before anything else is taken.
+    pub(super) fn poll_permission(
+        &self,
+        permission: &mut Permission,
+        cx: &mut Context<'_>,
+    ) -> Poll<SignedOut> {
+        let rules = self.client.rules();
+        let checked = self.subscriptions.rules.load(Ordering::Acquire);
+        if checked != rules || !permission.is_known {
+            if checked != rules {
+                if !self.client.is_allowed() {
+                    return Poll::Ready(SignedOut::Revoked);
+                }
+                self.check_subscriptions();
+                self.subscriptions.rules.store(rules, Ordering::Release);
+            }
+            permission.is_known = true;
+            permission.until = self.client.expires_in().map(|left| Instant::now() + left);
+        }
+        match permission.alarm.poll_ring(permission.until, cx) {
+            Poll::Ready(()) => Poll::Ready(SignedOut::Expired),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Ends the subscriptions that are not allowed any more, and lets the others bring what may be read now.
+    fn check_subscriptions(&self) {
+        let (bus, principal) = (self.client.bus(), self.client.principal());
+        let shared = bus.shared();
+        let mut subscriptions = lock(&self.subscriptions.entries);
+        let mut refused = Vec::new();
+        for (key, entry) in subscriptions.iter_mut() {
+            let Some(filter) = shared.filter_of(entry.id) else {
+                continue;
+            };
+            match bus.check_subscribe(&principal, filter.borrowed()) {
+                Ok(Allowed { reader, .. }) => {
+                    if self.set_reader(entry, reader) && mem::take(&mut entry.waiting) {
+                        self.wake.ready(key);
+                    }
+                }
+                Err(why) => {
+                    self.client.log_refused(&why, filter.as_str());
+                    refused.push(key);
+                }
+            }
+        }
+        for key in refused {
+            if let Some(entry) = subscriptions.remove(key) {
+                self.end(&entry);
+            }
+        }
+    }
+
+    /// Whether that is another one than before.
+    fn set_reader(&self, entry: &mut Entry, reader: Option<Reader>) -> bool {
+        if entry.reader.as_ref().map(Reader::id) == reader.as_ref().map(Reader::id) {
+            return false;
+        }
+        let shared = self.client.bus().shared();
+        let old = mem::replace(&mut entry.reader, reader);
+        match entry.grouped {
+            true => {
+                let readers = (old.as_ref(), entry.reader.as_ref());
+                shared.set_member_reader(entry.id, readers);
+                // Those who wait are woken by it.
+                false
+            }
+            false => {
+                shared.set_reader(entry.id, entry.reader.as_ref());
+                true
+            }
+        }
+    }
+}
