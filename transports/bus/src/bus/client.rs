@@ -278,7 +278,7 @@ impl Client {
 
     /// One line for a publish that looks like a misspelt click and is an ordinary message all the same.
     fn log_near_miss(&self, topic: &TopicName<String>, near_miss: NearMiss) {
-        let principal = &self.0.principal;
+        let principal = self.principal();
         let limit = self.0.bus.log_limit();
         let Some(left_out) = limit.allow(&principal.log_key("near miss")) else {
             return;
