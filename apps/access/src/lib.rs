@@ -1,5 +1,6 @@
 //! Who may use a Latchbus server, and for what: users with their passwords, tokens, and rules.
 
+mod authorizer;
 pub mod explain;
 pub mod rules;
 mod sign_in;
@@ -8,3 +9,4 @@ pub mod tokens;
 pub mod users;
 
 pub use sign_in::{SignIns, SignInsBuilder};
+pub use authorizer::RulesAuthorizer;

@@ -121,15 +121,14 @@ pub struct Subject<'a> {
     claims: Option<ClaimedFilters<'a>>,
 }
 
-/// The filters of a token: what it allows, in the place of what its subject's roles allow.
+/// The filters of a token: what it allows, in the place of what its subject's roles allow. What these deny stays denied,
+/// and it is no administrator's.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimedFilters<'a> {
     /// What may be published to.
     pub publish: &'a [TopicFilter<String>],
     /// What may be read.
     pub subscribe: &'a [TopicFilter<String>],
-    /// Whether it is a token of an administrator.
-    pub admin: bool,
 }
 
 /// What a principal may do, compiled. It stays as it is when the rules are read again.
@@ -138,6 +137,8 @@ pub struct Rights {
     tree: Arc<Tree>,
     names: Names,
     admin: bool,
+    /// Whether the tree is of roles alone, and so lives as long as the rules.
+    is_shared: bool,
 }
 
 impl<'a> Subject<'a> {
@@ -200,11 +201,13 @@ impl Rules {
                 admin: roles.iter().any(is_admin),
                 tree: self.compiled(roles),
                 names,
+                is_shared: true,
             },
             Some(claims) => Rights {
-                admin: claims.admin,
+                admin: false,
                 tree: Arc::new(self.compile_claims(&roles, claims)),
                 names,
+                is_shared: false,
             },
         }
     }
@@ -352,6 +355,16 @@ impl Rights {
         self.tree.readable(unshared(filter), &self.names)
     }
 
+    /// Whether all that `filter` matches may be read. When in doubt: false.
+    pub fn may_read_all(&self, filter: TopicFilter<&str>) -> bool {
+        self.tree.all_readable(unshared(filter), &self.names)
+    }
+
+    /// Which tree it is, when all who have it may do the same.
+    pub(crate) fn shared_tree(&self) -> Option<usize> {
+        (self.is_shared && !self.tree.has_names()).then(|| Arc::as_ptr(&self.tree).addr())
+    }
+
     /// Whether it is an administrator.
     pub const fn is_admin(&self) -> bool {
         self.admin
@@ -359,7 +372,7 @@ impl Rights {
 
     /// Which of the names can be in no topic, so that a rule with them allows nothing.
     pub fn unusable_names(&self) -> impl Iterator<Item = &'static str> {
-        self.names.unusable()
+        self.names.unusable().filter(|_| self.tree.has_names())
     }
 }
 

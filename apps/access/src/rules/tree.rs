@@ -155,27 +155,26 @@ impl Tree {
         self.nodes.get(at).map_or(Marks::NONE, |node| node.denies)
     }
 
+    /// Whether a rule has a name in it.
+    pub(super) fn has_names(&self) -> bool {
+        self.nodes.iter().any(|node| !node.named.is_empty())
+    }
+
     /// The greatest QoS at which some topic can be read that `filter` matches; none when there is no such topic.
     pub(super) fn readable(&self, filter: TopicFilter<&str>, names: &Names) -> Option<u8> {
         let most = self.read_qos?;
         if let Some(topic) = filter.exact() {
             return self.marks(topic, names).read_qos();
         }
-        let text = filter.as_str();
-        let (path, hash) = match text.strip_suffix('#') {
-            Some("") => (None, true),
-            Some(parent) => (parent.strip_suffix('/'), true),
-            None => (Some(text), false),
-        };
-        let levels: Vec<_> = path.into_iter().flat_map(|path| path.split('/')).collect();
-        Search {
-            tree: self,
-            names,
-            levels,
-            hash,
-            most,
+        Search::new(self, filter, names, most).greatest_qos()
+    }
+
+    /// Whether every topic can be read that `filter` matches. When in doubt: false.
+    pub(super) fn all_readable(&self, filter: TopicFilter<&str>, names: &Names) -> bool {
+        match filter.exact() {
+            Some(topic) => self.marks(topic, names).reads(),
+            None => Search::new(self, filter, names, 0).is_all_readable(),
         }
-        .run()
     }
 }
 
@@ -219,15 +218,60 @@ struct Beginning {
 }
 
 impl<'a> Search<'a> {
-    fn run(&self) -> Option<u8> {
-        let mut best = None;
-        let mut seen = HashSet::new();
-        let mut open = Vec::from([Beginning {
+    fn new(tree: &'a Tree, filter: TopicFilter<&'a str>, names: &'a Names, most: u8) -> Self {
+        let text = filter.into_inner();
+        let (path, hash) = match text.strip_suffix('#') {
+            Some("") => (None, true),
+            Some(parent) => (parent.strip_suffix('/'), true),
+            None => (Some(text), false),
+        };
+        let levels = path.into_iter().flat_map(|path| path.split('/')).collect();
+        Self {
+            tree,
+            names,
+            levels,
+            hash,
+            most,
+        }
+    }
+
+    fn start() -> Vec<Beginning> {
+        Vec::from([Beginning {
             depth: 0,
             nodes: Vec::from([ROOT]),
             marks: Marks::NONE,
             is_empty: false,
-        }]);
+        }])
+    }
+
+    fn is_all_readable(&self) -> bool {
+        let (mut seen, mut open) = (HashSet::new(), Self::start());
+        while let Some(beginning) = open.pop() {
+            for next in self.next(&beginning) {
+                if next.nodes.is_empty() && next.marks.reads() {
+                    continue;
+                }
+                let ends = next.depth == self.levels.len() && !next.is_empty;
+                if next.nodes.is_empty()
+                    || next.marks.denies_read()
+                    || (ends && self.ends(&next).is_none())
+                {
+                    return false;
+                }
+                if seen.insert(next.clone()) {
+                    open.push(next);
+                }
+            }
+            if seen.len() > MAX_SEARCH {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn greatest_qos(&self) -> Option<u8> {
+        let mut best = None;
+        let (mut seen, mut open) = (HashSet::new(), Self::start());
         while let Some(beginning) = open.pop() {
             for next in self.next(&beginning) {
                 if next.marks.denies_read() || (next.nodes.is_empty() && !next.marks.reads()) {

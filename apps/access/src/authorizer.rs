@@ -1,0 +1,321 @@
+//! The rules as the bus asks them.
+
+use core::hash::{BuildHasher as _, Hash, Hasher as _};
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use latchbus_bus::{
+    Authorizer, Claims, Grant, Identity, Principal, PublishRequest, ReadRules, Reader,
+};
+use latchbus_core::topic::{TopicFilter, TopicName};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::rules::{ClaimedFilters, Rights, Rules, Subject, Who};
+
+/// Principals whose rights are remembered. When there are more it begins anew.
+const MAX_REMEMBERED: usize = 16_384;
+
+/// [`Rules`] that can be replaced while they are asked: an [`Authorizer`] for the bus. The program that holds the bus may do
+/// everything, whatever they say.
+#[derive(Debug)]
+pub struct RulesAuthorizer {
+    state: RwLock<State>,
+    hasher: RandomState,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    rules: Arc<Rules>,
+    /// By a hash of the principal.
+    known: HashMap<u64, Known>,
+    /// One reader for all whose rules name nobody, by their tree.
+    readers: HashMap<usize, Reader>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    identity: Identity,
+    client_id: String,
+    claims: Option<Arc<Claims>>,
+    rights: Arc<Rights>,
+    reader: Reader,
+}
+
+impl Known {
+    fn is(&self, principal: &Principal) -> bool {
+        self.identity == principal.identity
+            && self.client_id == principal.client_id
+            && match (&self.claims, &principal.claims) {
+                (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs) || ours == theirs,
+                (None, None) => true,
+                _ => false,
+            }
+    }
+}
+
+impl State {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules: Arc::new(rules),
+            known: HashMap::new(),
+            readers: HashMap::new(),
+        }
+    }
+}
+
+impl RulesAuthorizer {
+    /// With these rules.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            state: RwLock::new(State::new(rules)),
+            hasher: RandomState::new(),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Replaces the rules. All that is open is checked again.
+    pub fn replace(&self, rules: Rules) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::new(rules);
+        self.changes
+            .send_modify(|generation| *generation = generation.wrapping_add(1));
+    }
+
+    /// What this principal may do; none for the process, which may do all.
+    fn known<T>(&self, principal: &Principal, take: impl Fn(&Known) -> T) -> Option<T> {
+        if principal.identity == Identity::Process {
+            return None;
+        }
+        let key = self.key(principal);
+        {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let known = state.known.get(&key);
+            if let Some(known) = known.filter(|known| known.is(principal)) {
+                return Some(take(known));
+            }
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let known = state.learn(principal);
+        let taken = take(&known);
+        if state.known.len() >= MAX_REMEMBERED {
+            state.known.clear();
+        }
+        state.known.insert(key, known);
+        Some(taken)
+    }
+
+    fn key(&self, principal: &Principal) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        core::mem::discriminant(&principal.identity).hash(&mut hasher);
+        principal.identity.name().hash(&mut hasher);
+        principal.client_id.hash(&mut hasher);
+        principal.claims.is_some().hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl State {
+    fn learn(&mut self, principal: &Principal) -> Known {
+        let rights = Arc::new(self.rights(principal));
+        for name in rights.unusable_names() {
+            let (client, user) = (&principal.client_id, principal.identity.name());
+            warn!(
+                target: "access", ?client, ?user,
+                "rules with {name} allow nothing here: this name can be no level of a topic"
+            );
+        }
+        let reader = match rights.shared_tree() {
+            None => Reader::new(RightsReader(Arc::clone(&rights))),
+            Some(tree) => {
+                let reader = self.readers.entry(tree);
+                let reader =
+                    reader.or_insert_with(|| Reader::new(RightsReader(Arc::clone(&rights))));
+                reader.clone()
+            }
+        };
+        Known {
+            identity: principal.identity.clone(),
+            client_id: principal.client_id.clone(),
+            claims: principal.claims.clone(),
+            rights,
+            reader,
+        }
+    }
+
+    fn rights(&self, principal: &Principal) -> Rights {
+        let who = match &principal.identity {
+            Identity::User(name) => Who::User(name),
+            Identity::Token { subject } => Who::Token(subject),
+            Identity::Certificate { subject } => Who::Certificate(subject),
+            // What is not known yet may do what anyone may.
+            _ => Who::Anonymous,
+        };
+        let subject = Subject::new(who).with_client_id(&principal.client_id);
+        match principal.claims.as_deref() {
+            // A token that says something says all: what it leaves out, it does not allow.
+            Some(Claims {
+                publish, subscribe, ..
+            }) if publish.is_some() || subscribe.is_some() => {
+                let claims = ClaimedFilters {
+                    publish: publish.as_deref().unwrap_or_default(),
+                    subscribe: subscribe.as_deref().unwrap_or_default(),
+                };
+                self.rules.rights(&subject.with_claims(claims))
+            }
+            _ => self.rules.rights(&subject),
+        }
+    }
+}
+
+impl Authorizer for RulesAuthorizer {
+    fn authorize_publish(&self, principal: &Principal, publish: &PublishRequest<'_>) -> bool {
+        let PublishRequest {
+            topic, qos, retain, ..
+        } = *publish;
+        let allowed = self.known(principal, |known| {
+            known.rights.may_publish(topic, qos, retain)
+        });
+        allowed.unwrap_or(true)
+    }
+
+    fn authorize_subscribe(
+        &self,
+        principal: &Principal,
+        filter: TopicFilter<&str>,
+    ) -> Option<Grant> {
+        match self.known(principal, |known| known.rights.subscribe(filter)) {
+            Some(granted) => granted.map(Grant::up_to),
+            None => Some(Grant::default()),
+        }
+    }
+
+    fn reader(&self, principal: &Principal) -> Option<Reader> {
+        self.known(principal, |known| known.reader.clone())
+    }
+
+    fn is_admin(&self, principal: &Principal) -> bool {
+        let is_admin = self.known(principal, |known| known.rights.is_admin());
+        is_admin.unwrap_or(true)
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.changes.subscribe())
+    }
+}
+
+struct RightsReader(Arc<Rights>);
+
+impl ReadRules for RightsReader {
+    fn may_read(&self, topic: TopicName<&str>) -> bool {
+        self.0.may_read(topic)
+    }
+
+    fn may_read_all(&self, filter: TopicFilter<&str>) -> bool {
+        self.0.may_read_all(filter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        everyone = ["all"]
+        signed_in = ["own"]
+        [roles.all]
+        subscribe = ["lab/#"]
+        deny = ["lab/secret"]
+        [roles.own]
+        publish = ["own/{user}"]
+        subscribe = ["own/{user}"]
+    "#;
+
+    fn authorizer(text: &str) -> RulesAuthorizer {
+        RulesAuthorizer::new(Rules::parse(text, "access.toml").unwrap())
+    }
+
+    fn topic(text: &str) -> TopicName<&str> {
+        TopicName::parse(text).unwrap()
+    }
+
+    fn user(name: &str) -> Principal {
+        Principal::user(name.to_owned(), "mqtt")
+    }
+
+    #[test]
+    fn readers_are_shared_where_no_rule_names_anyone() {
+        let rules = authorizer(TEXT);
+        let id = |principal: &Principal| rules.reader(principal).map(|reader| reader.id());
+        let nobody = |client: &str| Principal::anonymous("mqtt").with_client_id(client);
+        assert_eq!(id(&nobody("a")), id(&nobody("b")));
+        assert_ne!(id(&user("anna")), id(&user("bert")));
+        assert_eq!(id(&user("anna")), id(&user("anna")));
+        assert_eq!(id(&Principal::process()), None);
+    }
+
+    #[test]
+    fn the_process_may_do_all_and_others_what_is_allowed() {
+        let rules = authorizer("");
+        let publish = PublishRequest::new(topic("a"), true, 1);
+        let filter = TopicFilter::parse("#").unwrap();
+        let process = Principal::process();
+        assert!(rules.authorize_publish(&process, &publish) && rules.is_admin(&process));
+        assert!(rules.authorize_subscribe(&process, filter).is_some());
+        for other in [Principal::anonymous("http"), user("anna")] {
+            assert!(!rules.authorize_publish(&other, &publish) && !rules.is_admin(&other));
+            assert!(rules.authorize_subscribe(&other, filter).is_none());
+            assert!(!rules.reader(&other).unwrap().may_read(topic("a")));
+        }
+    }
+
+    #[test]
+    fn a_reload_is_told_and_counts_for_who_is_known() {
+        let rules = authorizer("");
+        let mut changes = rules.changes().unwrap();
+        let before = rules.reader(&user("anna")).unwrap();
+        assert!(!before.may_read(topic("lab/a")));
+        rules.replace(Rules::parse(TEXT, "access.toml").unwrap());
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        let after = rules.reader(&user("anna")).unwrap();
+        assert!(after.may_read(topic("lab/a")) && after.may_read(topic("own/anna")));
+        assert!(!after.may_read(topic("own/bert")) && !after.may_read(topic("lab/secret")));
+        assert_ne!(before.id(), after.id());
+    }
+
+    #[test]
+    fn a_token_that_says_something_says_all() {
+        let text =
+            "[roles.all]\npublish = [\"#\"]\nsubscribe = [\"#\"]\n[tokens]\nkiosk = [\"all\"]";
+        let rules = authorizer(text);
+        let mut token = Principal::anonymous("mqtt");
+        token.identity = Identity::Token {
+            subject: "kiosk".to_owned(),
+        };
+        let publish = PublishRequest::new(topic("a"), true, 1);
+        let may = |token: &Principal| {
+            let reads = rules.reader(token).unwrap().may_read(topic("a"));
+            (rules.authorize_publish(token, &publish), reads)
+        };
+        assert_eq!(may(&token), (true, true));
+        let mut claims = Claims::default();
+        token.claims = Some(Arc::new(claims.clone()));
+        assert_eq!(may(&token), (true, true));
+        claims.subscribe = Some(vec![TopicFilter::parse("a".to_owned()).unwrap()]);
+        token.claims = Some(Arc::new(claims));
+        assert_eq!(may(&token), (false, true));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let rules = authorizer(TEXT);
+        for n in 0..MAX_REMEMBERED + 10 {
+            let client = Principal::anonymous("mqtt").with_client_id(n.to_string());
+            assert!(rules.reader(&client).is_some());
+        }
+        let state = rules.state.read().unwrap();
+        assert!(state.known.len() <= MAX_REMEMBERED && state.readers.len() == 1);
+    }
+}
