@@ -1,6 +1,7 @@
 //! The rules as the bus asks them.
 
 use core::hash::{BuildHasher as _, Hash, Hasher as _};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,18 +18,20 @@ use crate::rules::{ClaimedFilters, Rights, Rules, Subject, Who};
 /// Principals whose rights are remembered. When there are more it begins anew.
 const MAX_REMEMBERED: usize = 16_384;
 
-/// [`Rules`] that can be replaced while they are asked: an [`Authorizer`] for the bus. The program that holds the bus may do
-/// everything, whatever they say.
+/// [`Rules`] that can be replaced while they are asked: an [`Authorizer`] for the bus. Without rules everyone may do
+/// everything. The program that holds the bus may do so whatever they say.
 #[derive(Debug)]
 pub struct RulesAuthorizer {
     state: RwLock<State>,
     hasher: RandomState,
+    /// Whether there are no rules.
+    is_open: AtomicBool,
     changes: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct State {
-    rules: Arc<Rules>,
+    rules: Option<Arc<Rules>>,
     /// By a hash of the principal.
     known: HashMap<u64, Known>,
     /// One reader for all whose rules name nobody, by their tree.
@@ -57,9 +60,9 @@ impl Known {
 }
 
 impl State {
-    fn new(rules: Rules) -> Self {
+    fn new(rules: Option<Arc<Rules>>) -> Self {
         Self {
-            rules: Arc::new(rules),
+            rules,
             known: HashMap::new(),
             readers: HashMap::new(),
         }
@@ -68,8 +71,9 @@ impl State {
 
 impl RulesAuthorizer {
     /// With these rules.
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: Option<Arc<Rules>>) -> Self {
         Self {
+            is_open: AtomicBool::new(rules.is_none()),
             state: RwLock::new(State::new(rules)),
             hasher: RandomState::new(),
             changes: watch::Sender::new(0),
@@ -77,15 +81,24 @@ impl RulesAuthorizer {
     }
 
     /// Replaces the rules. All that is open is checked again.
-    pub fn replace(&self, rules: Rules) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::new(rules);
+    pub fn replace(&self, rules: Option<Arc<Rules>>) {
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            self.is_open.store(rules.is_none(), Ordering::Release);
+            *state = State::new(rules);
+        }
         self.changes
             .send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 
-    /// What this principal may do; none for the process, which may do all.
+    /// Whether there are no rules.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    /// What this principal may do; none for who may do all.
     fn known<T>(&self, principal: &Principal, take: impl Fn(&Known) -> T) -> Option<T> {
-        if principal.identity == Identity::Process {
+        if self.is_open() || principal.identity == Identity::Process {
             return None;
         }
         let key = self.key(principal);
@@ -97,7 +110,7 @@ impl RulesAuthorizer {
             }
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let known = state.learn(principal);
+        let known = state.learn(principal)?;
         let taken = take(&known);
         if state.known.len() >= MAX_REMEMBERED {
             state.known.clear();
@@ -117,8 +130,8 @@ impl RulesAuthorizer {
 }
 
 impl State {
-    fn learn(&mut self, principal: &Principal) -> Known {
-        let rights = Arc::new(self.rights(principal));
+    fn learn(&mut self, principal: &Principal) -> Option<Known> {
+        let rights = Arc::new(rights(self.rules.as_deref()?, principal));
         for name in rights.unusable_names() {
             let (client, user) = (&principal.client_id, principal.identity.name());
             warn!(
@@ -135,37 +148,37 @@ impl State {
                 reader.clone()
             }
         };
-        Known {
+        Some(Known {
             identity: principal.identity.clone(),
             client_id: principal.client_id.clone(),
             claims: principal.claims.clone(),
             rights,
             reader,
-        }
+        })
     }
+}
 
-    fn rights(&self, principal: &Principal) -> Rights {
-        let who = match &principal.identity {
-            Identity::User(name) => Who::User(name),
-            Identity::Token { subject } => Who::Token(subject),
-            Identity::Certificate { subject } => Who::Certificate(subject),
-            // What is not known yet may do what anyone may.
-            _ => Who::Anonymous,
-        };
-        let subject = Subject::new(who).with_client_id(&principal.client_id);
-        match principal.claims.as_deref() {
-            // A token that says something says all: what it leaves out, it does not allow.
-            Some(Claims {
-                publish, subscribe, ..
-            }) if publish.is_some() || subscribe.is_some() => {
-                let claims = ClaimedFilters {
-                    publish: publish.as_deref().unwrap_or_default(),
-                    subscribe: subscribe.as_deref().unwrap_or_default(),
-                };
-                self.rules.rights(&subject.with_claims(claims))
-            }
-            _ => self.rules.rights(&subject),
+fn rights(rules: &Rules, principal: &Principal) -> Rights {
+    let who = match &principal.identity {
+        Identity::User(name) => Who::User(name),
+        Identity::Token { subject } => Who::Token(subject),
+        Identity::Certificate { subject } => Who::Certificate(subject),
+        // What is not known yet may do what anyone may.
+        _ => Who::Anonymous,
+    };
+    let subject = Subject::new(who).with_client_id(&principal.client_id);
+    match principal.claims.as_deref() {
+        // A token that says something says all: what it leaves out, it does not allow.
+        Some(Claims {
+            publish, subscribe, ..
+        }) if publish.is_some() || subscribe.is_some() => {
+            let claims = ClaimedFilters {
+                publish: publish.as_deref().unwrap_or_default(),
+                subscribe: subscribe.as_deref().unwrap_or_default(),
+            };
+            rules.rights(&subject.with_claims(claims))
         }
+        _ => rules.rights(&subject),
     }
 }
 
@@ -232,8 +245,12 @@ mod tests {
         subscribe = ["own/{user}"]
     "#;
 
+    fn rules(text: &str) -> Arc<Rules> {
+        Arc::new(Rules::parse(text, "access.toml").unwrap())
+    }
+
     fn authorizer(text: &str) -> RulesAuthorizer {
-        RulesAuthorizer::new(Rules::parse(text, "access.toml").unwrap())
+        RulesAuthorizer::new(Some(rules(text)))
     }
 
     fn topic(text: &str) -> TopicName<&str> {
@@ -272,17 +289,20 @@ mod tests {
 
     #[test]
     fn a_reload_is_told_and_counts_for_who_is_known() {
-        let rules = authorizer("");
-        let mut changes = rules.changes().unwrap();
-        let before = rules.reader(&user("anna")).unwrap();
+        let authorizer = authorizer("");
+        let mut changes = authorizer.changes().unwrap();
+        let before = authorizer.reader(&user("anna")).unwrap();
         assert!(!before.may_read(topic("lab/a")));
-        rules.replace(Rules::parse(TEXT, "access.toml").unwrap());
+        authorizer.replace(Some(rules(TEXT)));
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
-        let after = rules.reader(&user("anna")).unwrap();
+        let after = authorizer.reader(&user("anna")).unwrap();
         assert!(after.may_read(topic("lab/a")) && after.may_read(topic("own/anna")));
         assert!(!after.may_read(topic("own/bert")) && !after.may_read(topic("lab/secret")));
         assert_ne!(before.id(), after.id());
+        authorizer.replace(None);
+        assert!(authorizer.reader(&user("anna")).is_none() && authorizer.is_open());
+        assert!(changes.has_changed().unwrap());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod authorizer;
 pub mod explain;
+pub mod mosquitto;
 pub mod rules;
 mod sign_in;
 mod stamp;

@@ -27,7 +27,6 @@ pub struct RulesError {
 
 /// What a settings file says under `access`.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Declared {
     /// The rules themselves: `[access]`.
     Rules(Box<Rules>),
