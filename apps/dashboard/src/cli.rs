@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::access::Access;
 use crate::settings::defaults;
 use crate::settings::{
-    BasePath, Csp, Frame, HostName, Layer, Listen, LogFilter, Origin, Proxy, Room, Serial,
+    AccessLayer, BasePath, Csp, Frame, HostName, Layer, Listen, LogFilter, Origin, Proxy, Room,
+    Serial,
 };
 
 /// What the command line asks for.
@@ -45,6 +47,8 @@ pub enum Command {
         /// What the flags set.
         flags: Box<Layer>,
     },
+    /// Ask the rules.
+    Access(Access),
     /// Print this and exit.
     Print(String),
 }
@@ -101,6 +105,9 @@ enum Verb {
         /// The file; the standard output if none is named
         file: Option<PathBuf>,
     },
+    /// Rules: who may publish and read what
+    #[command(subcommand)]
+    Access(Access),
     /// Merge an export into the stored state
     ///
     /// The file is checked first. The larger count wins, and a value replaces an older one: importing a file twice
@@ -176,6 +183,9 @@ struct Serve {
     /// The folder of the npm package socket.io-client, for `/socket.io/socket.io.js` [env: LATCHBUS_SOCKETIO_CLIENT]
     #[arg(long, value_name = "DIR")]
     socketio_client: Option<PathBuf>,
+    /// Rules: who may publish and read what; see docs/access.md [env: LATCHBUS_ACCESS]
+    #[arg(long, value_name = "FILE.toml")]
+    access: Option<PathBuf>,
     /// Rooms that are shown before their first click [default: main] [env: LATCHBUS_ROOMS]
     #[arg(long, value_name = "ROOM", value_delimiter = ',', value_parser = trimmed::<Room>)]
     rooms: Option<Vec<Room>>,
@@ -216,6 +226,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             into: place.into(),
             file,
         },
+        Some(Verb::Access(access)) => Command::Access(access),
         Some(Verb::Serve(serve)) => (*serve).into(),
         None => line.serve.into(),
     })
@@ -239,6 +250,7 @@ impl From<Serve> for Command {
             pages,
             pages_csp,
             socketio_client,
+            access,
             rooms,
             repair,
         } = serve;
@@ -257,6 +269,7 @@ impl From<Serve> for Command {
             pages,
             pages_csp,
             socketio_client,
+            access: access.map(AccessLayer::File),
             rooms,
             ..Layer::default()
         };

@@ -6,6 +6,7 @@
 //! | [`settings`] | the settings and their sources |
 //! | [`server`] | from the settings to the ready line, and from a signal to the end |
 //! | [`http`] | the dashboard, the API, health and metrics; gives WebSockets to their transports |
+//! | [`access`] | `latchbus access`: which rule decides |
 //! | [`backup`] | exports and imports |
 //! | [`failure`] | an error and its causes in one line |
 //!
@@ -14,6 +15,7 @@
 //! - The settings, the page and the API hold no state: everything is in the bus.
 //! - Whoever publishes over HTTP goes through a [`Client`](latchbus_bus::Client) like every other peer.
 
+pub mod access;
 pub mod backup;
 pub mod cli;
 pub mod failure;

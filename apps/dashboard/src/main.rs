@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{env, io};
 
+use latchbus::access::Access;
 use latchbus::cli::{self, Command, Source};
-use latchbus::settings::{Layer, Settings};
+use latchbus::settings::{AccessLayer, Layer, Settings};
 use latchbus::{backup, failure, server};
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(line) => {
             // Where even this cannot be written, the status has to do.
             let _ = writeln!(io::stderr(), "latchbus: {line}");
@@ -20,8 +21,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), String> {
-    match cli::parse(env::args_os())? {
+fn run() -> Result<ExitCode, String> {
+    let done = match cli::parse(env::args_os())? {
         Command::Print(text) => print(&text),
         Command::CheckConfig(file) => {
             Settings::resolve(Some(&file), Layer::default(), Layer::default())
@@ -44,7 +45,26 @@ fn run() -> Result<(), String> {
             let read = move || settings(config.clone(), (*flags).clone());
             server::run(read()?, Box::new(read)).map_err(|error| failure::one_line(error.as_ref()))
         }
-    }
+        Command::Access(Access::Import(import)) => {
+            let (text, left_out) = import.run()?;
+            for line in left_out {
+                // Where even this cannot be written, the files have to do.
+                let _ = writeln!(io::stderr(), "latchbus: {line}");
+            }
+            print(&text)
+        }
+        Command::Access(Access::Explain(explain)) => {
+            let flags = Layer {
+                access: explain.access.clone().map(AccessLayer::File),
+                ..Layer::default()
+            };
+            let rules = settings(explain.config.clone(), flags)?.access;
+            let (text, is_allowed) = explain.run(rules.as_deref())?;
+            print(&text)?;
+            return Ok(ExitCode::from(u8::from(!is_allowed)));
+        }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn settings(config: Option<PathBuf>, flags: Layer) -> Result<Settings, String> {

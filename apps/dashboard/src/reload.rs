@@ -1,7 +1,9 @@
 //! What a running server takes over from its settings on SIGHUP.
 
 use core::fmt;
+use std::sync::Arc;
 
+use latchbus_access::RulesAuthorizer;
 use tracing::{info, warn};
 
 use crate::log::Log;
@@ -15,6 +17,7 @@ pub type Source = Box<dyn Fn() -> Result<Settings, String> + Send + Sync>;
 pub(crate) struct Reload {
     source: Source,
     log: Log,
+    rules: Arc<RulesAuthorizer>,
 }
 
 impl fmt::Debug for Reload {
@@ -26,8 +29,8 @@ impl fmt::Debug for Reload {
 }
 
 impl Reload {
-    pub(crate) fn new(source: Source, log: Log) -> Self {
-        Self { source, log }
+    pub(crate) fn new(source: Source, log: Log, rules: Arc<RulesAuthorizer>) -> Self {
+        Self { source, log, rules }
     }
 
     /// Takes the settings over. Where they cannot be read, all stays as it is.
@@ -39,6 +42,16 @@ impl Reload {
                 return;
             }
         };
+        match &settings.access {
+            Some(rules) => {
+                info!(target: "server", file = rules.file(), "SIGHUP: the rules are reloaded")
+            }
+            None if self.rules.is_open() => {}
+            None => {
+                warn!(target: "server", "SIGHUP: there are no rules any more: everyone may do everything")
+            }
+        }
+        self.rules.replace(settings.access);
         match self.log.set(&settings.log) {
             Ok(filter) => {
                 info!(target: "server", log = %filter, "SIGHUP: the log filter is reloaded; other settings need a restart")

@@ -3,9 +3,11 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::{io, process};
 
 use anyhow::Context as _;
+use latchbus_access::RulesAuthorizer;
 use latchbus_bus::{Bus, OpenError, StoreError, StoreKind};
 use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
@@ -34,8 +36,10 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it could not be started, which has then changed nothing but an empty store, or when it could not
 /// go on.
-pub fn run(settings: Settings, source: Source) -> anyhow::Result<()> {
-    let reload = Reload::new(source, log::start(&settings.log));
+pub fn run(mut settings: Settings, source: Source) -> anyhow::Result<()> {
+    let rules = Arc::new(RulesAuthorizer::new(settings.access.take()));
+    settings.bus.authorizer = Arc::clone(&rules) as _;
+    let reload = Reload::new(source, log::start(&settings.log), rules);
     raise_open_files();
     let runtime = start_runtime(settings.threads).context("cannot start the runtime")?;
     let result = runtime.block_on(serve(settings, reload));

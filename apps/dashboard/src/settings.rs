@@ -1,10 +1,12 @@
 //! Settings: the defaults, over them a file, over it the environment, over all the flags.
 
+mod access;
 pub mod defaults;
 mod layer;
 mod socketio;
 mod values;
 
+pub use access::AccessLayer;
 pub use layer::{HistoryLayer, Layer, LimitsLayer};
 pub use socketio::{InLayer, NamespaceLayer, NamespaceName, Node, OutLayer, SocketioLayer};
 pub use values::{
@@ -14,8 +16,10 @@ pub use values::{
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
+use latchbus_access::rules::Rules;
 use latchbus_bus::{ClickLimits, HistoryRule, Options, SessionLimits, StoreKind};
 use latchbus_core::clicks::ClickTopic;
 use latchbus_core::hub;
@@ -69,6 +73,8 @@ pub struct Settings {
     /// Threads that serve connections. On two cores one was cheaper than two, but for the fan-out of what is
     /// stored. The store writes on a thread of its own in each case.
     pub threads: usize,
+    /// Who may publish and read what; none: everyone may do everything.
+    pub access: Option<Arc<Rules>>,
     /// How the bus is set up.
     pub bus: Options,
 }
@@ -147,6 +153,7 @@ impl Default for Settings {
             mqtt_queue_qos0: true,
             socketio: Some(latchbus_socketio::Config::default()),
             threads: 1,
+            access: None,
             bus: Options {
                 store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
                 history: default_history(),
@@ -204,6 +211,7 @@ impl Settings {
             pages,
             pages_csp,
             socketio_client,
+            access,
             rooms,
             mqtt_keep_alive_secs,
             mqtt_disconnect_on_denied,
@@ -242,6 +250,9 @@ impl Settings {
             .map(|policy| policy.0)
             .or_else(|| self.pages_csp.take());
         self.socketio_client = socketio_client.or_else(|| self.socketio_client.take());
+        if let Some(access) = access {
+            self.access = Some(access.rules()?);
+        }
         if let Some(rooms) = rooms {
             self.bus.rooms = rooms.into_iter().map(|room| room.0).collect();
         }
@@ -357,7 +368,7 @@ fn read(path: &Path) -> Result<Layer, SettingsError> {
         path: path.to_owned(),
         source,
     })?;
-    Layer::from_toml(&text).map_err(|(line, reason)| SettingsError::Line {
+    Layer::from_file(&text, path).map_err(|(line, reason)| SettingsError::Line {
         path: path.to_owned(),
         line,
         reason,

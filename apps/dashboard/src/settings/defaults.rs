@@ -191,6 +191,11 @@ fn general(settings: &Settings) -> Vec<Key> {
             "the folder of the npm package, for /socket.io/socket.io.js",
         ),
         (
+            "access",
+            Example("\"access.toml\""),
+            "who may publish and read what: the file, or a table: docs/access.md",
+        ),
+        (
             "rooms",
             Is(format!("[{}]", rooms.join(", "))),
             "rooms that are shown before their first click",

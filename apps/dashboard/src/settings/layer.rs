@@ -1,11 +1,15 @@
 //! What one source of settings says: the file, the environment, or the flags.
 
 use core::str::FromStr;
-use std::{ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
+use latchbus_access::rules::Rules;
 use serde::Deserialize;
+use toml::de::DeTable;
 
 use super::SettingsError;
+use super::access::AccessLayer;
 use super::socketio::SocketioLayer;
 use super::values::{
     BasePath, Csp, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
@@ -43,6 +47,9 @@ pub struct Layer {
     pub pages_csp: Option<Csp>,
     /// The folder of the npm package `socket.io-client`.
     pub socketio_client: Option<PathBuf>,
+    /// Who may publish and read what. It is read beside the rest: `[access]`, or `access = FILE`.
+    #[serde(skip)]
+    pub access: Option<AccessLayer>,
     /// Rooms that are shown before their first click.
     pub rooms: Option<Vec<Room>>,
     /// The longest keep-alive of MQTT 5 clients, in seconds; in the file alone.
@@ -121,11 +128,25 @@ impl Layer {
     /// # Errors
     /// With the number of the line, from 1, and what is wrong in it.
     pub fn from_toml(text: &str) -> Result<Self, (usize, String)> {
-        toml::from_str(text).map_err(|error| {
+        Self::from_file(text, Path::new("settings"))
+    }
+
+    /// The same, with the path of the file, which rules name when they are asked what decides.
+    pub(super) fn from_file(text: &str, path: &Path) -> Result<Self, (usize, String)> {
+        let wrong = |error: toml::de::Error| {
             let offset = error.span().map_or(0, |span| span.start);
             let before = text.as_bytes().iter().take(offset);
             let line = before.filter(|byte| **byte == b'\n').count() + 1;
             (line, error.message().to_owned())
+        };
+        let mut table = DeTable::parse(text).map_err(wrong)?;
+        let access = Rules::declared(text, table.get_ref(), &path.display().to_string());
+        let access = access.map_err(|error| (error.line, error.reason))?;
+        table.get_mut().remove("access");
+        let layer = Self::deserialize(toml::Deserializer::from(table)).map_err(wrong)?;
+        Ok(Self {
+            access: access.map(Into::into),
+            ..layer
         })
     }
 
@@ -151,6 +172,9 @@ impl Layer {
             pages: variables.raw("LATCHBUS_PAGES").map(PathBuf::from),
             pages_csp: variables.value("LATCHBUS_PAGES_CSP")?,
             socketio_client: variables.raw("LATCHBUS_SOCKETIO_CLIENT").map(PathBuf::from),
+            access: variables
+                .raw("LATCHBUS_ACCESS")
+                .map(|path| AccessLayer::File(path.into())),
             rooms: variables.list("LATCHBUS_ROOMS")?,
             ..Self::default()
         })
