@@ -9,5 +9,5 @@ mod stamp;
 pub mod tokens;
 pub mod users;
 
-pub use sign_in::{SignIns, SignInsBuilder};
 pub use authorizer::RulesAuthorizer;
+pub use sign_in::{SignIns, SignInsBuilder};
