@@ -6,12 +6,14 @@
 use core::future::Future;
 use core::net::SocketAddr;
 use std::io;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::Certificate;
 use crate::proxy::{self, Networks};
 use crate::tcp;
 
@@ -23,6 +25,18 @@ pub trait Acceptor: Send + 'static {
     /// The next connection. Cancel-safe. After an error a server calls it again, a little later; what takes time (a
     /// handshake) is for [`Connection::begin`], so that nobody waits for somebody else's.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+}
+
+/// Whether an error of [`Connection::begin`] is no news: the peer has gone away before it has sent anything, as health checks
+/// and port scans do.
+pub fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+    };
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+    )
 }
 
 /// A connection that was just accepted.
@@ -52,6 +66,16 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         let _ = trusted;
         let peer = self.peer();
         async move { Ok(peer) }
+    }
+
+    /// Whether nobody between the two ends can read or change it: TLS.
+    fn is_secure(&self) -> bool {
+        false
+    }
+
+    /// The certificate that the client has shown and that was verified. Known once it has begun.
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        None
     }
 
     /// Its halves, for whoever reads and writes apart.

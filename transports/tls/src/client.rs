@@ -1,0 +1,102 @@
+//! The client's side: whom it trusts, and the certificate that it shows.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+pub use tokio_rustls::client::TlsStream;
+
+use crate::files::{self, FileError};
+use crate::server::Protocol;
+
+/// How a client is set up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The authorities that it trusts (PEM); none: those of the system.
+    pub authorities: Option<PathBuf>,
+    /// The certificate that it shows, and its key (PEM).
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// A client. Clones are handles to one.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: Arc<ClientConfig>,
+    mqtt: Arc<ClientConfig>,
+}
+
+impl Client {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn open(options: &Options) -> Result<Self, FileError> {
+        let roots = match &options.authorities {
+            Some(path) => files::authorities(path)?,
+            None => system_roots()?,
+        };
+        let builder = ClientConfig::builder_with_provider(crate::provider());
+        let builder = builder
+            .with_protocol_versions(crate::VERSIONS)
+            .map_err(FileError::setup)?
+            .with_root_certificates(roots);
+        let mqtt = match &options.certificate {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                // Says what is wrong with a pair.
+                files::pair(certificate, key)?;
+                let (chain, key) = (files::certificates(certificate)?, files::private_key(key)?);
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(FileError::setup)?
+            }
+        };
+        // A listener for several protocols may know `http/1.1` alone; brokers that know `mqtt` also serve clients that name none.
+        let mut http = mqtt.clone();
+        http.alpn_protocols = vec![Protocol::Http.alpn().as_bytes().to_vec()];
+        Ok(Self {
+            http: Arc::new(http),
+            mqtt: Arc::new(mqtt),
+        })
+    }
+
+    /// What its handshakes use.
+    pub fn config(&self, protocol: Protocol) -> Arc<ClientConfig> {
+        Arc::clone(match protocol {
+            Protocol::Http => &self.http,
+            Protocol::Mqtt => &self.mqtt,
+        })
+    }
+
+    /// The handshake with a server of this name or address. Bound it in time.
+    ///
+    /// # Errors
+    /// When the server is not the one that it should be, or the connection fails.
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        host: &str,
+        stream: S,
+        protocol: Protocol,
+    ) -> io::Result<TlsStream<S>> {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let connector = TlsConnector::from(self.config(protocol));
+        connector.connect(name, stream).await
+    }
+}
+
+fn system_roots() -> Result<RootCertStore, FileError> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    // Some systems have certificates among them that nothing can be done with.
+    roots.add_parsable_certificates(found.certs);
+    match roots.is_empty() {
+        true => Err(FileError::NoSystemRoots),
+        false => Ok(roots),
+    }
+}
