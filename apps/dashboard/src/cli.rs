@@ -8,10 +8,11 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::access::Access;
+use crate::cert::{Holder, Order};
 use crate::settings::defaults;
 use crate::settings::{
-    AccessLayer, BasePath, Csp, Frame, HostName, Layer, Listen, LogFilter, Origin, Proxy, Room,
-    Serial,
+    AccessLayer, Addresses, BasePath, Csp, Frame, HostName, Layer, LogFilter, Origin, Proxy, Room,
+    Serial, TlsLayer, UnixMode,
 };
 
 /// What the command line asks for.
@@ -49,6 +50,8 @@ pub enum Command {
     },
     /// Ask the rules.
     Access(Access),
+    /// Make a certificate.
+    Certificate(Order),
     /// Print this and exit.
     Print(String),
 }
@@ -108,6 +111,10 @@ enum Verb {
     /// Rules: who may publish and read what
     #[command(subcommand)]
     Access(Access),
+    /// Make certificates for TLS: a private authority, and a server's or a client's of it
+    ///
+    /// Prints how clients trust the authority, and the flags to start the server with.
+    Cert(Certificate),
     /// Merge an export into the stored state
     ///
     /// The file is checked first. The larger count wins, and a value replaces an older one: importing a file twice
@@ -118,6 +125,37 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+struct Certificate {
+    /// Where the files are: ca.pem and ca.key, which are made the first time, server.pem and server.key
+    directory: PathBuf,
+    /// Host names and IP addresses of the server
+    #[arg(required_unless_present = "client", conflicts_with = "client")]
+    name: Vec<String>,
+    /// Make a certificate for a client of this name instead: client-NAME.pem and client-NAME.key
+    #[arg(long, value_name = "NAME")]
+    client: Option<String>,
+    /// Replace a certificate that is there, and its key; the authority stays
+    #[arg(long)]
+    force: bool,
+}
+
+impl From<Certificate> for Order {
+    fn from(certificate: Certificate) -> Self {
+        let Certificate {
+            directory,
+            name,
+            client,
+            force,
+        } = certificate;
+        Self {
+            directory,
+            holder: client.map_or(Holder::Server(name), Holder::Client),
+            force,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -135,12 +173,31 @@ struct Place {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Where HTTP and WebSocket listen: HOST:PORT, or a port of this machine alone; 0 is any that is free [default: 127.0.0.1:3000] [env: LATCHBUS_HTTP]
+    /// Where HTTP and WebSocket listen: HOST:PORT, a port of this machine alone, or unix:PATH; 0 is any that is free; several
+    /// are divided by commas [default: 127.0.0.1:3000] [env: LATCHBUS_HTTP]
     #[arg(long, value_name = "ADDRESS|off")]
-    http: Option<Listen>,
+    http: Option<Vec<Addresses>>,
     /// Where MQTT listens [default: 127.0.0.1:1883] [env: LATCHBUS_MQTT]
     #[arg(long, value_name = "ADDRESS|off")]
-    mqtt: Option<Listen>,
+    mqtt: Option<Vec<Addresses>>,
+    /// Where HTTP and WebSocket listen with TLS [default: off] [env: LATCHBUS_HTTP_TLS]
+    #[arg(long, value_name = "ADDRESS|off")]
+    http_tls: Option<Vec<Addresses>>,
+    /// Where MQTT listens with TLS [default: off] [env: LATCHBUS_MQTT_TLS]
+    #[arg(long, value_name = "ADDRESS|off")]
+    mqtt_tls: Option<Vec<Addresses>>,
+    /// The server's certificate, with its chain; reloaded when it changes [env: LATCHBUS_TLS_CERT]
+    #[arg(long, value_name = "FILE.pem")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key [env: LATCHBUS_TLS_KEY]
+    #[arg(long, value_name = "FILE.pem")]
+    tls_key: Option<PathBuf>,
+    /// The authorities whose certificates clients have to show (or may: see docs/settings.md) [env: LATCHBUS_TLS_CLIENT_CA]
+    #[arg(long, value_name = "FILE.pem")]
+    tls_client_ca: Option<PathBuf>,
+    /// The permissions of Unix sockets [default: 0660] [env: LATCHBUS_UNIX_MODE]
+    #[arg(long, value_name = "MODE")]
+    unix_mode: Option<UnixMode>,
     /// A microcontroller: a serial port with its speed (default 115200), or a TCP server that passes bytes on to
     /// one; may be given several times [env: LATCHBUS_SERIAL]
     #[arg(long, value_name = "PATH@BAUD|tcp:HOST:PORT")]
@@ -227,6 +284,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             file,
         },
         Some(Verb::Access(access)) => Command::Access(access),
+        Some(Verb::Cert(certificate)) => Command::Certificate(certificate.into()),
         Some(Verb::Serve(serve)) => (*serve).into(),
         None => line.serve.into(),
     })
@@ -237,6 +295,12 @@ impl From<Serve> for Command {
         let Serve {
             http,
             mqtt,
+            http_tls,
+            mqtt_tls,
+            tls_cert,
+            tls_key,
+            tls_client_ca,
+            unix_mode,
             serial,
             data_dir,
             ephemeral,
@@ -254,9 +318,22 @@ impl From<Serve> for Command {
             rooms,
             repair,
         } = serve;
+        let all = |several: Option<Vec<Addresses>>| {
+            let several = several?.into_iter().flat_map(|some| some.0);
+            Some(Addresses(several.collect()))
+        };
         let flags = Layer {
-            http,
-            mqtt,
+            http: all(http),
+            mqtt: all(mqtt),
+            http_tls: all(http_tls),
+            mqtt_tls: all(mqtt_tls),
+            unix_mode,
+            tls: TlsLayer {
+                cert: tls_cert,
+                key: tls_key,
+                client_ca: tls_client_ca,
+                client_certificates: None,
+            },
             serial,
             data_dir,
             ephemeral: ephemeral.then_some(true),
@@ -330,6 +407,8 @@ mod tests {
         let http = Some("127.0.0.1:0".parse().unwrap());
         assert_eq!(flags(&["--http", "127.0.0.1:0"]).http, http);
         assert_eq!(flags(&["serve", "--http", "127.0.0.1:0"]).http, http);
+        let several = flags(&["--http", "1,2", "--http", "unix:/a"]).http.unwrap();
+        assert_eq!(several.to_string(), "127.0.0.1:1,127.0.0.1:2,unix:/a");
         let serial = flags(&["--serial", "/dev/ttyUSB0@9600", "--serial", "tcp:board:1"]).serial;
         let serial: Vec<_> = serial
             .unwrap()
@@ -377,6 +456,9 @@ mod tests {
             &["import"],
             &["export", "--url", "http://a:1", "--data-dir", "b"],
             &["import", "--ephemeral", "a"],
+            &["cert"],
+            &["cert", "dir"],
+            &["cert", "dir", "a.example", "--client", "anna"],
         ] {
             let complaint = line(words).unwrap_err();
             assert!(!complaint.contains('\n'), "{complaint}");

@@ -8,6 +8,7 @@
 //! | [`http`] | the dashboard, the API, health and metrics; gives WebSockets to their transports |
 //! | [`access`] | `latchbus access`: which rule decides |
 //! | [`backup`] | exports and imports |
+//! | [`cert`] | certificates: `latchbus cert` |
 //! | [`failure`] | an error and its causes in one line |
 //!
 //! # Invariants
@@ -17,6 +18,7 @@
 
 pub mod access;
 pub mod backup;
+pub mod cert;
 pub mod cli;
 pub mod failure;
 pub mod http;

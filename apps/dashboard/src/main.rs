@@ -8,7 +8,7 @@ use std::{env, io};
 use latchbus::access::Access;
 use latchbus::cli::{self, Command, Source};
 use latchbus::settings::{AccessLayer, Layer, Settings};
-use latchbus::{backup, failure, server};
+use latchbus::{backup, cert, failure, server};
 
 fn main() -> ExitCode {
     match run() {
@@ -40,6 +40,10 @@ fn run() -> Result<ExitCode, String> {
         Command::Repair { config, flags } => {
             let report = server::repair(&settings(config, *flags)?);
             print(&report.map_err(|error| failure::one_line(error.as_ref()))?)
+        }
+        Command::Certificate(order) => {
+            let made = cert::run(&order);
+            print(&made.map_err(|error| failure::one_line(error.as_ref()))?)
         }
         Command::Serve { config, flags } => {
             let read = move || settings(config.clone(), (*flags).clone());

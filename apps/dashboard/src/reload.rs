@@ -18,6 +18,7 @@ pub(crate) struct Reload {
     source: Source,
     log: Log,
     rules: Arc<RulesAuthorizer>,
+    tls: Option<latchbus_tls::server::Server>,
 }
 
 impl fmt::Debug for Reload {
@@ -30,11 +31,24 @@ impl fmt::Debug for Reload {
 
 impl Reload {
     pub(crate) fn new(source: Source, log: Log, rules: Arc<RulesAuthorizer>) -> Self {
-        Self { source, log, rules }
+        Self {
+            source,
+            log,
+            rules,
+            tls: None,
+        }
+    }
+
+    /// The certificate is read again, too.
+    pub(crate) fn with_tls(self, tls: Option<latchbus_tls::server::Server>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Takes the settings over. Where they cannot be read, all stays as it is.
     pub(crate) fn reload(&self) {
+        if let Some(tls) = &self.tls {
+            tls.say(tls.reload().map(|()| true));
+        }
         let settings = match (self.source)() {
             Ok(settings) => settings,
             Err(error) => {

@@ -1,6 +1,5 @@
 //! The life of the server: from settings to the ready line, and from a signal to the end.
 
-use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -9,13 +8,14 @@ use std::{io, process};
 use anyhow::Context as _;
 use latchbus_access::RulesAuthorizer;
 use latchbus_bus::{Bus, OpenError, StoreError, StoreKind};
+use latchbus_tls::server::Protocol;
 use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::http::{self, Http};
-use crate::listener::Bound;
+use crate::listener::{Addressed, Bound};
 use crate::log;
 use crate::reload::Reload;
 pub use crate::reload::Source;
@@ -31,7 +31,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the server until a signal ends it. On SIGHUP, what can be changed while it runs is taken from the settings that
 /// `source` reads again. When every listener accepts, the standard output gets the line
-/// `ready http=ADDRESS mqtt=ADDRESS`.
+/// `ready http=ADDRESS mqtt=ADDRESS`, and behind it ` http-tls=ADDRESS mqtt-tls=ADDRESS` for those that there are: of
+/// each the first address, or `off`.
 ///
 /// # Errors
 /// When it could not be started, which has then changed nothing but an empty store, or when it could not
@@ -95,13 +96,14 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let pages = pages.transpose().context("no pages to serve")?;
     let client = settings.socketio_client.as_deref();
     let socketio_client = client.map(http::SocketioClient::open).transpose()?;
-    let bound_http = Bound::bind(settings.http, "HTTP")?;
-    let bound_mqtt = Bound::bind(settings.mqtt, "MQTT")?;
+    let tls = open_tls(&settings)?;
+    let (bound, addresses) = bind(&settings, tls.as_ref())?;
     let store = settings.bus.store.clone();
     let bus = Bus::open(settings.bus.clone()).map_err(with_advice)?;
     let mut signals = Signals::listen().context("cannot wait for signals")?;
-    let http_listener = bound_http.map(|bound| bound.listen("HTTP")).transpose()?;
-    let mqtt_listener = bound_mqtt.map(|bound| bound.listen("MQTT")).transpose()?;
+    let [bound_http, bound_mqtt] = bound;
+    let http_listener = bound_http.listen("HTTP")?;
+    let mqtt_listener = bound_mqtt.listen("MQTT")?;
 
     match store {
         StoreKind::Memory => info!(target: "server", "nothing is kept over a restart"),
@@ -116,10 +118,9 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
             );
         }
     }
-    let addresses = [address(&http_listener), address(&mqtt_listener)];
     let mqtt = mqtt_server(&bus, &settings);
     let mut tasks = JoinSet::new();
-    if let Some((listener, _)) = http_listener {
+    if let Some(listener) = http_listener {
         let config = http::Config {
             origin: settings.origin,
             allow_frames: settings.allow_frames,
@@ -135,12 +136,18 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         let http = Http::new(bus.clone(), mqtt.clone(), config);
         tasks.spawn(async move { http.serve(listener).await });
     }
-    if let Some((listener, _)) = mqtt_listener {
+    if let Some(listener) = mqtt_listener {
         tasks.spawn(async move { mqtt.serve(listener).await });
     }
     for address in settings.serial {
         tasks.spawn(latchbus_serial::serve(bus.clone(), address));
     }
+    // Ends with this function.
+    let mut watching = JoinSet::new();
+    if let Some(tls) = tls.clone() {
+        watching.spawn(tls.watch());
+    }
+    let reload = reload.with_tls(tls);
     ready(&addresses);
 
     let ended_early = tokio::select! {
@@ -182,20 +189,70 @@ fn mqtt_server(bus: &Bus, settings: &Settings) -> latchbus_mqtt::server::Server 
     Server::new(bus.clone(), config)
 }
 
-fn address<T>(listener: &Option<(T, SocketAddr)>) -> String {
-    match listener {
-        Some((_, address)) => address.to_string(),
-        None => "off".to_owned(),
-    }
+/// The certificate, where something listens with TLS.
+fn open_tls(settings: &Settings) -> anyhow::Result<Option<latchbus_tls::server::Server>> {
+    let options = settings.tls.options()?;
+    let listens = !settings.http_tls.is_off() || !settings.mqtt_tls.is_off();
+    let tls = options
+        .filter(|_| listens)
+        .map(latchbus_tls::server::Server::open);
+    tls.transpose().context("TLS")
 }
 
-fn ready([http, mqtt]: &[String; 2]) {
+/// Where the server listens.
+#[derive(Debug)]
+struct Places {
+    http: Addressed,
+    mqtt: Addressed,
+    http_tls: Addressed,
+    mqtt_tls: Addressed,
+}
+
+/// Takes the ports of HTTP and of MQTT.
+fn bind(
+    settings: &Settings,
+    tls: Option<&latchbus_tls::server::Server>,
+) -> anyhow::Result<([Bound; 2], Places)> {
+    let mode = settings.unix_mode;
+    let over = |protocol| tls.map(|tls| (tls.clone(), protocol));
+    let (http_over, mqtt_over) = (over(Protocol::Http), over(Protocol::Mqtt));
+    let (mut http, mut mqtt) = (Bound::default(), Bound::default());
+    let places = Places {
+        http: http.bind(&settings.http, "HTTP", mode, None)?,
+        mqtt: mqtt.bind(&settings.mqtt, "MQTT", mode, None)?,
+        http_tls: http.bind(&settings.http_tls, "HTTPS", mode, http_over.as_ref())?,
+        mqtt_tls: mqtt.bind(
+            &settings.mqtt_tls,
+            "MQTT over TLS",
+            mode,
+            mqtt_over.as_ref(),
+        )?,
+    };
+    Ok(([http, mqtt], places))
+}
+
+fn ready(places: &Places) {
+    let Places {
+        http,
+        mqtt,
+        http_tls,
+        mqtt_tls,
+    } = places;
+    let mut line = format!("ready http={http} mqtt={mqtt}");
+    for (name, addressed) in [("http-tls", http_tls), ("mqtt-tls", mqtt_tls)] {
+        if !addressed.is_off() {
+            line.push_str(&format!(" {name}={addressed}"));
+        }
+    }
     let mut out = io::stdout().lock();
-    let written = writeln!(out, "ready http={http} mqtt={mqtt}").and_then(|()| out.flush());
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
     if let Err(error) = written {
         warn!(target: "server", %error, "the ready line could not be written");
     }
-    info!(target: "server", "http on {http}, mqtt on {mqtt}");
+    info!(target: "server", "http on {}, mqtt on {}", http.all(), mqtt.all());
+    if !(http_tls.is_off() && mqtt_tls.is_off()) {
+        info!(target: "server", "with TLS: http on {}, mqtt on {}", http_tls.all(), mqtt_tls.all());
+    }
 }
 
 /// Ends the connections, whose last messages (wills) still go through, and then the bus.

@@ -4,13 +4,16 @@ mod access;
 pub mod defaults;
 mod layer;
 mod socketio;
+mod tls;
 mod values;
 
 pub use access::AccessLayer;
 pub use layer::{HistoryLayer, Layer, LimitsLayer};
 pub use socketio::{InLayer, NamespaceLayer, NamespaceName, Node, OutLayer, SocketioLayer};
+pub use tls::{Demand, TlsLayer};
 pub use values::{
-    BasePath, Csp, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
+    Addresses, BasePath, Csp, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room,
+    Serial, UnixMode, Within,
 };
 
 use core::net::{Ipv4Addr, SocketAddr};
@@ -36,9 +39,17 @@ const PACKET_HEADROOM_BYTES: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where HTTP listens, for the dashboard, the API and WebSockets.
-    pub http: Listen,
+    pub http: Addresses,
     /// Where MQTT listens.
-    pub mqtt: Listen,
+    pub mqtt: Addresses,
+    /// Where HTTP listens with TLS.
+    pub http_tls: Addresses,
+    /// Where MQTT listens with TLS.
+    pub mqtt_tls: Addresses,
+    /// The permissions of Unix sockets.
+    pub unix_mode: UnixMode,
+    /// Certificates.
+    pub tls: TlsLayer,
     /// Where microcontrollers are, on byte links.
     pub serial: Vec<latchbus_serial::Address>,
     /// What is logged.
@@ -119,6 +130,32 @@ pub enum SettingsError {
     /// Nothing listens.
     #[error("http and mqtt are both off, and no serial link is named: there is nothing to serve")]
     NothingToServe,
+    /// One setting stands beside `off`.
+    #[error("{name}: `off` stands beside an address")]
+    OffBesideAddress {
+        /// Which setting.
+        name: &'static str,
+    },
+    /// A Unix socket with TLS.
+    #[error("{name}: a Unix socket has no TLS")]
+    UnixTls {
+        /// Which setting.
+        name: &'static str,
+    },
+    /// A listener for TLS, and no certificate.
+    #[error("{name} needs --tls-cert and --tls-key; `latchbus cert DIR NAME` makes them")]
+    NoCertificate {
+        /// Which setting.
+        name: &'static str,
+    },
+    /// A setting for TLS that needs another.
+    #[error("{what} needs {missing}")]
+    Tls {
+        /// What is set.
+        what: &'static str,
+        /// What is not.
+        missing: &'static str,
+    },
     /// More rooms than the bound allows.
     #[error("{named} rooms are named, and limits.rooms is {limit}")]
     Rooms {
@@ -131,12 +168,19 @@ pub enum SettingsError {
 
 impl Default for Settings {
     fn default() -> Self {
-        let local = |port| Listen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let local = |port| {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            Addresses(vec![Listen::At(address)])
+        };
         let limits = hub::Limits::default();
         debug_assert!(limits.topic_bytes >= ClickTopic::MAX_BYTES);
         Self {
             http: local(3000),
             mqtt: local(1883),
+            http_tls: Addresses::off(),
+            mqtt_tls: Addresses::off(),
+            unix_mode: UnixMode(0o660),
+            tls: TlsLayer::default(),
             serial: Vec::new(),
             log: LogFilter::default(),
             origin: OriginPolicy::default(),
@@ -199,6 +243,10 @@ impl Settings {
         let Layer {
             http,
             mqtt,
+            http_tls,
+            mqtt_tls,
+            unix_mode,
+            tls,
             serial,
             data_dir,
             ephemeral,
@@ -226,6 +274,10 @@ impl Settings {
         } = layer;
         set(&mut self.http, http);
         set(&mut self.mqtt, mqtt);
+        set(&mut self.http_tls, http_tls);
+        set(&mut self.mqtt_tls, mqtt_tls);
+        set(&mut self.unix_mode, unix_mode);
+        self.tls.put_over(tls);
         if let Some(serial) = serial {
             self.serial = serial.into_iter().map(|address| address.0).collect();
         }
@@ -348,12 +400,41 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), SettingsError> {
-        if (self.http, self.mqtt) == (Listen::Off, Listen::Off) && self.serial.is_empty() {
+        let listeners = [&self.http, &self.mqtt, &self.http_tls, &self.mqtt_tls];
+        if listeners.iter().all(|listener| listener.is_off()) && self.serial.is_empty() {
             return Err(SettingsError::NothingToServe);
         }
+        self.check_listeners()?;
         let (named, limit) = (self.bus.rooms.len(), self.bus.clicks.rooms);
         if named > limit {
             return Err(SettingsError::Rooms { named, limit });
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    fn check_listeners(&self) -> Result<(), SettingsError> {
+        let has_certificate = self.tls.options()?.is_some();
+        for (name, addresses, is_tls) in [
+            ("http", &self.http, false),
+            ("mqtt", &self.mqtt, false),
+            ("http_tls", &self.http_tls, true),
+            ("mqtt_tls", &self.mqtt_tls, true),
+        ] {
+            let mut all = addresses.0.iter();
+            if addresses.is_off() {
+                continue;
+            }
+            if addresses.0.contains(&Listen::Off) {
+                return Err(SettingsError::OffBesideAddress { name });
+            }
+            if is_tls && all.any(|one| matches!(one, Listen::Unix(_))) {
+                return Err(SettingsError::UnixTls { name });
+            }
+            if is_tls && !has_certificate {
+                return Err(SettingsError::NoCertificate { name });
+            }
         }
         Ok(())
     }
@@ -448,7 +529,7 @@ mod tests {
         "##;
         let settings = over_all(["", text]);
         assert_eq!(settings.http, "0.0.0.0:80".parse().unwrap());
-        assert_eq!(settings.mqtt, Listen::Off);
+        assert_eq!(settings.mqtt, Addresses::off());
         assert_eq!(settings.log, "warn".parse().unwrap());
         assert_eq!(settings.origin.allow_origins, ["https://a.example"]);
         assert_eq!(settings.origin.allow_hosts, ["b.example"]);
@@ -522,17 +603,11 @@ mod tests {
             "127.0.0.1:3000".parse().unwrap(),
             "127.0.0.1:1883".parse().unwrap(),
         );
-        for text in [
-            "http = 3000\nmqtt = 1883",
-            "http = \"3000\"\nmqtt = \"localhost:1883\"",
-        ] {
+        for text in ["http = 3000\nmqtt = 1883", "http = \"3000\"\nmqtt = [1883]"] {
             let layer = layer(text);
             assert_eq!((layer.http.unwrap(), layer.mqtt.unwrap()), expected);
         }
-        let layer = environment(&[
-            ("LATCHBUS_HTTP", "localhost:3000"),
-            ("LATCHBUS_MQTT", "1883"),
-        ]);
+        let layer = environment(&[("LATCHBUS_HTTP", "3000"), ("LATCHBUS_MQTT", "1883")]);
         let layer = layer.unwrap();
         assert_eq!((layer.http.unwrap(), layer.mqtt.unwrap()), expected);
     }
@@ -542,7 +617,7 @@ mod tests {
         let settings = over_all(["http = \"off\"\nrooms = [\"a\", \"b\"]", "rooms = [\"c\"]"]);
         assert_eq!(
             (settings.http, settings.bus.rooms),
-            (Listen::Off, vec!["c".to_owned()])
+            (Addresses::off(), vec!["c".to_owned()])
         );
     }
 
@@ -583,6 +658,30 @@ mod tests {
             refused,
             Err(SettingsError::Rooms { named: 2, limit: 1 })
         ));
+    }
+
+    #[test]
+    fn listeners() {
+        let resolve = |text: &str| Settings::resolve(None, layer(text), Layer::default());
+        let pair = "tls = { cert = \"a\", key = \"b\" }";
+        let list = "http = [\"127.0.0.1:3000\", \"[::1]:3000\"]\nmqtt = \"off\"\nmqtt_tls = 8883";
+        let settings = resolve(&format!("{list}\n{pair}")).unwrap();
+        assert_eq!(settings.http.to_string(), "127.0.0.1:3000,[::1]:3000");
+        assert_eq!(settings.mqtt_tls.to_string(), "127.0.0.1:8883");
+        assert!(settings.tls.options().unwrap().is_some());
+        for (wrong, name) in [
+            ("http_tls = 3443", "NoCertificate"),
+            ("mqtt_tls = 8883\ntls = { cert = \"a\" }", "Tls"),
+            ("http = [\"off\", \"3000\"]", "OffBesideAddress"),
+            (
+                "http_tls = \"unix:/a\"\ntls = { cert = \"a\", key = \"b\" }",
+                "UnixTls",
+            ),
+        ] {
+            let error = format!("{:?}", resolve(wrong).unwrap_err());
+            assert!(error.starts_with(name), "{wrong}: {error}");
+        }
+        assert!(Layer::from_toml("http = []").is_err());
     }
 
     #[test]

@@ -40,7 +40,15 @@ pub fn opening(
     max_packet_bytes: usize,
 ) -> Result<Option<Opening>, Violation> {
     if bytes.first().is_some_and(|&first| first != CONNECT) {
-        return Err(Violation::Protocol("the first packet is not a CONNECT"));
+        return Err(Violation::Protocol(match bytes.first() {
+            Some(&TLS_HANDSHAKE) => {
+                "the first packet is not a CONNECT: TLS on the plain MQTT listener"
+            }
+            _ if [b"GET ", b"POST", b"HEAD", b"PUT "].contains(&&first_four(bytes)) => {
+                "the first packet is not a CONNECT: HTTP on the MQTT listener"
+            }
+            _ => "the first packet is not a CONNECT",
+        }));
     }
     let Some(frame) = Frame::peek(bytes, max_packet_bytes)? else {
         return Ok(None);
@@ -59,6 +67,14 @@ pub fn opening(
     let bytes_taken = frame.bytes.len();
     bytes.advance(bytes_taken);
     Ok(Some(opening))
+}
+
+/// The type of the record with which TLS begins (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+fn first_four(bytes: &BytesMut) -> [u8; 4] {
+    let four = bytes.first_chunk::<4>();
+    four.copied().unwrap_or_default()
 }
 
 /// What is known of a client before the end of its CONNECT.

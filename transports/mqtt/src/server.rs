@@ -204,7 +204,12 @@ impl Server {
                 self.enter(reader, writer, address, None).await
             }
             Err(error) => {
-                logging::broken_header(&self, peer, &error);
+                match peer {
+                    Some(peer) if self.0.config.trusted_proxies.contains(peer.ip()) => {
+                        logging::broken_header(&self, Some(peer), &error);
+                    }
+                    peer => logging::not_begun_below(&self, peer, &error),
+                }
                 None
             }
         }

@@ -38,7 +38,7 @@ use axum::http::Response;
 use hyper::ext::ReasonPhrase;
 use latchbus_bus::proxy::Networks;
 
-pub use self::guard::{Guard, LocalPort};
+pub use self::guard::{Guard, LocalPort, Secure};
 
 use self::forwarded::Forwarded;
 use self::pattern::{Authority, HostPattern, Name, Origin, OriginPattern, scheme_port};
@@ -174,6 +174,8 @@ type Field<'r> = Result<Option<&'r str>, ()>;
 struct Asked<'r> {
     /// The port of the listener.
     local_port: Option<u16>,
+    /// Its connection is TLS to here.
+    is_secure: bool,
     host: Field<'r>,
     origin: Field<'r>,
     site: Field<'r>,
@@ -191,6 +193,7 @@ impl Default for Asked<'_> {
     fn default() -> Self {
         Self {
             local_port: None,
+            is_secure: false,
             host: Ok(None),
             origin: Ok(None),
             site: Ok(None),
@@ -382,6 +385,7 @@ impl Rules {
         };
         let forwarded = asked.forwarded.as_ref();
         let https = forwarded.and_then(|forwarded| forwarded.https);
+        let https = https.or(asked.is_secure.then_some(true));
         if page.name != host.name || https.is_some_and(|https| https != origin.is_https()) {
             return false;
         }

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 use core::pin::{Pin, pin};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::task::{Context, Poll};
 use core::time::Duration;
 use std::io::{self, IoSlice};
@@ -15,9 +15,9 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use latchbus_bus::accept::{Acceptor, Connection};
+use latchbus_bus::accept::{self, Acceptor, Connection};
 use latchbus_bus::proxy;
-use latchbus_ws::origin::LocalPort;
+use latchbus_ws::origin::{LocalPort, Secure};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -79,6 +79,19 @@ impl Connections {
         while connections.join_next().await.is_some() {}
     }
 
+    /// A connection that ends before its first byte of HTTP.
+    fn not_begun(&self, address: Option<SocketAddr>, error: &io::Error) {
+        let shown = address.map(field::display);
+        if accept::is_gone(error) {
+            tracing::debug!(target: "http", address = shown, %error, "HTTP connection ended");
+            return;
+        }
+        let key = format!("no request {:?}", address.map(|address| address.ip()));
+        if let Some(left_out) = self.app.0.bus.log_limit().allow(&key) {
+            tracing::warn!(target: "http", address = shown, left_out, "connection closed: {error}");
+        }
+    }
+
     fn no_room(&self, address: Option<SocketAddr>) {
         let Some(left_out) = self.app.0.bus.log_limit().allow("connections http") else {
             return;
@@ -127,18 +140,22 @@ impl Connections {
         let address = match stream.begin(trusted).await {
             Ok(address) => address,
             Err(error) => {
-                self.broken_header(peer, &error);
+                match peer {
+                    Some(peer) if trusted.contains(peer.ip()) => {
+                        self.broken_header(Some(peer), &error);
+                    }
+                    peer => self.not_begun(peer, &error),
+                }
                 return;
             }
         };
         let local_port = stream.local_port().map(LocalPort);
-        let moved = Arc::new(AtomicBool::new(true));
-        let proxied = Arc::new(AtomicBool::new(false));
+        let is_secure = stream.is_secure();
+        let certificate = stream.certificate();
+        let moved = Arc::new(Moved::default());
         let stream = Watched {
             stream,
             moved: Arc::clone(&moved),
-            is_new: true,
-            proxied: Arc::clone(&proxied),
         };
         let router = TowerToHyperService::new(self.router.clone());
         let app = self.app.clone();
@@ -148,6 +165,12 @@ impl Connections {
             }
             if let Some(local_port) = local_port {
                 request.extensions_mut().insert(local_port);
+            }
+            if is_secure {
+                request.extensions_mut().insert(Secure);
+            }
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(Arc::clone(certificate));
             }
             base::take(&mut request, &app.0.config.base_path, &app.0.guard);
             base::take_dashboard(&mut request);
@@ -170,9 +193,12 @@ impl Connections {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
-                    if proxied.load(Ordering::Relaxed) {
+                    if moved.begins_with_header() {
                         self.header_of_a_stranger(address);
                     } else if let Err(error) = ended {
+                        if moved.begins_with_tls() {
+                            self.not_begun(address, &io::Error::other("TLS on the plain HTTP listener"));
+                        }
                         tracing::debug!(target: "http", ?address, %error, "HTTP connection ended");
                     }
                     return;
@@ -182,7 +208,7 @@ impl Connections {
                     connection.as_mut().graceful_shutdown();
                 }
                 _ = look.tick() => {
-                    if !moved.swap(false, Ordering::Relaxed) {
+                    if !moved.take() {
                         tracing::debug!(target: "http", ?address, "HTTP connection stalled");
                         return;
                     }
@@ -220,17 +246,67 @@ impl Drop for Open {
 #[derive(Debug)]
 struct Watched<S> {
     stream: S,
-    moved: Arc<AtomicBool>,
-    /// Whether nothing was read yet.
-    is_new: bool,
-    /// Whether it begins with a header of the PROXY protocol, which was not to be there.
-    proxied: Arc<AtomicBool>,
+    moved: Arc<Moved>,
+}
+
+/// What is known of the bytes of a connection.
+#[derive(Debug)]
+struct Moved {
+    /// Since the last look.
+    lately: AtomicBool,
+    /// What it begins with.
+    first: AtomicU8,
+}
+
+impl Default for Moved {
+    fn default() -> Self {
+        Self {
+            lately: AtomicBool::new(true),
+            first: AtomicU8::new(Self::NOTHING),
+        }
+    }
+}
+
+impl Moved {
+    const NOTHING: u8 = 0;
+    const SOMETHING: u8 = 1;
+    const TLS: u8 = 2;
+    /// A header of the PROXY protocol, which was not to be there.
+    const HEADER: u8 = 3;
+
+    fn take(&self) -> bool {
+        self.lately.swap(false, Ordering::Relaxed)
+    }
+
+    fn came(&self, bytes: &[u8]) {
+        /// The type of the record with which TLS begins (RFC 8446 §5.1).
+        const HANDSHAKE: u8 = 22;
+
+        if self.first.load(Ordering::Relaxed) != Self::NOTHING {
+            return;
+        }
+        let first = match bytes {
+            [] => return,
+            [HANDSHAKE, ..] => Self::TLS,
+            bytes if proxy::is_header(bytes) => Self::HEADER,
+            _ => Self::SOMETHING,
+        };
+        self.first.store(first, Ordering::Relaxed);
+    }
+
+    fn begins_with_tls(&self) -> bool {
+        self.first.load(Ordering::Relaxed) == Self::TLS
+    }
+
+    fn begins_with_header(&self) -> bool {
+        self.first.load(Ordering::Relaxed) == Self::HEADER
+    }
 }
 
 impl<S> Watched<S> {
     fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
         if polled.is_ready() {
-            self.moved.store(true, Ordering::Relaxed);
+            self.moved.lately.store(true, Ordering::Relaxed);
         }
         polled
     }
@@ -244,12 +320,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.is_new && polled.is_ready() {
-            self.is_new = false;
-            let first = buf.filled().get(before..).unwrap_or_default();
-            self.proxied
-                .store(proxy::is_header(first), Ordering::Relaxed);
-        }
+        (self.moved).came(buf.filled().get(before..).unwrap_or_default());
         self.note(polled)
     }
 }

@@ -20,6 +20,8 @@ pub fn toml() -> String {
          # The environment (LATCHBUS_HTTP) and the flags (--http) override the file.\n\n",
     );
     write(&mut out, general(&settings));
+    out.push_str("\n# `latchbus cert DIR NAME` makes the files.\n[tls]\n");
+    write(&mut out, tls());
     out.push_str("\n# What happens at each limit is in docs/settings.md.\n[limits]\n");
     write(&mut out, limits(&settings));
     socketio(&mut out, &settings);
@@ -127,12 +129,19 @@ fn general(settings: &Settings) -> Vec<Key> {
         (
             "http",
             text(&settings.http),
-            "HTTP and WebSocket: an address and a port, or off",
+            "HTTP and WebSocket: an address and a port, unix:PATH, a list, or off",
         ),
         (
             "mqtt",
             text(&settings.mqtt),
-            "MQTT: an address and a port, or off",
+            "MQTT: an address and a port, unix:PATH, a list, or off",
+        ),
+        ("http_tls", text(&settings.http_tls), "HTTP with TLS"),
+        ("mqtt_tls", text(&settings.mqtt_tls), "MQTT with TLS"),
+        (
+            "unix_mode",
+            text(&format_args!("{:04o}", settings.unix_mode.0)),
+            "the permissions of Unix sockets",
         ),
         (
             "serial",
@@ -238,6 +247,29 @@ fn general(settings: &Settings) -> Vec<Key> {
     ]
 }
 
+fn tls() -> Vec<Key> {
+    use Default::Example;
+
+    vec![
+        (
+            "cert",
+            Example("\"server.pem\""),
+            "the certificate, with its chain; reloaded when it changes",
+        ),
+        ("key", Example("\"server.key\""), "its private key"),
+        (
+            "client_ca",
+            Example("\"ca.pem\""),
+            "the authorities whose certificates clients show",
+        ),
+        (
+            "client_certificates",
+            Example("\"required\""),
+            "off, optional or required (default where there is a client_ca)",
+        ),
+    ]
+}
+
 fn limits(settings: &Settings) -> Vec<Key> {
     let (hub, session, clicks) = (
         &settings.bus.limits,
@@ -320,7 +352,7 @@ mod tests {
     use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
     use serde::forward_to_deserialize_any;
 
-    use super::super::{HistoryLayer, Layer, LimitsLayer, NamespaceLayer, SocketioLayer};
+    use super::super::{HistoryLayer, Layer, LimitsLayer, NamespaceLayer, SocketioLayer, TlsLayer};
     use super::*;
 
     /// Finds out which keys a type has.
@@ -387,8 +419,11 @@ mod tests {
             part.lines().any(begins)
         };
         for key in keys::<Layer>() {
-            let elsewhere = ["limits", "socketio", "history"].contains(&key);
+            let elsewhere = ["tls", "limits", "socketio", "history"].contains(&key);
             assert!(elsewhere || names(general, key), "{key}");
+        }
+        for key in keys::<TlsLayer>() {
+            assert!(names(general, key), "{key}");
         }
         for key in keys::<LimitsLayer>() {
             assert!(names(limits, key), "{key}");
@@ -416,6 +451,7 @@ mod tests {
             .collect();
         let examples = examples
             .replace("\nWhat happens at each", "\n#")
+            .replace("\n`latchbus cert", "\n#")
             .replace("\nThe events of each", "\n#")
             .replace("\nTopics that retain", "\n#");
         Layer::from_toml(&examples).unwrap();
@@ -427,6 +463,7 @@ mod tests {
         let text = std::fs::read_to_string(path).unwrap();
         for key in [
             keys::<Layer>(),
+            keys::<TlsLayer>(),
             keys::<LimitsLayer>(),
             keys::<SocketioLayer>(),
             keys::<NamespaceLayer>(),

@@ -11,8 +11,10 @@ use toml::de::DeTable;
 use super::SettingsError;
 use super::access::AccessLayer;
 use super::socketio::SocketioLayer;
+use super::tls::TlsLayer;
 use super::values::{
-    BasePath, Csp, Filter, Frame, HostName, Listen, LogFilter, Origin, Proxy, Room, Serial, Within,
+    Addresses, BasePath, Csp, Filter, Frame, HostName, LogFilter, Origin, Proxy, Room, Serial,
+    UnixMode, Within,
 };
 
 /// The settings of one source. What it does not say is left to the sources below it.
@@ -20,9 +22,15 @@ use super::values::{
 #[serde(deny_unknown_fields, default)]
 pub struct Layer {
     /// Where HTTP listens.
-    pub http: Option<Listen>,
+    pub http: Option<Addresses>,
     /// Where MQTT listens.
-    pub mqtt: Option<Listen>,
+    pub mqtt: Option<Addresses>,
+    /// Where HTTP listens with TLS.
+    pub http_tls: Option<Addresses>,
+    /// Where MQTT listens with TLS.
+    pub mqtt_tls: Option<Addresses>,
+    /// The permissions of Unix sockets.
+    pub unix_mode: Option<UnixMode>,
     /// Where microcontrollers are.
     pub serial: Option<Vec<Serial>>,
     /// The directory of the store.
@@ -66,6 +74,8 @@ pub struct Layer {
     pub max_downtime_secs: Option<Within<0, 315_360_000>>,
     /// Threads that serve connections; in the file alone.
     pub threads: Option<Within<1, 1_024>>,
+    /// Certificates.
+    pub tls: TlsLayer,
     /// Bounds; in the file alone.
     pub limits: LimitsLayer,
     /// Socket.IO; in the file alone.
@@ -160,6 +170,15 @@ impl Layer {
         Ok(Self {
             http: variables.value("LATCHBUS_HTTP")?,
             mqtt: variables.value("LATCHBUS_MQTT")?,
+            http_tls: variables.value("LATCHBUS_HTTP_TLS")?,
+            mqtt_tls: variables.value("LATCHBUS_MQTT_TLS")?,
+            unix_mode: variables.value("LATCHBUS_UNIX_MODE")?,
+            tls: TlsLayer {
+                cert: variables.raw("LATCHBUS_TLS_CERT").map(PathBuf::from),
+                key: variables.raw("LATCHBUS_TLS_KEY").map(PathBuf::from),
+                client_ca: variables.raw("LATCHBUS_TLS_CLIENT_CA").map(PathBuf::from),
+                client_certificates: None,
+            },
             serial: variables.list("LATCHBUS_SERIAL")?,
             data_dir: variables.raw("LATCHBUS_DATA_DIR").map(PathBuf::from),
             ephemeral: variables.value("LATCHBUS_EPHEMERAL")?,

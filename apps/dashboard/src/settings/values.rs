@@ -1,22 +1,32 @@
 //! What single settings hold. Each is checked where it is read, so that the complaint names the place.
 
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::{fmt, str::FromStr};
 use std::net::ToSocketAddrs as _;
+use std::path::PathBuf;
 
 use latchbus_bus::proxy::Network;
 use latchbus_core::clicks;
 use latchbus_core::topic::TopicFilter;
 use latchbus_ws::OriginPolicy;
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-/// Where a listener listens: a port of which 0 is any that is free, alone on the loopback interface, or behind an IP
-/// address, `localhost` or another name of this machine; or `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where one listener listens: a port of which 0 is any that is free, alone on the loopback interface, or behind an IP
+/// address, `localhost` or another name of this machine; the path of a Unix socket; or `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// Here.
     At(SocketAddr),
+    /// At each of the addresses of this name; those that this machine does not have are left out.
+    Name {
+        /// The name, with its port.
+        name: String,
+        /// Its addresses.
+        addresses: Vec<SocketAddr>,
+    },
+    /// At this socket of the file system.
+    Unix(PathBuf),
     /// Not at all.
     Off,
 }
@@ -26,21 +36,24 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "expected an address and a port, as in `127.0.0.1:3000`, `localhost:3000` or \
-                                `[::1]:3000`, a port alone, as in `3000`, or `off`";
+                                `[::1]:3000`, a port alone, as in `3000`, `unix:PATH`, or `off`";
         let port = |digits: &str| {
             let only_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
             let port = only_digits.then(|| digits.parse::<u16>().ok()).flatten();
             port.ok_or_else(|| format!("`{text}` names no port: {EXPECTED}"))
         };
-        let loopback = |port| Self::At(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         if text == "off" {
             return Ok(Self::Off);
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix(text, path);
         }
         if let Ok(address) = text.parse() {
             return Ok(Self::At(address));
         }
         let Some((host, digits)) = text.rsplit_once(':') else {
-            return port(text).map(loopback);
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port(text)?));
+            return Ok(Self::At(address));
         };
         let port = port(digits)?;
         if matches!(host, "" | "*") {
@@ -49,8 +62,14 @@ impl FromStr for Listen {
                  and `{port}` is for this machine alone"
             ));
         }
+        let name = text.to_ascii_lowercase();
         if host.eq_ignore_ascii_case("localhost") {
-            return Ok(loopback(port));
+            // Whatever a name server says (RFC 6761 §6.3).
+            let addresses = vec![
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            ];
+            return Ok(Self::Name { name, addresses });
         }
         let is_name = host
             .bytes()
@@ -58,50 +77,143 @@ impl FromStr for Listen {
         if !is_name {
             return Err(format!("`{text}` is no address: {EXPECTED}"));
         }
-        let mut found = (host, port)
+        let found = (host, port)
             .to_socket_addrs()
             .map_err(|error| format!("`{host}` has no address: {error}"))?;
-        found
-            .next()
-            .map(Self::At)
-            .ok_or_else(|| format!("`{host}` has no address"))
+        let mut addresses = Vec::new();
+        for address in found {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        match addresses.is_empty() {
+            true => Err(format!("`{host}` has no address")),
+            false => Ok(Self::Name { name, addresses }),
+        }
     }
 }
 
-impl<'de> Deserialize<'de> for Listen {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrPort;
-
-        impl Visitor<'_> for TextOrPort {
-            type Value = Listen;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a port")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Listen, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Listen, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Listen, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_any(TextOrPort)
+#[cfg(unix)]
+fn unix(text: &str, path: &str) -> Result<Listen, String> {
+    match path {
+        "" => Err(format!(
+            "`{text}` names no file: expected one as in `unix:/run/latchbus.sock`"
+        )),
+        path => Ok(Listen::Unix(path.into())),
     }
+}
+
+#[cfg(not(unix))]
+fn unix(text: &str, _: &str) -> Result<Listen, String> {
+    Err(format!("`{text}`: this system has no Unix sockets here"))
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At(address) => address.fmt(f),
+            Self::Name { name, .. } => f.write_str(name),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Off => f.write_str("off"),
         }
+    }
+}
+
+/// Where listeners listen: one or several, divided by commas; in the file also a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses(pub Vec<Listen>);
+
+impl Addresses {
+    /// None.
+    pub fn off() -> Self {
+        Self(vec![Listen::Off])
+    }
+
+    /// Whether it is `off`.
+    pub fn is_off(&self) -> bool {
+        self.0.iter().all(|listen| *listen == Listen::Off)
+    }
+}
+
+impl FromStr for Addresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split(',').map(|part| match text.contains(',') {
+            true => part.trim().parse(),
+            false => part.parse(),
+        });
+        parts.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, listen) in self.0.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            write!(f, "{comma}{listen}")?;
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrPortOrList;
+
+        impl<'de> Visitor<'de> for TextOrPortOrList {
+            type Value = Addresses;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a port, or a list of them")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Addresses, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Addresses, E> {
+                number.to_string().parse().map_err(E::custom)
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Addresses, E> {
+                number.to_string().parse().map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+                let mut all = Vec::new();
+                while let Some(Addresses(some)) = list.next_element()? {
+                    all.extend(some);
+                }
+                match all.is_empty() {
+                    true => Err(A::Error::custom(
+                        "the list is empty: expected an address, or `off`",
+                    )),
+                    false => Ok(Addresses(all)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(TextOrPortOrList)
+    }
+}
+
+/// Who may use a Unix socket: the permissions of its file, in octal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnixMode(pub u32);
+
+impl FromStr for UnixMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_octal =
+            (3..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+        let mode = u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|mode| is_octal && *mode <= 0o777);
+        mode.map(Self).ok_or_else(|| {
+            format!("`{text}` is no mode of a file: expected octal digits, as in `0660`")
+        })
     }
 }
 
@@ -352,7 +464,7 @@ macro_rules! deserialize_from_str {
 }
 
 deserialize_from_str!(
-    LogFilter, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath, Csp
+    LogFilter, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath, Csp, UnixMode
 );
 
 #[cfg(test)]
@@ -367,8 +479,6 @@ mod tests {
             ("[::1]:3000", "[::1]:3000"),
             ("3000", "127.0.0.1:3000"),
             ("0", "127.0.0.1:0"),
-            ("localhost:3000", "127.0.0.1:3000"),
-            ("LocalHost:0", "127.0.0.1:0"),
             ("0.0.0.0:80", "0.0.0.0:80"),
         ] {
             assert_eq!(
@@ -378,6 +488,22 @@ mod tests {
             );
         }
         assert_eq!(parse("off"), Ok(Listen::Off));
+        for (text, name, port) in [
+            ("localhost:3000", "localhost:3000", 3000),
+            ("LocalHost:0", "localhost:0", 0),
+        ] {
+            let addresses = [
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+            ];
+            let (name, addresses) = (name.to_owned(), addresses.to_vec());
+            assert_eq!(parse(text), Ok(Listen::Name { name, addresses }));
+        }
+        #[cfg(unix)]
+        assert_eq!(
+            parse("unix:/run/a.sock"),
+            Ok(Listen::Unix("/run/a.sock".into()))
+        );
         for wrong in [
             "",
             "here",
@@ -396,6 +522,7 @@ mod tests {
             ":3000",
             "*:3000",
             " 3000",
+            "unix:",
         ] {
             let error = parse(wrong).unwrap_err();
             assert!(
@@ -404,6 +531,30 @@ mod tests {
             );
         }
         assert!(parse(":3000").unwrap_err().contains("`0.0.0.0:3000`"));
+    }
+
+    #[test]
+    fn several_addresses() {
+        let parse = str::parse::<Addresses>;
+        let several = parse("127.0.0.1:3000, [::1]:3000,4000").unwrap();
+        assert_eq!(
+            several.to_string(),
+            "127.0.0.1:3000,[::1]:3000,127.0.0.1:4000"
+        );
+        assert!(parse("off").unwrap().is_off() && !several.is_off());
+        for wrong in ["", "3000,", ",3000", "3000,here"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn modes_of_files() {
+        for (text, mode) in [("0660", 0o660), ("600", 0o600), ("0777", 0o777)] {
+            assert_eq!(text.parse(), Ok(UnixMode(mode)), "{text}");
+        }
+        for wrong in ["", "0", "1777", "0o660", "668", "-660", "00660"] {
+            assert!(wrong.parse::<UnixMode>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Server {
         self.address("mqtt=")
     }
 
-    fn address(&self, key: &str) -> SocketAddr {
+    pub(crate) fn address(&self, key: &str) -> SocketAddr {
         let mut words = self.ready.split(' ');
         words
             .find_map(|word| word.strip_prefix(key))

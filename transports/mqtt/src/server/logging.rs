@@ -323,6 +323,23 @@ pub(super) fn broken_header(server: &Server, proxy: Option<SocketAddr>, error: &
     }
 }
 
+/// A connection that ends before its first byte of MQTT: in a TLS handshake.
+pub(super) fn not_begun_below(
+    server: &Server,
+    address: Option<SocketAddr>,
+    error: &std::io::Error,
+) {
+    let shown = address.map(field::display);
+    if latchbus_bus::accept::is_gone(error) {
+        tracing::debug!(target: "mqtt", address = shown, "connection ended before CONNECT: {error}");
+        return;
+    }
+    let key = format!("no connect {:?}", address.map(|address| address.ip()));
+    if let Some(left_out) = server.0.bus.log_limit().allow(&key) {
+        warn!(target: "mqtt", address = shown, left_out, "connection closed: {error}");
+    }
+}
+
 /// A connection for which there is no room.
 pub(super) fn no_room(server: &Server, address: Option<SocketAddr>) {
     if let Some(left_out) = server.0.bus.log_limit().allow("connections mqtt") {

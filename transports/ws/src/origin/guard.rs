@@ -22,6 +22,11 @@ const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalPort(pub u16);
 
+/// Among the extensions of a request: its connection is TLS to here, so that a page that has sent it is `https`. Where it is
+/// missing, a proxy may have ended TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Secure;
+
 /// An [`OriginPolicy`] that is asked about requests. Clones are handles to one.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<Inner>);
@@ -135,6 +140,7 @@ impl Guard {
             headers.contains_key(CONNECTION) && headers.contains_key(axum::http::header::UPGRADE);
         Asked {
             local_port: local_port(request),
+            is_secure: request.extensions().get::<Secure>().is_some(),
             host: host(request),
             origin: only(headers, &ORIGIN),
             site: only(headers, &SITE),

@@ -41,6 +41,30 @@ fn read(host: &'static str) -> Asked<'static> {
 }
 
 #[test]
+fn over_tls_a_page_of_the_same_name_without_it_is_another() {
+    let policy = OriginPolicy::default();
+    let over_tls = |origin| Asked {
+        is_secure: true,
+        ..websocket("127.0.0.1:3000", origin)
+    };
+    assert_eq!(judge(&policy, &over_tls("https://127.0.0.1:3000")), Ok(()));
+    assert!(is_origin(judge(
+        &policy,
+        &over_tls("http://127.0.0.1:3000")
+    )));
+    // What a trusted proxy says of its own client counts, whatever it speaks to here.
+    let proxied = |https| Asked {
+        forwarded: Some(Forwarded {
+            https: Some(https),
+            ..Forwarded::default()
+        }),
+        ..over_tls("http://127.0.0.1:3000")
+    };
+    assert_eq!(judge(&policy, &proxied(false)), Ok(()));
+    assert!(is_origin(judge(&policy, &proxied(true))));
+}
+
+#[test]
 fn own_pages_pass() {
     for (host, origin) in [
         ("127.0.0.1:3000", "http://127.0.0.1:3000"),
