@@ -19,7 +19,7 @@ use crate::rules::{ClaimedFilters, Rights, Rules, Subject, Who};
 const MAX_REMEMBERED: usize = 16_384;
 
 /// [`Rules`] that can be replaced while they are asked: an [`Authorizer`] for the bus. Without rules everyone may do
-/// everything. The program that holds the bus may do so whatever they say.
+/// everything but who has a token with filters of its own, which hold in each case. The program that holds the bus may do so whatever they say.
 #[derive(Debug)]
 pub struct RulesAuthorizer {
     state: RwLock<State>,
@@ -98,7 +98,7 @@ impl RulesAuthorizer {
 
     /// What this principal may do; none for who may do all.
     fn known<T>(&self, principal: &Principal, take: impl Fn(&Known) -> T) -> Option<T> {
-        if self.is_open() || principal.identity == Identity::Process {
+        if principal.identity == Identity::Process || (self.is_open() && !is_limited(principal)) {
             return None;
         }
         let key = self.key(principal);
@@ -110,7 +110,7 @@ impl RulesAuthorizer {
             }
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let known = state.learn(principal)?;
+        let known = state.learn(principal);
         let taken = take(&known);
         if state.known.len() >= MAX_REMEMBERED {
             state.known.clear();
@@ -130,8 +130,9 @@ impl RulesAuthorizer {
 }
 
 impl State {
-    fn learn(&mut self, principal: &Principal) -> Option<Known> {
-        let rights = Arc::new(rights(self.rules.as_deref()?, principal));
+    fn learn(&mut self, principal: &Principal) -> Known {
+        let none = Rules::default();
+        let rights = Arc::new(rights(self.rules.as_deref().unwrap_or(&none), principal));
         for name in rights.unusable_names() {
             let (client, user) = (&principal.client_id, principal.identity.name());
             warn!(
@@ -148,13 +149,13 @@ impl State {
                 reader.clone()
             }
         };
-        Some(Known {
+        Known {
             identity: principal.identity.clone(),
             client_id: principal.client_id.clone(),
             claims: principal.claims.clone(),
             rights,
             reader,
-        })
+        }
     }
 }
 
@@ -168,18 +169,31 @@ fn rights(rules: &Rules, principal: &Principal) -> Rights {
     };
     let subject = Subject::new(who).with_client_id(&principal.client_id);
     match principal.claims.as_deref() {
-        // A token that says something says all: what it leaves out, it does not allow.
+        // A token that says something of topics says all: what it leaves out, it does not allow.
         Some(Claims {
-            publish, subscribe, ..
-        }) if publish.is_some() || subscribe.is_some() => {
+            publish,
+            subscribe,
+            admin,
+            ..
+        }) if is_limited(principal) => {
             let claims = ClaimedFilters {
                 publish: publish.as_deref().unwrap_or_default(),
                 subscribe: subscribe.as_deref().unwrap_or_default(),
+                admin: *admin,
             };
             rules.rights(&subject.with_claims(claims))
         }
-        _ => rules.rights(&subject),
+        claims => {
+            let admin = claims.is_some_and(|claims| claims.admin);
+            rules.rights(&subject).with_admin(admin)
+        }
     }
+}
+
+/// Whether it has a token with filters of its own.
+fn is_limited(principal: &Principal) -> bool {
+    let claims = principal.claims.as_deref();
+    claims.is_some_and(|claims| claims.publish.is_some() || claims.subscribe.is_some())
 }
 
 impl Authorizer for RulesAuthorizer {
@@ -326,6 +340,25 @@ mod tests {
         claims.subscribe = Some(vec![TopicFilter::parse("a".to_owned()).unwrap()]);
         token.claims = Some(Arc::new(claims));
         assert_eq!(may(&token), (false, true));
+        assert!(!rules.is_admin(&token));
+        // It holds without rules, too.
+        rules.replace(None);
+        assert_eq!(may(&token), (false, true));
+        assert!(!rules.is_admin(&token));
+    }
+
+    #[test]
+    fn a_token_may_be_an_administrators() {
+        let rules = authorizer("");
+        let mut token = user("anna");
+        for filters in [None, Some(vec![])] {
+            for admin in [false, true] {
+                let mut claims = Claims::default();
+                (claims.admin, claims.publish) = (admin, filters.clone());
+                token.claims = Some(Arc::new(claims));
+                assert_eq!(rules.is_admin(&token), admin);
+            }
+        }
     }
 
     #[test]

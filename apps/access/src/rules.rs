@@ -49,7 +49,8 @@ pub use parse::{Declared, RulesError};
 use tree::Tree;
 
 /// The roles, and who has which: what a file of rules says.
-#[derive(Debug)]
+/// By default it says nothing, so that nothing is allowed.
+#[derive(Debug, Default)]
 pub struct Rules {
     file: Arc<str>,
     roles: Vec<Role>,
@@ -121,14 +122,15 @@ pub struct Subject<'a> {
     claims: Option<ClaimedFilters<'a>>,
 }
 
-/// The filters of a token: what it allows, in the place of what its subject's roles allow. What these deny stays denied,
-/// and it is no administrator's.
+/// The filters of a token: what it allows, in the place of what its subject's roles allow. What these deny stays denied.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimedFilters<'a> {
     /// What may be published to.
     pub publish: &'a [TopicFilter<String>],
     /// What may be read.
     pub subscribe: &'a [TopicFilter<String>],
+    /// Whether it is an administrator's.
+    pub admin: bool,
 }
 
 /// What a principal may do, compiled. It stays as it is when the rules are read again.
@@ -204,7 +206,7 @@ impl Rules {
                 is_shared: true,
             },
             Some(claims) => Rights {
-                admin: false,
+                admin: claims.admin,
                 tree: Arc::new(self.compile_claims(&roles, claims)),
                 names,
                 is_shared: false,
@@ -358,6 +360,14 @@ impl Rights {
     /// Whether all that `filter` matches may be read. When in doubt: false.
     pub fn may_read_all(&self, filter: TopicFilter<&str>) -> bool {
         self.tree.all_readable(unshared(filter), &self.names)
+    }
+
+    /// The same of an administrator, if it is one by its token.
+    pub(crate) fn with_admin(self, admin: bool) -> Self {
+        Self {
+            admin: self.admin || admin,
+            ..self
+        }
     }
 
     /// Which tree it is, when all who have it may do the same.

@@ -71,6 +71,8 @@ struct TokenClaims {
     publish: Vec<String>,
     #[serde(default, rename = "sub")]
     subscribe: Vec<String>,
+    #[serde(default)]
+    admin: bool,
 }
 
 /// The same, parsed.
@@ -78,6 +80,7 @@ struct TokenClaims {
 struct Claimed {
     publish: Vec<TopicFilter<String>>,
     subscribe: Vec<TopicFilter<String>>,
+    admin: bool,
 }
 
 /// Files of Mosquitto.
@@ -159,7 +162,11 @@ impl Explain {
     /// # Errors
     /// One line that says what is wrong with the question.
     pub fn run(&self, rules: Option<&Rules>) -> Result<(String, bool), String> {
-        let Claimed { publish, subscribe } = self.claims()?;
+        let Claimed {
+            publish,
+            subscribe,
+            admin,
+        } = self.claims()?;
         let who = match (&self.user, &self.token, &self.certificate) {
             (Some(user), ..) => Who::User(user),
             (_, Some(subject), _) => Who::Token(subject),
@@ -172,7 +179,11 @@ impl Explain {
         }
         if self.token_claims.is_some() {
             let (publish, subscribe) = (&publish, &subscribe);
-            subject = subject.with_claims(ClaimedFilters { publish, subscribe });
+            subject = subject.with_claims(ClaimedFilters {
+                publish,
+                subscribe,
+                admin,
+            });
         }
         let question = self.question()?;
         let Some(rules) = rules else {
@@ -219,6 +230,7 @@ impl Explain {
         Ok(Claimed {
             publish: parsed(claims.publish)?,
             subscribe: parsed(claims.subscribe)?,
+            admin: claims.admin,
         })
     }
 }
