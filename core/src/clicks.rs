@@ -9,6 +9,7 @@
 //! | [`Counter`] | clicks per colour; [`Counter::join`] is the merge |
 //! | [`Incarnation`] | one run of one device, from boot to boot; each has a counter of its own |
 //! | [`Clicks`] | all that is known of one device; [`Clicks::join`] merges two views of it |
+//! | [`Zero`] | from where a device's clicks count since an operator has reset them |
 //! | [`FloorRecord`] | the retained remains of incarnations that were folded away |
 //! | [`Press`] | a click of a publisher without a counter |
 //! | [`Shares`], [`Rate`] | what is derived: percent, and clicks per second |
@@ -18,6 +19,8 @@
 //! - No count exceeds [`MAX_COUNT`]: sums saturate, larger numbers from outside are refused.
 //! - [`Clicks::join`] is commutative, associative and idempotent, and never lowers
 //!   [`Clicks::value`]. Folding is not part of it: see [`Clicks::fold`].
+//! - A reset changes no counter: [`Zero`] says what is to be subtracted, so that neither an old report brings a
+//!   click back nor is a new one lost.
 //! - No input panics, whatever its bytes, and none is read beyond [`MAX_PAYLOAD_BYTES`].
 //!
 //! # Example
@@ -51,6 +54,7 @@ mod rate;
 mod shares;
 mod topic;
 mod varint;
+mod zero;
 
 pub use color::{Color, ColorNames, UnknownColor};
 pub use counter::{Counter, CounterTooLarge, MAX_COUNT, ReportError};
@@ -65,6 +69,7 @@ pub use press::{MAX_ID_BYTES, MAX_PRESS, Press, PressError};
 pub use rate::{PerSecond, RATE_WINDOW_MS, Rate};
 pub use shares::Shares;
 pub use topic::{ClickTopic, MAX_NAME_BYTES, MalformedTopic, NearMiss, is_name, is_reserved};
+pub use zero::{Taken, Zero};
 
 /// The longest payload that any parser here reads, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 256;

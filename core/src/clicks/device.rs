@@ -184,6 +184,19 @@ impl<L: Live> Clicks<L> {
         Some(record)
     }
 
+    /// For [`Zero`](super::zero::Zero), which says what the base is since a reset.
+    pub(super) const fn set_base(&mut self, base: Counter) {
+        self.base = base;
+    }
+
+    /// Drops what is at or below a higher floor, whose sum is this base.
+    pub(super) fn raise_floor(&mut self, floor: u32, base: Counter) {
+        let fallen = self.entries().partition_point(|(i, _)| i.boot() <= floor);
+        self.live.remove_first(fallen);
+        self.floor = self.floor.max(floor);
+        self.base = base;
+    }
+
     /// Raises one counter and returns what was known of it. The boot must be above the floor.
     fn merge(
         &mut self,
@@ -242,7 +255,7 @@ impl<'de, L: Live> Deserialize<'de> for Clicks<L> {
     }
 }
 
-struct Entries<L>(L);
+pub(super) struct Entries<L>(pub(super) L);
 
 impl<'de, L: Live> Deserialize<'de> for Entries<L> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -313,8 +313,8 @@ pub fn is_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// Whether only the hub may publish to this topic: `values`, `share` and `rate` of a room, `floor`,
-/// `pressed` and `trouble` of a device, and `$SYS` with everything below it.
+/// Whether only the hub may publish to this topic: `values`, `share`, `rate` and `reset` of a room, `floor`,
+/// `pressed`, `trouble` and `zero` of a device, and `$SYS` with everything below it.
 ///
 /// The levels of room and device may be anything here, valid names or not, so that a subscriber to
 /// `clicks/+/values` never sees a forged one.
@@ -328,8 +328,8 @@ pub fn is_reserved(topic: &str) -> bool {
     };
     let mut levels = levels.split('/').skip(1);
     match (levels.next(), levels.next(), levels.next()) {
-        (Some(kind), None, _) => matches!(kind, "values" | "share" | "rate"),
-        (Some(_), Some(kind), None) => matches!(kind, "floor" | "pressed" | "trouble"),
+        (Some(kind), None, _) => matches!(kind, "values" | "share" | "rate" | "reset"),
+        (Some(_), Some(kind), None) => matches!(kind, "floor" | "pressed" | "trouble" | "zero"),
         _ => false,
     }
 }
@@ -571,6 +571,8 @@ mod tests {
             "clicks/main/kiosk-1/floor",
             "clicks/main/kiosk-1/pressed",
             "clicks/main/kiosk-1/trouble",
+            "clicks/main/kiosk-1/zero",
+            "clicks/main/reset",
             "clicks//values",
             "clicks/my room/rate",
             "clicks/main//floor",
@@ -591,6 +593,8 @@ mod tests {
             "clicks/main/values/x",
             "clicks/main/kiosk-1/floor/x",
             "clicks/main/trouble",
+            "clicks/main/zero",
+            "clicks/main/kiosk-1/reset",
             "clicks/main/kiosk-1/press",
             "clicks/main/kiosk-1/status",
             "clicks/main/kiosk-1/count/1-0badcafe",
