@@ -16,17 +16,22 @@
 //! {"topic":"lab/temp","payload":{"c":21.5},"at":1732305000123,"rev":1042,"qos":1}
 //! {"device":"kiosk-1","room":"main","counts":{"floor":5,"base":[40,2],"live":[["6-0badcafe",12,7]]},
 //!  "pressed":{"floor":0,"base":[0,0],"live":[["1-5eed5eed",3,0]]},"press_ids":["a1"]}
-//! {"end":true,"values":1,"devices":1}
+//! {"reset_room":"main","reset":1732305000123,"given":[0,0],"taken":[52,9]}
+//! {"end":true,"values":1,"devices":1,"rooms":1}
 //! ```
 //! (The device stands in one line.) A payload is `payload`, `text` or `base64` as everywhere, byte by byte what was
 //! published. `qos` is left out where it is 2, `history`, the number of values that the topic keeps, where it is 1.
 //! `expires_at` and `properties` are there if the publisher gave them. Counts are red, blue.
+//!
+//! A room that an administrator has reset has a line behind the devices, and the last line counts these (`rooms` is left out where it
+//! is 0). `counts` and `pressed` of a device then have `reset`, which orders resets, and `zero`, what each incarnation had by then;
+//! `"removed":true` stands in the line of a device that was removed. None of that is in files of earlier versions, which are read.
 
 pub mod export;
 pub mod import;
 mod line;
 mod reader;
-mod server;
+pub(crate) mod server;
 mod writer;
 
 pub use line::{FormatError, Problem};

@@ -153,6 +153,17 @@ impl<L: Live> Zero<L> {
         Ok(())
     }
 
+    /// A zero of these parts, ascending. `None` when they are not.
+    #[must_use]
+    pub fn from_entries(stamp: u64, entries: &[(Incarnation, Counter)]) -> Option<Self> {
+        let mut live = L::default();
+        for (n, entry) in entries.iter().enumerate() {
+            live.insert_at(n, *entry).ok()?;
+        }
+        let ascending = entries.is_sorted_by(|(a, _), (b, _)| a < b);
+        ascending.then_some(Self { stamp, live })
+    }
+
     fn sum(&self, base: Counter, entries: &[(Incarnation, Counter)]) -> Counter {
         entries.iter().fold(base, |sum, (incarnation, counter)| {
             sum.saturating_add(counter.since(at(self.entries(), *incarnation)))
@@ -168,7 +179,8 @@ impl<L: Live> Taken<L> {
         live.fold(self.base, |sum, (_, counter)| sum.saturating_add(*counter))
     }
 
-    fn fold_to(&mut self, floor: u32) {
+    /// Sums up what falls below a floor, as [`Zero::fold_to`] does.
+    pub fn fold_to(&mut self, floor: u32) {
         let fallen = self
             .live
             .entries()

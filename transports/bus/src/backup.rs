@@ -1,7 +1,7 @@
 //! What a bus keeps, record by record: for backups, and to move it to another machine.
 //!
 //! [`Client::export`](crate::Client::export) takes a snapshot; [`Client::import`](crate::Client::import) merges
-//! one record into what a bus knows. Merging never takes anything away, and merging the same record again
+//! one record into what a bus knows. Merging takes nothing away but what was reset, and merging the same record again
 //! changes nothing:
 //!
 //! - A [`Kept`] value takes the place of the topic's own when it is newer (`at`). Values as old as the newest
@@ -9,6 +9,9 @@
 //! - Of [`DeviceClicks`] the larger counts stay. Where the two sides have folded different boots, the lower one
 //!   is folded up to the other's floor first, so that no count falls. What two hubs have each folded can't be
 //!   told apart any more: the larger sum stays, and nothing is counted twice.
+//! - Of a device or a room that an administrator has reset (see [`Operate`](crate::Operate)) the later reset counts:
+//!   what an export from before it holds does not come back. Such a record may take clicks away, so only an
+//!   administrator may merge it.
 //!
 //! What the hub derives itself (`values`, `share`, floors, `$SYS`) is no record: it follows from these.
 
@@ -17,12 +20,12 @@ use std::{sync::Arc, vec};
 
 use bytes::Bytes;
 use latchbus_core::clicks::{
-    ClickTopic, Clicks, Counter, FloorRecord, GrowingLive, Incarnation, MAX_ID_BYTES, is_name,
+    ClickTopic, Clicks, Counter, FloorRecord, GrowingLive, Incarnation, MAX_ID_BYTES, Zero, is_name,
 };
 use latchbus_core::topic::TopicName;
 
 use crate::access::Reader;
-use crate::rooms::PRESS_IDS;
+use crate::rooms::{MAX_STAMP, PRESS_IDS, RoomReset};
 use crate::{Clock, Delivery, Properties, PublishRefused};
 
 /// One thing that a bus keeps.
@@ -32,6 +35,8 @@ pub enum Record {
     Value(Kept),
     /// The clicks of a device.
     Device(DeviceClicks),
+    /// What an administrator has made of a room.
+    Room(RoomClicks),
 }
 
 impl Record {
@@ -39,7 +44,7 @@ impl Record {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Value(value) => value.payload.len(),
-            Self::Device(_) => 0,
+            Self::Device(_) | Self::Room(_) => 0,
         }
     }
 
@@ -50,6 +55,16 @@ impl Record {
             Self::Device(DeviceClicks { room, device, .. }) => {
                 ClickTopic::Press { room, device }.to_string()
             }
+            Self::Room(RoomClicks { room, .. }) => ClickTopic::Values { room }.to_string(),
+        }
+    }
+
+    /// Whether it may take clicks away: what only an administrator may merge.
+    pub(crate) fn resets(&self) -> bool {
+        match self {
+            Self::Value(_) => false,
+            Self::Device(device) => device.counts.zero.stamp().max(device.pressed.zero.stamp()) > 0,
+            Self::Room(_) => true,
         }
     }
 }
@@ -89,6 +104,53 @@ pub struct DeviceClicks {
     pub pressed: Ledger,
     /// The last press ids, oldest first: presses that come again under one of these are not counted.
     pub press_ids: Vec<String>,
+    /// The last reset of its clicks has removed it: it is not shown until it has a click more.
+    pub removed: bool,
+}
+
+/// What an administrator has made of a room: see [`Operate`](crate::Operate).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomClicks {
+    /// Its name.
+    pub room: String,
+    /// Of its last reset, or of the undoing of that: the later one has the larger stamp.
+    pub stamp: u64,
+    /// What it begins with, and no device has clicked.
+    pub given: Counter,
+    /// The clicks that operations have taken.
+    pub taken: Counter,
+}
+
+impl RoomClicks {
+    pub(crate) fn of(room: &str, reset: &RoomReset) -> Self {
+        Self {
+            room: room.to_owned(),
+            stamp: reset.stamp,
+            given: reset.given,
+            taken: reset.taken,
+        }
+    }
+
+    pub(crate) fn to_reset(&self) -> RoomReset {
+        RoomReset {
+            stamp: self.stamp,
+            newest: self.stamp,
+            given: self.given,
+            taken: self.taken,
+            ..RoomReset::default()
+        }
+    }
+
+    /// Whether a hub could have made this.
+    pub(crate) fn check(&self) -> Result<(), PublishRefused> {
+        match is_name(&self.room) && self.stamp < MAX_STAMP {
+            true => Ok(()),
+            false => Err(PublishRefused::Malformed {
+                kind: "room",
+                reason: "its name is none, or its reset lies too far ahead".to_owned(),
+            }),
+        }
+    }
 }
 
 /// Clicks by incarnation, and the sum of those that were folded.
@@ -96,11 +158,14 @@ pub struct DeviceClicks {
 pub struct Ledger {
     folded: FloorRecord,
     live: Vec<(Incarnation, Counter)>,
+    zero: Zero<GrowingLive>,
 }
 
-/// The incarnations of a ledger must ascend, and lie above its floor.
+/// The incarnations of a ledger must ascend, and lie above its floor; their counts cover those of its zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("incarnations must ascend, and their boots lie above the floor")]
+#[error(
+    "incarnations must ascend, their boots lie above the floor, and their counts cover the zero"
+)]
 pub struct LedgerError;
 
 impl Ledger {
@@ -114,9 +179,37 @@ impl Ledger {
     ) -> Result<Self, LedgerError> {
         let above = live.iter().all(|(run, _)| run.boot() > folded.floor);
         match above && live.is_sorted_by(|(a, _), (b, _)| a < b) {
-            true => Ok(Self { folded, live }),
+            true => Ok(Self {
+                folded,
+                live,
+                zero: Zero::default(),
+            }),
             false => Err(LedgerError),
         }
+    }
+
+    /// The same after a reset: what it had in each incarnation by then.
+    ///
+    /// # Errors
+    /// When no reset could have been so.
+    pub fn with_zero(
+        self,
+        stamp: u64,
+        entries: &[(Incarnation, Counter)],
+    ) -> Result<Self, LedgerError> {
+        let covered = entries.iter().all(|(run, zero)| {
+            let mut live = self.live.iter();
+            live.any(|(live, counter)| live == run && counter.covers(*zero))
+        });
+        match Zero::from_entries(stamp, entries) {
+            Some(zero) if covered && (stamp > 0 || entries.is_empty()) => Ok(Self { zero, ..self }),
+            _ => Err(LedgerError),
+        }
+    }
+
+    /// What each incarnation had at the last reset.
+    pub const fn zero(&self) -> &Zero<GrowingLive> {
+        &self.zero
     }
 
     /// What was folded: the boots up to a floor, and their sum.
@@ -129,30 +222,20 @@ impl Ledger {
         &self.live
     }
 
-    /// The same with its boots folded up to this floor.
-    pub(crate) fn folded_to(&self, floor: u32) -> Clicks<GrowingLive> {
-        let mut folded = self.folded;
-        folded.floor = folded.floor.max(floor);
-        let (fallen, live) = self
-            .live
-            .split_at(self.live.partition_point(|(run, _)| run.boot() <= floor));
-        for (_, counter) in fallen {
-            folded.base = folded.base.saturating_add(*counter);
-        }
-        let mut clicks = Clicks::from(folded);
-        for (run, counter) in live {
+    pub(crate) fn clicks(&self) -> Clicks<GrowingLive> {
+        let mut clicks = Clicks::from(self.folded);
+        for (run, counter) in &self.live {
             // They lie above the floor and there is no bound: nothing is refused.
             let _raised = clicks.report(*run, *counter, usize::MAX);
         }
         clicks
     }
-}
 
-impl From<&Clicks<GrowingLive>> for Ledger {
-    fn from(clicks: &Clicks<GrowingLive>) -> Self {
+    pub(crate) fn of(clicks: &Clicks<GrowingLive>, zero: &Zero<GrowingLive>) -> Self {
         Self {
             folded: clicks.floor_record(),
             live: clicks.entries().to_vec(),
+            zero: zero.clone(),
         }
     }
 }
@@ -173,11 +256,15 @@ impl DeviceClicks {
         if self.press_ids.len() > PRESS_IDS || !self.press_ids.iter().all(is_id) {
             return malformed("the press ids are not as a hub keeps them");
         }
+        if [&self.counts, &self.pressed].map(|ledger| ledger.zero.stamp() < MAX_STAMP) != [true; 2]
+        {
+            return malformed("its reset lies too far ahead");
+        }
         Ok(())
     }
 }
 
-/// A snapshot of all that a bus keeps: first the values by revision, then the devices by name. It holds a
+/// A snapshot of all that a bus keeps: first the values by revision, then the devices by name, then the rooms that were reset. It holds a
 /// pointer to each value, and a copy of what is known of the devices.
 #[derive(Debug)]
 pub struct Export {
@@ -187,6 +274,7 @@ pub struct Export {
     clock: Clock,
     values: vec::IntoIter<(Delivery, u16)>,
     devices: vec::IntoIter<DeviceClicks>,
+    rooms: vec::IntoIter<RoomClicks>,
 }
 
 impl DeviceClicks {
@@ -203,7 +291,7 @@ impl Export {
         (epoch, revision, at): (u64, u64, u64),
         clock: Clock,
         mut values: Vec<(Delivery, u16)>,
-        devices: Vec<DeviceClicks>,
+        (devices, rooms): (Vec<DeviceClicks>, Vec<RoomClicks>),
     ) -> Self {
         values.sort_unstable_by_key(|(value, _)| value.rev);
         Self {
@@ -213,6 +301,7 @@ impl Export {
             clock,
             values: values.into_iter(),
             devices: devices.into_iter(),
+            rooms: rooms.into_iter(),
         }
     }
 
@@ -252,7 +341,8 @@ impl Iterator for Export {
 
     fn next(&mut self) -> Option<Record> {
         let Some((value, history)) = self.values.next() else {
-            return self.devices.next().map(Record::Device);
+            let device = self.devices.next().map(Record::Device);
+            return device.or_else(|| self.rooms.next().map(Record::Room));
         };
         let topic = value.topic.as_str().to_owned();
         Some(Record::Value(Kept {
@@ -270,7 +360,7 @@ impl Iterator for Export {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.values.len() + self.devices.len();
+        let left = self.values.len() + self.devices.len() + self.rooms.len();
         (left, Some(left))
     }
 }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::bus::ClickLimits;
 use crate::{Metrics, Payload};
 
-/// Places for the hub's own topics besides those of the rooms: `$SYS`, floors, presses.
+/// Places for the hub's own topics besides those of the rooms: `$SYS`, floors, presses, resets.
 const OWN_PLACES: usize = 4_096;
 
 /// Values, share and rate.

@@ -23,7 +23,7 @@ use crate::refusal::PublishRefused;
 use crate::shared::Shared;
 use crate::store::{Change, Commit, Sizes, Store, StoreError, Sync, position};
 use crate::wake::lock;
-use crate::{Note, Publish};
+use crate::{Note, Operate, Operated, OperationError, Publish};
 
 /// The most messages that one commit takes, and that wait for the store. Publishers wait beyond it.
 pub(crate) const QUEUE: usize = 4_096;
@@ -47,6 +47,13 @@ pub(crate) enum Job {
     /// A record of an export.
     Import {
         record: Record,
+        answer: oneshot::Sender<Result<Accepted, PublishRefused>>,
+    },
+    /// An operation of an administrator, and by whom. What it is about to change is told when it is planned.
+    Operate {
+        operate: Operate,
+        by: String,
+        planned: oneshot::Sender<Result<Operated, OperationError>>,
         answer: oneshot::Sender<Result<Accepted, PublishRefused>>,
     },
     /// A snapshot of what is on disk.
@@ -79,7 +86,7 @@ impl Job {
             Self::Publish { publish, .. } => publish.payload.len(),
             Self::Import { record, .. } => record.bytes(),
             Self::Remember { notes, .. } => notes.iter().map(Note::bytes).sum(),
-            Self::Export(_) | Self::Tick | Self::Sync | Self::Close(_) => 0,
+            Self::Operate { .. } | Self::Export(_) | Self::Tick | Self::Sync | Self::Close(_) => 0,
         }
     }
 }
@@ -280,6 +287,20 @@ impl Commits {
                     queued,
                 } => (pipeline.plan_notes(notes), (answer, Some(queued))),
                 Job::Import { record, answer } => (pipeline.plan_import(record), (answer, None)),
+                Job::Operate {
+                    operate,
+                    by,
+                    planned,
+                    answer,
+                } => {
+                    let (plan, told) = match pipeline.plan_operation(&operate, &by) {
+                        Ok((plan, operated)) => (Some(plan), Ok(operated)),
+                        Err(error) => (None, Err(error)),
+                    };
+                    let _left = planned.send(told);
+                    let Some(plan) = plan else { continue };
+                    (Ok(plan), (answer, None))
+                }
                 Job::Export(answer) => {
                     batch.exports.push(answer);
                     continue;

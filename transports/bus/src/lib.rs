@@ -33,6 +33,7 @@
 //! | each publish, the end of the snapshot, gaps, to resume | [`Bus::subscribe`] |
 //! | to let others in | [`Builder::authenticator`], [`Builder::authorizer`], [`Bus::sign_in`] |
 //! | to speak for someone else | [`Bus::client`] with a [`Principal`] |
+//! | to reset a room, to remove a device, to undo that | [`Client::operate`] |
 //! | to publish on without waiting for each answer | [`Client::enqueue`] |
 //! | topics, filters, the hub and the click model themselves | [`topic`], [`hub`], [`clicks`], [`wire`]: those of `latchbus-core` |
 //!
@@ -72,6 +73,7 @@ pub mod memory;
 mod message;
 mod metrics;
 mod note;
+mod operate;
 mod outbox;
 mod pacing;
 mod pipeline;
@@ -117,6 +119,7 @@ pub use log_limit::LogLimit;
 pub use message::{Delivery, Encoding, Payload, PayloadFormat, Properties, Publish};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
+pub use operate::{Operate, Operated, OperationError};
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 pub use session::{Confirmations, Ended, Session, SignedOut};
 pub use store::{Repaired, StoreError, repair};

@@ -7,6 +7,7 @@
 
 mod clicks;
 mod import;
+mod operate;
 mod plan;
 mod restoring;
 
@@ -186,10 +187,23 @@ impl Pipeline {
             changes.extend(steps.filter_map(|(step, rev)| step.change(at, rev)));
             changes.extend(plan.notes.iter().map(Note::change));
             changes.extend(plan.start.map(Change::Start));
+            if let Some((room, of_room)) = &plan.reset {
+                if let Some(reset) = self.rooms.last_reset(room) {
+                    let reset = Cow::Borrowed(reset);
+                    changes.push(Change::Reset { room, reset });
+                }
+                for device in of_room {
+                    devices.insert((room, device));
+                    changes.extend(self.device_changes(room, device));
+                }
+            }
             let Some((room, device)) = &plan.device else {
                 continue;
             };
-            if devices.insert((room, device))
+            if plan.zero {
+                devices.insert((room, device));
+                changes.extend(self.device_changes(room, device));
+            } else if devices.insert((room, device))
                 && let Some(record) = self.rooms.record(room, device)
             {
                 changes.push(Change::Device {
@@ -208,6 +222,28 @@ impl Pipeline {
             }
         }
         changes
+    }
+
+    /// All that is known of a device's clicks.
+    fn device_changes<'a>(
+        &'a self,
+        room: &'a str,
+        device: &'a str,
+    ) -> impl Iterator<Item = Change<'a>> {
+        let record = self
+            .rooms
+            .record(room, device)
+            .map(|record| Change::Device {
+                room,
+                device,
+                record: Cow::Borrowed(record),
+            });
+        let zero = self.rooms.zero(room, device).map(|zero| Change::Zero {
+            room,
+            device,
+            zero: Cow::Borrowed(zero),
+        });
+        record.into_iter().chain(zero)
     }
 
     /// Shows what was planned, with revisions from `base` on where a log has given them. The answers are in the order

@@ -2,6 +2,7 @@
 
 mod fullest;
 mod merge;
+mod reset;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -12,6 +13,7 @@ use latchbus_core::clicks::{
 use serde::{Deserialize, Serialize};
 
 use self::fullest::Fullest;
+pub(crate) use self::reset::{DeviceZero, MAX_STAMP, Operation, Operator, RoomReset, UNDO_MS};
 use crate::{ClickLimits, PublishRefused};
 
 /// How many press ids of a device are remembered: a press is counted once among these.
@@ -30,12 +32,15 @@ pub(crate) struct Rooms {
     room_devices: Fullest,
     /// Incarnations by device, of those that it reports itself.
     incarnations: Fullest,
+    /// That of the newest operation.
+    last_stamp: u64,
 }
 
 #[derive(Debug, Default)]
 struct Room {
     devices: HashMap<String, Device>,
     score: Score,
+    reset: RoomReset,
 }
 
 /// What is derived of a room's devices.
@@ -68,6 +73,7 @@ pub(crate) struct Record {
 #[derive(Debug, Default)]
 struct Device {
     record: Record,
+    zero: DeviceZero,
     press_ids: PressIds,
 }
 
@@ -94,6 +100,8 @@ pub(crate) struct Raised {
     pub(crate) joined: Counter,
     /// The new floor, and the incarnations that fell below it.
     pub(crate) folded: Option<(FloorRecord, Vec<Incarnation>)>,
+    /// Its zero is to be shown too: it has changed, or was hidden with the device.
+    pub(crate) zero: bool,
 }
 
 /// What a press changed; `None` when it had been counted before.
@@ -103,6 +111,8 @@ pub(crate) struct Pressed {
     pub(crate) value: Counter,
     /// How many ids of the device were remembered before this one's.
     pub(crate) id_order: Option<u64>,
+    /// Its zero is to be shown too: it has changed, or was hidden with the device.
+    pub(crate) zero: bool,
 }
 
 impl Rooms {
@@ -114,6 +124,7 @@ impl Rooms {
             devices: 0,
             room_devices: Fullest::default(),
             incarnations: Fullest::default(),
+            last_stamp: 0,
         }
     }
 
@@ -189,7 +200,9 @@ impl Rooms {
     ) -> Result<Reported, PublishRefused> {
         let max_live = self.limits.incarnations;
         let (score, device) = self.place(room, device)?;
-        let clicks = &mut device.record.counts;
+        let was_hidden = device.is_hidden();
+        let Device { record, zero, .. } = device;
+        let clicks = &mut record.counts;
         let before = clicks.entries().len();
         let outcome = clicks.report(incarnation, counter, max_live);
         let outcome = outcome.map_err(|Full| full("incarnations of the device", max_live))?;
@@ -199,16 +212,33 @@ impl Rooms {
                 Outcome::Unchanged => {
                     let mut live = clicks.entries().iter();
                     let known = live.find(|(run, _)| *run == incarnation);
-                    Reported::Unchanged(known.map_or(counter, |(_, known)| *known))
+                    let joined = known.map_or(counter, |(_, known)| *known);
+                    zero.returned = zero.removed;
+                    match was_hidden {
+                        false => Reported::Unchanged(joined),
+                        true => Reported::Raised(Raised {
+                            joined,
+                            folded: None,
+                            zero: true,
+                        }),
+                    }
                 }
                 Outcome::Raised { joined, gained } => {
                     let fallen = clicks.pending_fold().map(|fold| {
                         let fallen = fold.fallen.iter().map(|(incarnation, _)| *incarnation);
                         fallen.collect()
                     });
-                    let folded = clicks.fold().zip(fallen);
+                    let zeros = zero.counts.entries().len();
+                    zero.fold_counts(clicks);
+                    let folded = fallen.map(|fallen| (clicks.floor_record(), fallen));
+                    let zero_changed = zero.counts.entries().len() != zeros;
                     score.gain(gained, now_ms);
-                    Reported::Raised(Raised { joined, folded })
+                    zero.returned = zero.removed;
+                    Reported::Raised(Raised {
+                        joined,
+                        folded,
+                        zero: was_hidden || zero_changed,
+                    })
                 }
             },
             clicks.entries().len(),
@@ -231,26 +261,31 @@ impl Rooms {
         {
             return Ok(None);
         }
-        let record = &mut device.record;
+        let was_hidden = device.is_hidden();
+        let Device { record, zero, .. } = &mut *device;
         let counted = record.pressed.entries().iter().find(|(run, _)| *run == own);
         let mut counter = counted.map_or(Counter::ZERO, |(_, counter)| *counter);
         counter.add(press.color, press.n);
         // Folding keeps this ledger far below the bound.
         let outcome = record.pressed.report(own, counter, DEFAULT_MAX_LIVE);
         let outcome = outcome.map_err(|Full| full("starts of the hub", DEFAULT_MAX_LIVE))?;
-        record.pressed.fold();
+        let zeros = zero.pressed.entries().len();
+        zero.fold_pressed(&mut record.pressed);
+        let zero_changed = zero.pressed.entries().len() != zeros;
+        zero.returned = zero.removed;
         if let Outcome::Raised { gained, .. } = outcome {
             score.gain(gained, now_ms);
         }
         let id_order = press.id.map(|id| {
             device.press_ids.remember(id);
-            let order = record.press_ids;
-            record.press_ids += 1;
+            let order = device.record.press_ids;
+            device.record.press_ids += 1;
             order
         });
         Ok(Some(Pressed {
-            value: record.pressed.value(),
+            value: device.zero.pressed.value_of(&device.record.pressed),
             id_order,
+            zero: was_hidden || zero_changed,
         }))
     }
 
@@ -283,6 +318,7 @@ impl Rooms {
         let Room {
             devices: known,
             score,
+            ..
         } = self
             .rooms
             .get_mut(room)

@@ -57,6 +57,13 @@ impl Troubles {
         self.changed.insert(device);
     }
 
+    /// Forgets what a device that was removed has sent.
+    pub(crate) fn forget(&mut self, room: &str, device: &str) {
+        let key: Device = (room.into(), device.into());
+        self.devices.remove(&key);
+        self.changed.remove(&key);
+    }
+
     /// What has changed since this was last asked for: room, device, and the whole of it.
     pub(crate) fn changed(&mut self) -> Vec<(Box<str>, Box<str>, Trouble)> {
         let changed = core::mem::take(&mut self.changed).into_iter();
@@ -86,7 +93,7 @@ impl Display for Trouble {
 }
 
 /// The room and the device that a topic below `clicks/` names, whatever follows them.
-fn device_of(topic: &str) -> Option<(&str, &str)> {
+pub(crate) fn device_of(topic: &str) -> Option<(&str, &str)> {
     let (room, rest) = topic.strip_prefix("clicks/")?.split_once('/')?;
     let (device, _) = rest.split_once('/')?;
     (is_name(room) && is_name(device)).then_some((room, device))

@@ -18,7 +18,7 @@ use crate::bus::{Accepted, Queued, Receipt};
 use crate::commits::{Commits, Finished, Job, Unsynced};
 use crate::health::Health;
 use crate::refusal::PublishRefused;
-use crate::{Note, Publish};
+use crate::{Note, Operate, Operated, OperationError, Publish};
 
 /// After a failed commit the next attempt waits this long; each further one twice as long, up to the
 /// second.
@@ -107,6 +107,28 @@ impl Writer {
             Ok(()) => Receipt::queued(receipt),
             Err(_) => Receipt::known(Err(PublishRefused::Closed)),
         }
+    }
+
+    /// Queues an operation of an administrator, and waits until it is on disk.
+    pub(crate) async fn operate(
+        &self,
+        operate: Operate,
+        by: String,
+    ) -> Result<Operated, OperationError> {
+        let closed = OperationError::Refused(PublishRefused::Closed);
+        let ((answer, accepted), (planned, told)) = (oneshot::channel(), oneshot::channel());
+        let job = Job::Operate {
+            operate,
+            by,
+            planned,
+            answer,
+        };
+        if self.queue.send(job).await.is_err() {
+            return Err(closed);
+        }
+        let operated = told.await.map_err(|_| closed.clone())??;
+        accepted.await.map_err(|_| closed)??;
+        Ok(operated)
     }
 
     /// A snapshot of what is on disk; `None` when the bus closes. Waits for the store.

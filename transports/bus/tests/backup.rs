@@ -63,7 +63,7 @@ async fn import_all(bus: &Bus, records: &[Record]) {
 fn without_revisions(records: Vec<Record>) -> Vec<Record> {
     let of = |record| match record {
         Record::Value(value) => Record::Value(Kept { rev: 0, ..value }),
-        device @ Record::Device(_) => device,
+        other => other,
     };
     records.into_iter().map(of).collect()
 }
@@ -87,6 +87,7 @@ fn device(counts: Ledger, pressed: Ledger) -> Record {
         counts,
         pressed,
         press_ids: Vec::new(),
+        removed: false,
     })
 }
 
@@ -106,7 +107,7 @@ fn value(topic: &str, payload: &'static str, at: u64) -> Kept {
 fn device_of(records: &[Record]) -> &DeviceClicks {
     let mut devices = records.iter().filter_map(|record| match record {
         Record::Device(device) => Some(device),
-        Record::Value(_) => None,
+        _ => None,
     });
     devices.next().unwrap()
 }
@@ -166,7 +167,7 @@ async fn everything_comes_back_in_an_empty_directory() {
     let records = export(&source).await;
     let topics = records.iter().filter_map(|record| match record {
         Record::Value(value) => Some(value.topic.as_str()),
-        Record::Device(_) => None,
+        _ => None,
     });
     let topics: Vec<_> = topics.collect();
     let plain = ["lab/temp", "lab/door", "lab/raw", "$own/topic"];
@@ -344,6 +345,7 @@ async fn what_no_hub_has_written_is_refused() {
             counts: Ledger::default(),
             pressed: Ledger::default(),
             press_ids: vec![id.into()],
+            removed: false,
         })
     };
     for record in [

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use latchbus_bus::simulation::{self, Commits, Disk, Memory};
-use latchbus_bus::{Bus, Client, Clock, HistoryRule, Options, Principal, Publish};
-use latchbus_core::clicks::ClickTopic;
+use latchbus_bus::{Bus, Client, Clock, HistoryRule, Operate, Options, Principal, Publish};
+use latchbus_core::clicks::{ClickTopic, Counter};
 use support::*;
 
 /// Unless `LATCHBUS_CASES` says otherwise.
@@ -88,13 +88,41 @@ fn operation(rng: &mut Rng) -> Publish {
     publish
 }
 
-async fn case(seed: u64) {
+/// What an administrator may do; of ids those that were made, and others.
+fn operate(rng: &mut Rng) -> Operate {
+    let room = "main".to_owned();
+    let red = rng.u64(..9);
+    match rng.u8(..4) {
+        0 => Operate::ResetRoom {
+            room,
+            counts: Counter::new(red, 0),
+        },
+        1..3 => Operate::RemoveDevice {
+            room,
+            device: format!("d{}", rng.u8(..4)),
+        },
+        // The clock stands, so ids follow one another.
+        _ => Operate::Undo {
+            id: 1_000 + rng.u64(..12),
+        },
+    }
+}
+
+/// The number of operations that were made.
+async fn case(seed: u64) -> usize {
     let mut rng = Rng::with_seed(seed);
     let memory = Memory::default();
     let mut life = start(&memory);
-    let mut waiting = Vec::new();
+    let (mut waiting, mut operations) = (Vec::new(), Vec::new());
     for _ in 0..OPERATIONS {
-        match rng.u8(..8) {
+        match rng.u8(..9) {
+            8 => {
+                let (client, operate) = (life.clients[0].clone(), operate(&mut rng));
+                operations.push(tokio::spawn(async move {
+                    client.operate(operate).await.is_ok()
+                }));
+                tokio::task::yield_now().await;
+            }
             0..5 => {
                 let client = &life.clients[rng.usize(..2)];
                 waiting.push(client.enqueue(operation(&mut rng)).await);
@@ -115,7 +143,7 @@ async fn case(seed: u64) {
                 }
             }
             6 => tokio::time::advance(core::time::Duration::from_secs(1)).await,
-            _ => {
+            7.. => {
                 while life.commits.turn().unwrap() {}
                 let [first, second] = [(); 2].map(|()| retained(&start(&memory.copy()).bus));
                 assert_eq!(first, second, "seed {seed}");
@@ -128,12 +156,21 @@ async fn case(seed: u64) {
             }
         }
     }
+    let mut made = 0;
+    for operation in operations {
+        if operation.is_finished() {
+            made += usize::from(operation.await.unwrap());
+        }
+    }
+    made
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_bus_that_is_restarted_at_any_point_agrees_with_one_that_is_not() {
     let cases = std::env::var("LATCHBUS_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+    let mut made = 0;
     for seed in 0..cases {
-        case(seed).await;
+        made += case(seed).await;
     }
+    assert!(made as u64 > cases, "{made} operations in {cases} cases");
 }

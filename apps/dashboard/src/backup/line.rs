@@ -4,7 +4,7 @@ use core::fmt;
 use core::num::NonZeroU64;
 use std::sync::Arc;
 
-use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record};
+use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record, RoomClicks};
 use latchbus_bus::frames::json::{self, PayloadForm, payload_bytes, raw_or_null};
 use latchbus_bus::{PayloadFormat, Properties};
 use latchbus_core::clicks::{Color, Counter, FloorRecord, Incarnation};
@@ -75,7 +75,7 @@ pub enum Problem {
 #[derive(Debug)]
 pub(super) enum Line {
     Head,
-    Record(Record),
+    Record(Box<Record>),
     End(Totals),
 }
 
@@ -96,6 +96,8 @@ pub(super) struct End {
     pub(super) end: bool,
     pub(super) values: u64,
     pub(super) devices: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) rooms: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -152,6 +154,8 @@ struct DeviceLine {
     counts: LedgerLine,
     pressed: LedgerLine,
     press_ids: Vec<String>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    removed: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -160,6 +164,22 @@ struct LedgerLine {
     floor: u32,
     base: [u64; Color::COUNT],
     live: Vec<LiveLine>,
+    /// The stamp of the last reset.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    reset: u64,
+    /// What each incarnation had by then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    zero: Vec<LiveLine>,
+}
+
+/// A room that was reset.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoomLine {
+    reset_room: String,
+    reset: u64,
+    given: [u64; Color::COUNT],
+    taken: [u64; Color::COUNT],
 }
 
 /// `["1-0badcafe",12,7]`: an incarnation and its counts.
@@ -209,6 +229,7 @@ struct Kind {
     latchbus: Option<IgnoredAny>,
     topic: Option<IgnoredAny>,
     device: Option<IgnoredAny>,
+    reset_room: Option<IgnoredAny>,
     end: Option<IgnoredAny>,
 }
 
@@ -222,27 +243,50 @@ impl Line {
             } => head(line),
             Kind { topic: Some(_), .. } => {
                 let value: ValueLine<'_> = serde_json::from_slice(line).map_err(malformed)?;
-                value.read().map(Record::Value).map(Self::Record)
+                value
+                    .read()
+                    .map(Record::Value)
+                    .map(Box::new)
+                    .map(Self::Record)
             }
             Kind {
                 device: Some(_), ..
             } => {
                 let device: DeviceLine = serde_json::from_slice(line).map_err(malformed)?;
-                device.read().map(Record::Device).map(Self::Record)
+                device
+                    .read()
+                    .map(Record::Device)
+                    .map(Box::new)
+                    .map(Self::Record)
+            }
+            Kind {
+                reset_room: Some(_),
+                ..
+            } => {
+                let room: RoomLine = serde_json::from_slice(line).map_err(malformed)?;
+                room.read()
+                    .map(Record::Room)
+                    .map(Box::new)
+                    .map(Self::Record)
             }
             Kind { end: Some(_), .. } => {
                 let End {
                     end,
                     values,
                     devices,
+                    rooms,
                 } = serde_json::from_slice(line).map_err(malformed)?;
                 match end {
-                    true => Ok(Self::End(Totals { values, devices })),
+                    true => Ok(Self::End(Totals {
+                        values,
+                        devices,
+                        rooms,
+                    })),
                     false => Err(malformed("`end` is not true")),
                 }
             }
             _ => Err(malformed(
-                "it has none of the keys `topic`, `device` and `end`",
+                "it has none of the keys `topic`, `device`, `reset_room` and `end`",
             )),
         }
     }
@@ -273,6 +317,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &Record) -> serde_json::Result<()
     match record {
         Record::Value(value) => serde_json::to_writer(&mut *out, &ValueLine::of(value))?,
         Record::Device(device) => serde_json::to_writer(&mut *out, &DeviceLine::of(device))?,
+        Record::Room(room) => serde_json::to_writer(&mut *out, &RoomLine::of(room))?,
     }
     out.push(b'\n');
     Ok(())
@@ -362,6 +407,7 @@ impl DeviceLine {
             counts: LedgerLine::of(&clicks.counts),
             pressed: LedgerLine::of(&clicks.pressed),
             press_ids: clicks.press_ids.clone(),
+            removed: clicks.removed,
         }
     }
 
@@ -372,6 +418,27 @@ impl DeviceLine {
             counts: self.counts.read()?,
             pressed: self.pressed.read()?,
             press_ids: self.press_ids,
+            removed: self.removed,
+        })
+    }
+}
+
+impl RoomLine {
+    fn of(clicks: &RoomClicks) -> Self {
+        Self {
+            reset_room: clicks.room.clone(),
+            reset: clicks.stamp,
+            given: clicks.given.counts(),
+            taken: clicks.taken.counts(),
+        }
+    }
+
+    fn read(self) -> Result<RoomClicks, Problem> {
+        Ok(RoomClicks {
+            room: self.reset_room,
+            stamp: self.reset,
+            given: counter(self.given)?,
+            taken: counter(self.taken)?,
         })
     }
 }
@@ -379,25 +446,34 @@ impl DeviceLine {
 impl LedgerLine {
     fn of(ledger: &Ledger) -> Self {
         let FloorRecord { floor, base } = ledger.folded();
-        let live = ledger.live().iter();
+        let lines = |entries: &[(Incarnation, Counter)]| {
+            let entries = entries.iter();
+            entries
+                .map(|(run, counter)| LiveLine(run.to_string(), counter.counts()))
+                .collect()
+        };
         Self {
             floor,
             base: base.counts(),
-            live: live
-                .map(|(run, counter)| LiveLine(run.to_string(), counter.counts()))
-                .collect(),
+            live: lines(ledger.live()),
+            reset: ledger.zero().stamp(),
+            zero: lines(ledger.zero().entries()),
         }
     }
 
     fn read(self) -> Result<Ledger, Problem> {
-        let live = self.live.into_iter().map(|LiveLine(run, counts)| {
-            let run: Incarnation = run.parse().map_err(malformed)?;
-            Ok((run, counter(counts)?))
-        });
-        let live = live.collect::<Result<Vec<_>, _>>()?;
+        let entries = |lines: Vec<LiveLine>| {
+            let entries = lines.into_iter().map(|LiveLine(run, counts)| {
+                let run: Incarnation = run.parse().map_err(malformed)?;
+                Ok((run, counter(counts)?))
+            });
+            entries.collect::<Result<Vec<_>, Problem>>()
+        };
+        let (live, zero) = (entries(self.live)?, entries(self.zero)?);
         let base = counter(self.base)?;
         let floor = self.floor;
-        Ledger::new(FloorRecord { floor, base }, live).map_err(malformed)
+        let ledger = Ledger::new(FloorRecord { floor, base }, live).map_err(malformed)?;
+        ledger.with_zero(self.reset, &zero).map_err(malformed)
     }
 }
 
@@ -425,6 +501,11 @@ const fn is_usual_qos(qos: &u8) -> bool {
 
 const fn one() -> u16 {
     1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]

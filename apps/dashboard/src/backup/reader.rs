@@ -14,12 +14,23 @@ pub struct Totals {
     pub values: u64,
     /// Devices.
     pub devices: u64,
+    /// Rooms that were reset. Earlier versions do not count them.
+    #[serde(default)]
+    pub rooms: u64,
 }
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { values, devices } = self;
-        write!(f, "{values} values and {devices} devices")
+        let Self {
+            values,
+            devices,
+            rooms,
+        } = self;
+        write!(f, "{values} values and {devices} devices")?;
+        match rooms {
+            0 => Ok(()),
+            rooms => write!(f, ", and resets of rooms: {rooms}"),
+        }
     }
 }
 
@@ -116,11 +127,12 @@ impl Reader {
             _ if is_first => Err(Problem::NoExport),
             Ok(Line::Head) => Err(Problem::Malformed("a second head".to_owned())),
             Ok(Line::Record(record)) => {
-                match record {
+                match *record {
                     Record::Value(_) => self.read.values += 1,
                     Record::Device(_) => self.read.devices += 1,
+                    Record::Room(_) => self.read.rooms += 1,
                 }
-                Ok(Some(record))
+                Ok(Some(*record))
             }
             Ok(Line::End(said)) if said == self.read => {
                 self.ended = true;

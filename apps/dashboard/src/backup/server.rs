@@ -68,11 +68,21 @@ pub(super) async fn import(url: &str, file: File) -> anyhow::Result<()> {
         },
     );
     let body = Body::from_stream(pieces);
-    let mut answer = ask(url, Method::POST, "/api/v1/import", body).await?;
-    let text = whole(&mut answer).await?;
+    let text = call(url, Method::POST, "/api/v1/import", body).await?;
     let _merged: Totals =
         serde_json::from_slice(&text).context("the server's answer is not known")?;
     Ok(())
+}
+
+/// Asks for something whose answer is short.
+pub(crate) async fn call(
+    url: &str,
+    method: Method,
+    path: &str,
+    body: Body,
+) -> anyhow::Result<Vec<u8>> {
+    let mut answer = ask(url, method, path, body).await?;
+    whole(&mut answer).await
 }
 
 async fn ask(url: &str, method: Method, path: &str, body: Body) -> anyhow::Result<Answer> {

@@ -27,6 +27,7 @@ impl Writer {
             written: Totals {
                 values: 0,
                 devices: 0,
+                rooms: 0,
             },
             begun: false,
             ended: false,
@@ -64,7 +65,11 @@ impl Writer {
         while piece.len() < PIECE_BYTES {
             let Some(record) = self.records.next() else {
                 self.ended = true;
-                let Totals { values, devices } = self.written;
+                let Totals {
+                    values,
+                    devices,
+                    rooms,
+                } = self.written;
                 let end = true;
                 serde_json::to_writer(
                     &mut piece,
@@ -72,6 +77,7 @@ impl Writer {
                         end,
                         values,
                         devices,
+                        rooms,
                     },
                 )?;
                 piece.push(b'\n');
@@ -80,6 +86,7 @@ impl Writer {
             match record {
                 Record::Value(_) => self.written.values += 1,
                 Record::Device(_) => self.written.devices += 1,
+                Record::Room(_) => self.written.rooms += 1,
             }
             line::write(&mut piece, &record)?;
         }

@@ -80,7 +80,9 @@ async fn import(State(app): State<App>, request: Request) -> Result<Response, Ap
         merged = merge(&app, client, request) => merged?,
         () = app.0.closing.cancelled() => return Err(PublishRefused::Closed.into()),
     };
-    let Totals { values, devices } = merged;
+    let Totals {
+        values, devices, ..
+    } = merged;
     let json = HeaderValue::from_static("application/json");
     let body = format!("{{\"values\":{values},\"devices\":{devices}}}\n");
     Ok(([(CONTENT_TYPE, json)], body).into_response())

@@ -13,7 +13,7 @@ use latchbus_core::clicks::{self, ClickTopic, NearMiss};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::coop;
-use tracing::field;
+use tracing::{field, info};
 
 use super::Bus;
 use crate::access::{Principal, PublishRequest};
@@ -21,7 +21,7 @@ use crate::backup::{Export, Record};
 use crate::log::{self, shown};
 use crate::refusal::{PublishRefused, Rejected, SubscribeRefused};
 use crate::wake::lock;
-use crate::{Note, Publish, pipeline};
+use crate::{Note, Operate, Operated, OperationError, Publish, pipeline};
 
 /// Payloads from this size on count for the memory of the store's queue; those below are bounded by their number.
 const LARGE_BYTES: usize = 16 << 10;
@@ -428,9 +428,13 @@ impl Client {
     pub async fn import(&self, record: Record) -> Receipt {
         let bus = &self.0.bus.0;
         let topic = record.topic();
-        let allowed = TopicName::parse(topic.as_str()).is_ok_and(|topic| {
-            self.may_publish(&PublishRequest::new(topic, true, Publish::STATE_QOS))
-        });
+        // A record that may take clicks away is an administrator's.
+        let allowed = match record.resets() {
+            true => self.may_administer(),
+            false => TopicName::parse(topic.as_str()).is_ok_and(|topic| {
+                self.may_publish(&PublishRequest::new(topic, true, Publish::STATE_QOS))
+            }),
+        };
         if !allowed {
             let refused = PublishRefused::NotAllowed(topic);
             bus.metrics.refused(&refused);
@@ -440,6 +444,53 @@ impl Client {
             None => Receipt::known(lock(&bus.pipeline).accept_import(record)),
             Some(writer) => writer.import(record).await,
         }
+    }
+
+    /// Resets a room, removes a device, or undoes that: see [`Operate`]. Waits until it is on disk, if anything is.
+    ///
+    /// # Errors
+    /// When this principal may not, or there is no such thing; nothing has changed.
+    pub async fn operate(&self, operate: Operate) -> Result<Operated, OperationError> {
+        let bus = &self.0.bus.0;
+        if !self.may_administer() {
+            return Err(OperationError::NotAllowed);
+        }
+        let by = self.0.principal.identity.name();
+        // Of no one else others are told anything but the way that they came.
+        let by = by.unwrap_or(self.0.principal.transport);
+        let operated = match &bus.writer {
+            None => lock(&bus.pipeline).accept_operation(&operate, by),
+            Some(writer) => writer.operate(operate.clone(), by.to_owned()).await,
+        };
+        let (client, address) = (
+            shown(&self.0.principal.client_id),
+            self.address().map(field::display),
+        );
+        match &operated {
+            Ok(Operated {
+                id,
+                room,
+                device,
+                from,
+                to,
+                ..
+            }) => {
+                let kind = operate.kind();
+                let (from, to) = (field::display(from), field::display(to));
+                info!(target: "audit", kind, id, room, device, %from, %to, by, client, address, "operation made");
+            }
+            Err(error) => {
+                let kind = operate.kind();
+                info!(target: "audit", kind, by, client, address, "operation refused: {error}");
+            }
+        }
+        operated
+    }
+
+    /// Whether this principal may do what only an administrator may: every door asks here. On a server without users
+    /// everyone is one.
+    pub fn may_administer(&self) -> bool {
+        self.bus().authorizer().is_admin(&self.0.principal)
     }
 
     fn queued(&self, held: Option<OwnedSemaphorePermit>) -> Queued {

@@ -4,7 +4,7 @@ use latchbus_core::clicks::{ClickTopic, Counter, Incarnation, Press};
 use latchbus_core::hub::Retain;
 
 use super::Pipeline;
-use super::plan::{Plan, Step, own_topic, text};
+use super::plan::{Plan, Step, own_topic, text, zero_topic};
 use crate::rooms::{Raised, Reported};
 use crate::{Payload, Publish, PublishRefused};
 
@@ -29,37 +29,41 @@ impl Pipeline {
             self.deadline_now(),
         );
         let now = self.now();
-        let Raised { joined, folded } =
-            match self
-                .rooms
-                .report((room, device), incarnation, reported, now)?
+        let Raised {
+            joined,
+            folded,
+            zero,
+        } = match self
+            .rooms
+            .report((room, device), incarnation, reported, now)?
+        {
+            Reported::Raised(raised) => raised,
+            Reported::Unchanged(joined)
+                if self.planned_clears.contains(topic.as_str())
+                    || self.shared.read(|hub| hub.last(topic.borrowed()).is_none()) =>
             {
-                Reported::Raised(raised) => raised,
-                Reported::Unchanged(joined)
-                    if self.planned_clears.contains(topic.as_str())
-                        || self.shared.read(|hub| hub.last(topic.borrowed()).is_none()) =>
-                {
-                    // The topic was cleared, which says nothing of the count, or the message that raised
-                    // it is of this batch: what is known is shown again.
-                    Raised {
-                        joined,
-                        folded: None,
-                    }
+                // The topic was cleared, which says nothing of the count, or the message that raised
+                // it is of this batch: what is known is shown again.
+                Raised {
+                    joined,
+                    folded: None,
+                    zero: false,
                 }
-                Reported::Unchanged(_) => {
-                    return Ok(Plan {
-                        unchanged: Some(topic),
-                        ..Plan::default()
-                    });
-                }
-                Reported::Stale => {
-                    self.metrics.clicks_stale.add(1);
-                    return Ok(Plan {
-                        unchanged: Some(topic),
-                        ..Plan::default()
-                    });
-                }
-            };
+            }
+            Reported::Unchanged(_) => {
+                return Ok(Plan {
+                    unchanged: Some(topic),
+                    ..Plan::default()
+                });
+            }
+            Reported::Stale => {
+                self.metrics.clicks_stale.add(1);
+                return Ok(Plan {
+                    unchanged: Some(topic),
+                    ..Plan::default()
+                });
+            }
+        };
         let payload = match joined == reported {
             true => payload,
             // Each colour's larger count came in another message: neither says it all.
@@ -85,12 +89,27 @@ impl Pipeline {
             }
             steps.push(Step::derived(ClickTopic::Floor { room, device }, record));
         }
+        if zero {
+            steps.push(self.zero_step(room, device));
+        }
         self.changed_rooms.insert(room.to_owned());
         Ok(Plan {
             steps,
             device: Some((room.to_owned(), device.to_owned())),
+            zero,
             ..Plan::default()
         })
+    }
+
+    /// What is shown of a device's zero.
+    pub(super) fn zero_step(&self, room: &str, device: &str) -> Step {
+        let topic = zero_topic(room, device);
+        match self.rooms.zero(room, device) {
+            Some(zero) if zero.is_said() && !self.rooms.is_hidden(room, device) => {
+                Step::state(topic, zero)
+            }
+            _ => Step::forget(topic),
+        }
     }
 
     pub(super) fn plan_press(
@@ -123,9 +142,14 @@ impl Pipeline {
             retain: Retain::No,
             at: None,
         };
+        let mut steps = vec![event, shown];
+        if pressed.zero {
+            steps.push(self.zero_step(room, device));
+        }
         self.changed_rooms.insert(room.to_owned());
         Ok(Plan {
-            steps: vec![event, shown],
+            steps,
+            zero: pressed.zero,
             device: Some((room.to_owned(), device.to_owned())),
             press_ids: press_id.into_iter().collect(),
             ..Plan::default()

@@ -8,9 +8,10 @@ use latchbus_core::hub::Retain;
 use latchbus_core::topic::TopicFilter;
 
 use super::Pipeline;
-use super::plan::{Plan, Step, own_topic, text};
-use crate::backup::{DeviceClicks, Export, Kept, Record};
+use super::plan::{Plan, Step, own_topic, reset_topic, text};
+use crate::backup::{DeviceClicks, Export, Kept, Record, RoomClicks};
 use crate::bus::Accepted;
+use crate::troubles::device_of;
 use crate::{Delivery, Payload, Properties, Publish, PublishRefused};
 
 impl Pipeline {
@@ -29,7 +30,7 @@ impl Pipeline {
             (self.shared.epoch, revision, now),
             self.shared.clock.clone(),
             values,
-            self.rooms.export(),
+            (self.rooms.export(), self.rooms.export_resets()),
         )
     }
 
@@ -44,6 +45,7 @@ impl Pipeline {
         let plan = match record {
             Record::Value(value) => self.plan_value(value),
             Record::Device(device) => self.plan_device(&device),
+            Record::Room(room) => self.plan_room(&room),
         };
         if let Ok(plan) = &plan {
             self.reserve(plan);
@@ -74,6 +76,15 @@ impl Pipeline {
         let topic = value.topic.as_str().to_owned();
         if is_reserved(&topic) {
             return Err(PublishRefused::NotAllowed(topic));
+        }
+        // What is older than the removal of its device does not come back.
+        let hidden_since =
+            device_of(&topic).and_then(|(room, device)| self.rooms.hidden_since(room, device));
+        if hidden_since.is_some_and(|since| value.at <= since) {
+            return Ok(Plan {
+                unchanged: Some(value.topic),
+                ..Plan::default()
+            });
         }
         match ClickTopic::parse(&topic) {
             Err(error) => Err(malformed("click topic", &error.to_string())),
@@ -142,6 +153,20 @@ impl Pipeline {
         let Some(merged) = self.rooms.merge(clicks)? else {
             return Ok(Plan::default());
         };
+        self.changed_rooms.insert(room.to_owned());
+        let plan = Plan {
+            device: Some((room.to_owned(), device.to_owned())),
+            zero: merged.zero,
+            press_ids: merged.press_ids,
+            start: merged.start,
+            ..Plan::default()
+        };
+        if merged.hidden {
+            return Ok(Plan {
+                steps: self.hide(room, device),
+                ..plan
+            });
+        }
         let mut steps = Vec::new();
         for (run, counter) in merged.raised {
             steps.push(Step::Publish {
@@ -162,14 +187,31 @@ impl Pipeline {
             steps.push(Step::derived(ClickTopic::Floor { room, device }, record));
         }
         if let Some(pressed) = merged.pressed {
-            steps.push(Step::derived(ClickTopic::Pressed { room, device }, pressed));
+            let topic = ClickTopic::Pressed { room, device };
+            steps.push(match pressed.is_zero() {
+                true => Step::forget(own_topic(topic)),
+                false => Step::derived(topic, pressed),
+            });
         }
+        if merged.zero {
+            steps.push(self.zero_step(room, device));
+        }
+        Ok(Plan { steps, ..plan })
+    }
+
+    fn plan_room(&mut self, clicks: &RoomClicks) -> Result<Plan, PublishRefused> {
+        clicks.check()?;
+        if !self.rooms.merge_reset(clicks)? {
+            return Ok(Plan::default());
+        }
+        let room = clicks.room.as_str();
         self.changed_rooms.insert(room.to_owned());
+        let reset = self.rooms.last_reset(room);
         Ok(Plan {
-            steps,
-            device: Some((room.to_owned(), device.to_owned())),
-            press_ids: merged.press_ids,
-            start: merged.start,
+            steps: (reset.into_iter())
+                .map(|reset| Step::state(reset_topic(room), reset))
+                .collect(),
+            reset: Some((room.to_owned(), Vec::new())),
             ..Plan::default()
         })
     }

@@ -8,7 +8,7 @@ use latchbus_core::clicks::{ClickTopic, is_reserved};
 use latchbus_core::hub::{PublishError, Retain};
 use latchbus_core::topic::TopicName;
 
-use crate::rooms::Record;
+use crate::rooms::Rooms;
 use crate::shared::Changes;
 use crate::store::{Change, Said, StoredValue};
 use crate::{Note, Payload, Publish};
@@ -25,6 +25,10 @@ pub(crate) struct Plan {
     pub(super) device: Option<(String, String)>,
     /// Press ids that were counted, each with the number of those before it.
     pub(super) press_ids: Vec<(u64, String)>,
+    /// The zero of that device has changed too.
+    pub(super) zero: bool,
+    /// The room of which all of `devices` have changed, and what operations have left of it.
+    pub(super) reset: Option<(String, Vec<String>)>,
     /// The hub counts presses under this start number from now on.
     pub(super) start: Option<u32>,
     pub(super) notes: Vec<Note>,
@@ -59,6 +63,7 @@ impl Plan {
     /// values whose time is over.
     pub(crate) fn may_be_lost(&self) -> bool {
         let alone = self.device.is_none()
+            && self.reset.is_none()
             && self.press_ids.is_empty()
             && self.start.is_none()
             && self.notes.is_empty();
@@ -93,6 +98,14 @@ impl Step {
             *stored = false;
         }
         step
+    }
+
+    /// Clears a topic if it keeps something.
+    pub(super) fn forget(topic: TopicName<String>) -> Self {
+        Self::Forget {
+            topic,
+            payload: Payload::default(),
+        }
     }
 
     /// The same where the topic is written already.
@@ -197,18 +210,54 @@ impl StoredValue {
     }
 }
 
-/// The topics that the hub derives of one device's record.
-pub(super) fn own_topics(room: &str, device: &str, record: &Record) -> Vec<Step> {
-    let floor = record.counts.floor_record();
-    let pressed = record.pressed.value();
+/// The topics that the hub derives of what it knows of one device.
+pub(super) fn own_topics(rooms: &Rooms, room: &str, device: &str) -> Vec<Step> {
+    let (Some(record), Some(zero)) = (rooms.record(room, device), rooms.zero(room, device)) else {
+        return Vec::new();
+    };
     let mut topics = Vec::new();
+    let floor = record.counts.floor_record();
     if floor.floor > 0 {
         topics.push(Step::derived(ClickTopic::Floor { room, device }, floor));
     }
+    let pressed = zero.pressed.value_of(&record.pressed);
     if !pressed.is_zero() {
         topics.push(Step::derived(ClickTopic::Pressed { room, device }, pressed));
     }
+    if zero.is_said() && !rooms.is_hidden(room, device) {
+        topics.push(Step::state(zero_topic(room, device), zero));
+    }
     topics
+}
+
+/// And those that it does not derive, of which an earlier value may stand: they are to be cleared.
+pub(super) fn cleared_topics(rooms: &Rooms, room: &str, device: &str) -> Vec<Step> {
+    let topics = own_topics(rooms, room, device);
+    let stays = |topic: &TopicName<String>| {
+        (topics.iter()).any(|step| matches!(step, Step::Publish { topic: of, .. } if of == topic))
+    };
+    let all = [
+        own_topic(ClickTopic::Floor { room, device }),
+        own_topic(ClickTopic::Pressed { room, device }),
+        zero_topic(room, device),
+    ];
+    let gone = all.into_iter().filter(|topic| !stays(topic));
+    gone.map(Step::forget).collect()
+}
+
+/// `clicks/<room>/<device>/zero`: from which count each of its incarnations counts.
+pub(super) fn zero_topic(room: &str, device: &str) -> TopicName<String> {
+    hub_topic(format!("clicks/{room}/{device}/zero"))
+}
+
+/// `clicks/<room>/reset`: the room's last reset, and what operations have given and taken.
+pub(super) fn reset_topic(room: &str) -> TopicName<String> {
+    hub_topic(format!("clicks/{room}/reset"))
+}
+
+fn hub_topic(topic: String) -> TopicName<String> {
+    debug_assert!(is_reserved(&topic));
+    TopicName::parse(topic).unwrap_or_else(|_| unreachable!("names hold no wildcard"))
 }
 
 pub(super) fn own_topic(topic: ClickTopic<'_>) -> TopicName<String> {

@@ -11,7 +11,7 @@ use latchbus_core::topic::TopicName;
 use tracing::error;
 
 use super::Pipeline;
-use super::plan::{Plan, Step, own_topics};
+use super::plan::{Plan, Step, own_topics, reset_topic};
 use crate::bus::Options;
 use crate::expiring::Expiring;
 use crate::metrics::Metrics;
@@ -38,9 +38,26 @@ impl Pipeline {
             rooms.open_room(room);
         }
         let mut derived = Vec::new();
-        for (room, device, record) in loaded.devices {
-            derived.extend(own_topics(&room, &device, &record));
-            rooms.restore(&room, &device, record);
+        let devices: Vec<_> = (loaded.devices.into_iter())
+            .map(|(room, device, record)| {
+                rooms.restore(&room, &device, record);
+                (room, device)
+            })
+            .collect();
+        for (room, device, zero) in loaded.zeros {
+            rooms.restore_zero(&room, &device, zero);
+        }
+        for (room, reset) in loaded.resets {
+            rooms.restore_reset(&room, reset);
+        }
+        rooms.recount();
+        for (room, device) in &devices {
+            derived.extend(own_topics(&rooms, room, device));
+        }
+        let names: BTreeSet<_> = rooms.names().collect();
+        for room in names {
+            let reset = rooms.last_reset(room);
+            derived.extend(reset.map(|reset| Step::state(reset_topic(room), reset)));
         }
         for (room, device, id) in loaded.press_ids {
             rooms.restore_press_id(&room, &device, &id);

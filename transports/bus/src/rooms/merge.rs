@@ -1,17 +1,19 @@
 //! What is known of devices, taken out for an export and merged from one.
 
+use core::cmp::Ordering;
+
 use latchbus_core::clicks::{
-    Clicks, Counter, DEFAULT_MAX_LIVE, FloorRecord, Full, GrowingLive, Incarnation,
+    Clicks, Counter, DEFAULT_MAX_LIVE, FloorRecord, Full, GrowingLive, Incarnation, Zero,
 };
 
-use super::{PRESS_IDS, PressIds, Rooms, full};
+use super::{DeviceZero, PRESS_IDS, PressIds, Rooms, full};
 use crate::PublishRefused;
-use crate::backup::{DeviceClicks, Ledger};
+use crate::backup::{DeviceClicks, Ledger, RoomClicks};
 
 /// What is to be stored and published for a device whose clicks were merged with others.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Merged {
-    /// What is now known of incarnations that were lower, or not known.
+    /// What is now known of incarnations that were lower, or not known, or not shown.
     pub(crate) raised: Vec<(Incarnation, Counter)>,
     /// Incarnations that have fallen below the floor.
     pub(crate) fallen: Vec<Incarnation>,
@@ -23,6 +25,10 @@ pub(crate) struct Merged {
     pub(crate) press_ids: Vec<(u64, String)>,
     /// Where the hub has to count under a higher start number.
     pub(crate) start: Option<u32>,
+    /// The device's zero has changed, or is shown again.
+    pub(crate) zero: bool,
+    /// The device was removed, and has not reported since.
+    pub(crate) hidden: bool,
 }
 
 impl Rooms {
@@ -34,8 +40,9 @@ impl Rooms {
             .map(|(room, (name, device))| DeviceClicks {
                 room: room.clone(),
                 device: name.clone(),
-                counts: Ledger::from(&device.record.counts),
-                pressed: Ledger::from(&device.record.pressed),
+                counts: Ledger::of(&device.record.counts, &device.zero.counts),
+                pressed: Ledger::of(&device.record.pressed, &device.zero.pressed),
+                removed: device.zero.removed,
                 press_ids: device
                     .press_ids
                     .order
@@ -48,33 +55,82 @@ impl Rooms {
         devices
     }
 
+    /// What operations have made of rooms, by name.
+    pub(crate) fn export_resets(&self) -> Vec<RoomClicks> {
+        let mut rooms: Vec<_> = (self.rooms.iter())
+            .filter(|(_, room)| room.reset.stamp > 0)
+            .map(|(name, room)| RoomClicks::of(name, &room.reset))
+            .collect();
+        rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
+        rooms
+    }
+
+    /// Takes what the later reset of a room has made of it. False when that is ours.
+    pub(crate) fn merge_reset(&mut self, other: &RoomClicks) -> Result<bool, PublishRefused> {
+        let limit = self.limits.rooms;
+        if !self.rooms.contains_key(&other.room) && self.rooms.len() >= limit {
+            return Err(full("rooms", limit));
+        }
+        let reset = other.to_reset();
+        self.last_stamp = self.last_stamp.max(reset.stamp);
+        let room = self.rooms.entry(other.room.clone()).or_default();
+        if reset.stamp <= room.reset.stamp {
+            return Ok(false);
+        }
+        room.reset = reset;
+        room.recount();
+        Ok(true)
+    }
+
     /// Merges what another hub, or this one in an earlier life, knew of a device. `None` when all of it is
     /// known.
     pub(crate) fn merge(&mut self, other: &DeviceClicks) -> Result<Option<Merged>, PublishRefused> {
         let (max_live, own) = (self.limits.incarnations, self.own);
-        let (score, device) = self.place(&other.room, &other.device)?;
-        let record = &mut device.record;
-        let counts = merged(&record.counts, &other.counts, max_live)
+        self.last_stamp = self.last_stamp.max(other.counts.zero().stamp());
+        let (_, device) = self.place(&other.room, &other.device)?;
+        let (record, zero) = (&device.record, &device.zero);
+        let (counts, counts_zero) = merged((&record.counts, &zero.counts), &other.counts, max_live)
             .map_err(|Full| full("incarnations of the device", max_live))?;
-        let pressed = merged(&record.pressed, &other.pressed, DEFAULT_MAX_LIVE)
+        let ours = (&record.pressed, &zero.pressed);
+        let (pressed, pressed_zero) = merged(ours, &other.pressed, DEFAULT_MAX_LIVE)
             .map_err(|Full| full("starts of the hub", DEFAULT_MAX_LIVE))?;
+        let later = other.counts.zero().stamp().cmp(&zero.counts.stamp());
+        let mut undo = zero.undo.clone().filter(|_| later != Ordering::Greater);
+        if let Some(undo) = &mut undo {
+            undo.counts.fold_to(counts.floor_record().floor);
+            undo.pressed.fold_to(pressed.floor_record().floor);
+        }
+        let merged_zero = DeviceZero {
+            counts: counts_zero,
+            pressed: pressed_zero,
+            removed: match later {
+                Ordering::Less => zero.removed,
+                Ordering::Equal => zero.removed || other.removed,
+                Ordering::Greater => other.removed,
+            },
+            returned: later != Ordering::Greater && zero.returned,
+            undo,
+        };
+        let was_hidden = device.is_hidden();
+        let device = &mut *device;
+        let record = &mut device.record;
         let press_ids: Vec<_> = (device.press_ids.take(&other.press_ids).into_iter())
             .zip(record.press_ids..)
             .map(|(id, order)| (order, id))
             .collect();
         record.press_ids += press_ids.len() as u64;
-        if counts == record.counts && pressed == record.pressed && press_ids.is_empty() {
+        if counts == record.counts
+            && pressed == record.pressed
+            && merged_zero == device.zero
+            && press_ids.is_empty()
+        {
             return Ok(None);
         }
-        // Nobody has clicked now: the rate stays as it is.
-        for (before, after) in [(&record.counts, &counts), (&record.pressed, &pressed)] {
-            let gained = after.value().since(before.value());
-            score.value = score.value.saturating_add(gained);
-        }
+        let pressed_value = merged_zero.pressed.value_of(&pressed);
         let before = record.counts.entries().iter();
-        let merged = Merged {
+        let mut merged = Merged {
             raised: (counts.entries().iter())
-                .filter(|entry| !record.counts.entries().contains(entry))
+                .filter(|entry| was_hidden || !record.counts.entries().contains(entry))
                 .copied()
                 .collect(),
             fallen: before
@@ -82,15 +138,25 @@ impl Rooms {
                 .filter(|run| run.boot() <= counts.floor_record().floor)
                 .collect(),
             floor: Some(counts.floor_record()).filter(|new| *new != record.counts.floor_record()),
-            pressed: Some(pressed.value()).filter(|new| *new != record.pressed.value()),
+            pressed: Some(pressed_value)
+                .filter(|new| *new != device.zero.pressed.value_of(&record.pressed)),
             press_ids,
             // What this start counts must lie above what others have folded, or it would be lost.
             start: Some(pressed.highest_boot().saturating_add(1))
                 .filter(|new| *new > own.boot().saturating_add(1)),
+            zero: was_hidden || merged_zero != device.zero,
+            hidden: false,
         };
         (record.counts, record.pressed) = (counts, pressed);
+        device.zero = merged_zero;
+        device.zero.returned |= device.zero.removed && !device.value().is_zero();
+        merged.hidden = device.is_hidden();
         if let Some(start) = merged.start {
             self.own = Incarnation::new(start, own.nonce()).unwrap_or(own);
+        }
+        // Nobody has clicked now: the rate stays as it is.
+        if let Some(room) = self.rooms.get_mut(&other.room) {
+            room.recount();
         }
         Ok(Some(merged))
     }
@@ -113,19 +179,22 @@ impl PressIds {
     }
 }
 
-/// Both views of a device's clicks as one, with every count at least as large as in either. A join alone
-/// takes the base of the side with the larger floor; here the other side is first folded up to that floor,
-/// which a hub may do since it is the one writer of its record.
+/// Both views of a device's clicks as one: the later reset's, and without one with every count at least as large as in
+/// either. A join alone takes the base of the side with the larger floor; here the other side is first folded up to that
+/// floor, which a hub may do since it is the one writer of its record.
 fn merged(
-    known: &Clicks<GrowingLive>,
+    (known, zero): (&Clicks<GrowingLive>, &Zero<GrowingLive>),
     other: &Ledger,
     max_live: usize,
-) -> Result<Clicks<GrowingLive>, Full> {
+) -> Result<(Clicks<GrowingLive>, Zero<GrowingLive>), Full> {
     let (ours, theirs) = (known.floor_record().floor, other.folded().floor);
-    let mut joined = Ledger::from(known).folded_to(theirs);
-    joined.join(&other.folded_to(ours), max_live)?;
-    joined.fold();
-    Ok(joined)
+    let (mut joined, mut joined_zero) = (known.clone(), zero.clone());
+    joined_zero.fold_to(&mut joined, theirs);
+    let (mut other, mut other_zero) = (other.clicks(), other.zero().clone());
+    other_zero.fold_to(&mut other, ours);
+    joined_zero.join(&mut joined, (&other_zero, &other), max_live)?;
+    joined_zero.fold(&mut joined, None);
+    Ok((joined, joined_zero))
 }
 
 #[cfg(test)]
@@ -163,16 +232,20 @@ mod tests {
             truth in truth(), ours in view(), theirs in view(),
         ) {
             let (ours, theirs) = (seen(&truth, &ours), seen(&truth, &theirs));
-            let backup = Ledger::from(&theirs);
-            let once = merged(&ours, &backup, 64).unwrap();
+            let backup = Ledger::of(&theirs, &Zero::default());
+            let own = Ledger::of(&ours, &Zero::default());
+            let merged = |known: &Clicks<GrowingLive>, other: &Ledger| {
+                merged((known, &Zero::default()), other, 64).unwrap().0
+            };
+            let once = merged(&ours, &backup);
             let all: u64 = truth.iter().sum();
             prop_assert!(once.value().red() >= ours.value().red());
             prop_assert!(once.value().red() >= theirs.value().red());
             prop_assert!(once.value().red() <= all);
             prop_assert!(once.pending_fold().is_none());
-            prop_assert_eq!(&merged(&once, &backup, 64).unwrap(), &once);
-            prop_assert_eq!(&merged(&once, &Ledger::from(&ours), 64).unwrap(), &once);
-            prop_assert_eq!(&merged(&theirs, &Ledger::from(&ours), 64).unwrap(), &once);
+            prop_assert_eq!(&merged(&once, &backup), &once);
+            prop_assert_eq!(&merged(&once, &own), &once);
+            prop_assert_eq!(&merged(&theirs, &own), &once);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Change, Commit, Item, Loaded, Sizes, Store, StoreError, StoredNote};
-use crate::rooms::{PRESS_IDS, Record};
+use crate::rooms::{DeviceZero, PRESS_IDS, Record, RoomReset};
 use crate::wake::lock;
 
 /// What was committed. Clones are one store: what one commits, the next [`open`](Self::open) finds.
@@ -29,6 +29,8 @@ struct Tables {
     lost: Vec<(u64, u64)>,
     items: BTreeMap<u64, (String, Item)>,
     devices: BTreeMap<(String, String), Record>,
+    zeros: BTreeMap<(String, String), DeviceZero>,
+    resets: BTreeMap<String, RoomReset>,
     /// By room, device and slot: order and id.
     press_ids: BTreeMap<(String, String, u64), (u64, String)>,
     /// By owner, client and part.
@@ -58,6 +60,7 @@ impl MemoryStore {
         ids.sort_unstable_by_key(|((room, device, _), (order, _))| (order, room, device));
         let items = tables.items.iter();
         let devices = tables.devices.iter();
+        let (zeros, resets) = (tables.zeros.iter(), tables.resets.iter());
         let notes = tables.notes.iter();
         let mut loaded = Loaded {
             start: tables.start,
@@ -67,6 +70,12 @@ impl MemoryStore {
                 .collect(),
             devices: devices
                 .map(|((room, device), record)| (room.clone(), device.clone(), record.clone()))
+                .collect(),
+            zeros: zeros
+                .map(|((room, device), zero)| (room.clone(), device.clone(), zero.clone()))
+                .collect(),
+            resets: resets
+                .map(|(room, reset)| (room.clone(), reset.clone()))
                 .collect(),
             press_ids: (ids.into_iter())
                 .map(|((room, device, _), (_, id))| (room.clone(), device.clone(), id.clone()))
@@ -193,6 +202,14 @@ impl Tables {
                 let device = ((*room).to_owned(), (*device).to_owned());
                 self.devices.insert(device, Record::clone(record));
             }
+            Change::Zero { room, device, zero } => {
+                let device = ((*room).to_owned(), (*device).to_owned());
+                self.zeros.insert(device, DeviceZero::clone(zero));
+            }
+            Change::Reset { room, reset } => {
+                let room = (*room).to_owned();
+                self.resets.insert(room, RoomReset::clone(reset));
+            }
             Change::PressId {
                 room,
                 device,
@@ -278,6 +295,12 @@ mod tests {
             device: usize,
             red: u64,
         },
+        Zero {
+            device: usize,
+        },
+        Reset {
+            room: usize,
+        },
         PressId {
             device: usize,
         },
@@ -306,6 +329,8 @@ mod tests {
             3 => name.clone().prop_map(|topic| Operation::Event { topic }),
             2 => (0..9_u64, 0..9_u64).prop_map(|(confirmed, left)| Operation::Trim { confirmed, left }),
             2 => (name.clone(), 1..9_u64).prop_map(|(device, red)| Operation::Device { device, red }),
+            1 => name.clone().prop_map(|device| Operation::Zero { device }),
+            1 => name.clone().prop_map(|room| Operation::Reset { room }),
             2 => name.clone().prop_map(|device| Operation::PressId { device }),
             3 => (name, part, any::<bool>()).prop_map(|(client, part, keep)| Operation::Note { client, part, keep }),
             1 => (1..9_u64).prop_map(|by| Operation::Skip { by }),
@@ -400,6 +425,26 @@ mod tests {
                     device: NAMES[*device],
                     record: Cow::Borrowed(&record),
                 },
+                Operation::Zero { device } => {
+                    let mut zero = DeviceZero::default();
+                    zero.counts.reset(&mut record.counts.clone(), *rev);
+                    Change::Zero {
+                        room: "main",
+                        device: NAMES[*device],
+                        zero: Cow::Owned(zero),
+                    }
+                }
+                Operation::Reset { room } => {
+                    let (newest, given) = (*rev, Counter::new(*rev, 1));
+                    Change::Reset {
+                        room: NAMES[*room],
+                        reset: Cow::Owned(RoomReset {
+                            newest,
+                            given,
+                            ..RoomReset::default()
+                        }),
+                    }
+                }
                 Operation::PressId { device } => Change::PressId {
                     room: "main",
                     device: NAMES[*device],

@@ -31,7 +31,7 @@ use latchbus_core::hub::EarlierLife;
 use serde::{Deserialize, Serialize};
 
 use crate::Properties;
-use crate::rooms::Record;
+use crate::rooms::{DeviceZero, Record, RoomReset};
 
 /// What survives a restart, and how it is changed. Loading stands beside it: each form is opened in its own
 /// way.
@@ -115,6 +115,17 @@ pub(crate) enum Change<'a> {
         client: &'a str,
         part: Option<&'a [u8]>,
         value: Option<&'a [u8]>,
+    },
+    /// What operations have left of a device, beside what is known of its clicks.
+    Zero {
+        room: &'a str,
+        device: &'a str,
+        zero: Cow<'a, DeviceZero>,
+    },
+    /// What operations have left of a room.
+    Reset {
+        room: &'a str,
+        reset: Cow<'a, RoomReset>,
     },
 }
 
@@ -200,6 +211,9 @@ pub(crate) struct Loaded {
     /// Revision, topic and what stands there, in the order of revisions.
     pub(crate) items: Vec<(u64, String, Item)>,
     pub(crate) devices: Vec<(String, String, Record)>,
+    /// Of some of them.
+    pub(crate) zeros: Vec<(String, String, DeviceZero)>,
+    pub(crate) resets: Vec<(String, RoomReset)>,
     /// Room, device and id, oldest first.
     pub(crate) press_ids: Vec<(String, String, String)>,
     /// By owner, client and part.

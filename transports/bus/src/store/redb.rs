@@ -8,11 +8,13 @@
 //! | `cleared_topics` | topic | revision |
 //! | `events` | revision | topic; `StoredValue`, postcard |
 //! | `devices` | room, device | `rooms::Record`, postcard |
+//! | `zeros` | room, device | `rooms::DeviceZero`, postcard |
+//! | `resets` | room | `rooms::RoomReset`, postcard |
 //! | `press_ids` | room, device, slot | order, id |
 //! | `notes` | owner, client, part | the owner's own |
 //! | `lost` | revision | revision: what was shown after the first, up to the second, may have been lost in a crash |
 //!
-//! Format 3 is described at `format_3`. Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
+//! Format 4 had neither `zeros` nor `resets`. Format 3 is described at `format_3`. Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
 
 mod format_3;
 mod meta;
@@ -33,7 +35,7 @@ use self::tables::{META, write};
 use super::{Change, Commit, Disk, Item, Loaded, StoreError, StoredNote, StoredValue};
 
 /// The layout that this program writes.
-const FORMAT: u64 = 4;
+const FORMAT: u64 = 5;
 /// Those that it reads, and turns into its own when it opens them.
 const FORMATS: RangeInclusive<u64> = 2..=FORMAT;
 
@@ -159,7 +161,7 @@ pub(super) mod tests {
 
     use latchbus_core::clicks::Counter;
     use latchbus_core::hub::EarlierLife;
-    use redb::Durability;
+    use redb::{Durability, TableHandle as _};
 
     use super::tables::{DEVICES, PRESS_IDS, Topic, VALUES, encode};
     use crate::rooms::Record;
@@ -405,6 +407,32 @@ pub(super) mod tests {
             assert!(loaded.life.revision > 4);
             assert_eq!(loaded.press_ids, [("main".into(), "k".into(), "p".into())]);
         }
+    }
+
+    #[test]
+    fn a_store_of_format_4_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(directory.path()).unwrap();
+        store.commit(&commit(vec![keep("a", 1, 1)], 1)).unwrap();
+        drop(store);
+        drop(open(directory.path()).unwrap());
+        let database = Database::open(directory.path().join(FILE)).unwrap();
+        let mut transaction = database.begin_write().unwrap();
+        transaction.set_durability(Durability::Immediate).unwrap();
+        for table in ["zeros", "resets"] {
+            let tables = transaction.list_tables().unwrap();
+            let handle = tables.into_iter().find(|found| found.name() == table);
+            assert!(transaction.delete_table(handle.unwrap()).unwrap());
+        }
+        transaction
+            .open_table(META)
+            .unwrap()
+            .insert("format", 4)
+            .unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let (_store, loaded) = open(directory.path()).unwrap();
+        assert_eq!(loaded.items.len(), 1);
     }
 
     #[test]

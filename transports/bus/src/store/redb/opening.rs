@@ -103,6 +103,19 @@ pub(super) fn load(tables: &Tables<'_>) -> Result<Loaded, StoreError> {
         let device = (room.to_owned(), device.to_owned(), record);
         loaded.devices.push(device);
     }
+    for row in tables.zeros.iter().map_err(failed)? {
+        let (key, zero) = row.map_err(failed)?;
+        let (room, device) = key.value();
+        let zero = decode("zeros", zero.value())?;
+        loaded
+            .zeros
+            .push((room.to_owned(), device.to_owned(), zero));
+    }
+    for row in tables.resets.iter().map_err(failed)? {
+        let (room, reset) = row.map_err(failed)?;
+        let reset = decode("resets", reset.value())?;
+        loaded.resets.push((room.value().to_owned(), reset));
+    }
     let mut ids = Vec::new();
     for row in tables.press_ids.iter().map_err(failed)? {
         let (key, id) = row.map_err(failed)?;

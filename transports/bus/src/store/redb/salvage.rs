@@ -6,7 +6,7 @@ use super::meta::Meta;
 use super::opening::load;
 use super::tables::{Tables, Topic, decode, write};
 use super::{Commit, FORMAT, FORMATS, Mark, StoreError, StoredValue, failed};
-use crate::rooms::Record;
+use crate::rooms::{DeviceZero, Record, RoomReset};
 
 /// Reads all records, and says how much of the log they hold.
 pub(in crate::store) fn look(database: &Database) -> Result<Mark, StoreError> {
@@ -58,6 +58,12 @@ pub(in crate::store) fn salvage(
             .map_err(failed)?;
         (tables.devices)
             .retain(|_, device| decode::<Record>("", device).is_ok())
+            .map_err(failed)?;
+        (tables.zeros)
+            .retain(|_, zero| decode::<DeviceZero>("", zero).is_ok())
+            .map_err(failed)?;
+        (tables.resets)
+            .retain(|_, reset| decode::<RoomReset>("", reset).is_ok())
             .map_err(failed)?;
         let left = tables.counts()?;
         let both = counts.iter().zip(left);

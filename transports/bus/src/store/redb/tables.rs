@@ -22,6 +22,8 @@ pub(super) const DEVICES: TableDefinition<'_, (&str, &str), &[u8]> =
 pub(super) const PRESS_IDS: TableDefinition<'_, (&str, &str, u16), (u64, &str)> =
     TableDefinition::new("press_ids");
 const LOST: TableDefinition<'_, u64, u64> = TableDefinition::new("lost");
+const ZEROS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("zeros");
+const RESETS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resets");
 const NOTES: TableDefinition<'_, (&str, &str, &[u8]), &[u8]> = TableDefinition::new("notes");
 
 /// What is stored of a topic: its kept values, oldest first, with their revisions.
@@ -39,6 +41,8 @@ pub(super) struct Tables<'t> {
     pub(super) cleared_topics: Table<'t, &'static str, u64>,
     pub(super) events: Table<'t, u64, (&'static str, &'static [u8])>,
     pub(super) devices: Table<'t, (&'static str, &'static str), &'static [u8]>,
+    pub(super) zeros: Table<'t, (&'static str, &'static str), &'static [u8]>,
+    pub(super) resets: Table<'t, &'static str, &'static [u8]>,
     pub(super) press_ids: Table<'t, (&'static str, &'static str, u16), (u64, &'static str)>,
     pub(super) notes: Table<'t, (&'static str, &'static str, &'static [u8]), &'static [u8]>,
     lost: Table<'t, u64, u64>,
@@ -53,6 +57,8 @@ impl<'t> Tables<'t> {
             cleared_topics: transaction.open_table(CLEARED_TOPICS).map_err(failed)?,
             events: transaction.open_table(EVENTS).map_err(failed)?,
             devices: transaction.open_table(DEVICES).map_err(failed)?,
+            zeros: transaction.open_table(ZEROS).map_err(failed)?,
+            resets: transaction.open_table(RESETS).map_err(failed)?,
             press_ids: transaction.open_table(PRESS_IDS).map_err(failed)?,
             notes: transaction.open_table(NOTES).map_err(failed)?,
             lost: transaction.open_table(LOST).map_err(failed)?,
@@ -78,11 +84,13 @@ impl<'t> Tables<'t> {
     }
 
     /// The records of each table that holds what was published or counted.
-    pub(super) fn counts(&self) -> Result<[(&'static str, u64); 4], StoreError> {
+    pub(super) fn counts(&self) -> Result<[(&'static str, u64); 6], StoreError> {
         Ok([
             ("values", self.values.len().map_err(failed)?),
             ("events", self.events.len().map_err(failed)?),
             ("devices", self.devices.len().map_err(failed)?),
+            ("zeros", self.zeros.len().map_err(failed)?),
+            ("resets", self.resets.len().map_err(failed)?),
             ("notes", self.notes.len().map_err(failed)?),
         ])
     }
@@ -190,6 +198,18 @@ impl<'t> Tables<'t> {
                     .map_err(failed)?;
                 Ok(())
             }
+            Change::Zero { room, device, zero } => {
+                let (key, zero) = ((*room, *device), encode(&**zero)?);
+                self.zeros.insert(key, zero.as_slice()).map_err(failed)?;
+                Ok(())
+            }
+            Change::Reset { room, reset } => {
+                let reset = encode(&**reset)?;
+                self.resets
+                    .insert(*room, reset.as_slice())
+                    .map_err(failed)?;
+                Ok(())
+            }
             Change::PressId {
                 room,
                 device,
@@ -277,9 +297,10 @@ impl<'t> Tables<'t> {
 }
 
 /// Of all changes from the last to the first, whether later ones make them void: those of a topic that keeps one value,
-/// of a device, and of a note.
+/// of a device, of a reset, and of a note.
 fn void(commits: &[Commit<'_>]) -> Vec<bool> {
     let (mut topics, mut devices) = (HashSet::new(), HashSet::new());
+    let (mut zeros, mut resets) = (HashSet::new(), HashSet::new());
     let (mut notes, mut clients) = (HashSet::new(), HashSet::new());
     let changes = commits
         .iter()
@@ -292,6 +313,8 @@ fn void(commits: &[Commit<'_>]) -> Vec<bool> {
             false
         }
         &Change::Device { room, device, .. } => !devices.insert((room, device)),
+        &Change::Zero { room, device, .. } => !zeros.insert((room, device)),
+        &Change::Reset { room, .. } => !resets.insert(room),
         &Change::Note {
             owner,
             client,
