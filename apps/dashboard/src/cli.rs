@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use latchbus_core::clicks::{Counter, MAX_COUNT};
 
 use crate::access::Access;
 use crate::cert::{Holder, Order};
+use crate::ctl::Action;
 use crate::settings::defaults;
 use crate::settings::{
     AccessLayer, Addresses, BasePath, Csp, Frame, HostName, Layer, LogFilter, Origin, Proxy, Room,
@@ -40,6 +42,13 @@ pub enum Command {
         into: Source,
         /// The file.
         file: PathBuf,
+    },
+    /// Ask a running server to do something.
+    Ctl {
+        /// Which.
+        url: String,
+        /// What.
+        action: Action,
     },
     /// Repair the store.
     Repair {
@@ -125,6 +134,67 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
+    /// Change something on a running server, as its administrator; prints the server's answer
+    Ctl {
+        #[command(subcommand)]
+        action: CtlVerb,
+        /// The server
+        #[arg(
+            long,
+            value_name = "http://HOST:PORT",
+            default_value = "http://127.0.0.1:3000",
+            global = true
+        )]
+        url: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CtlVerb {
+    /// Reset a room to zero, or to the counts that are given
+    ///
+    /// What its devices have reported so far no longer counts; what they report beyond that does. It can be undone within
+    /// a minute.
+    ResetRoom {
+        /// The room
+        room: Room,
+        /// The clicks on red that the room begins with
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_COUNT))]
+        red: u64,
+        /// The clicks on blue
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_COUNT))]
+        blue: u64,
+    },
+    /// Remove a device with its clicks; it comes back with its next click
+    ///
+    /// It can be undone within a minute.
+    RemoveDevice {
+        /// Its room
+        room: Room,
+        /// The device
+        device: String,
+    },
+    /// Undo one of these within a minute
+    Undo {
+        /// The `id` in its answer
+        id: String,
+    },
+}
+
+impl From<CtlVerb> for Action {
+    fn from(verb: CtlVerb) -> Self {
+        match verb {
+            CtlVerb::ResetRoom { room, red, blue } => Self::ResetRoom {
+                room: room.0,
+                counts: Counter::new(red, blue),
+            },
+            CtlVerb::RemoveDevice { room, device } => Self::RemoveDevice {
+                room: room.0,
+                device,
+            },
+            CtlVerb::Undo { id } => Self::Undo { id },
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -285,6 +355,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         },
         Some(Verb::Access(access)) => Command::Access(access),
         Some(Verb::Cert(certificate)) => Command::Certificate(certificate.into()),
+        Some(Verb::Ctl { action, url }) => Command::Ctl {
+            url,
+            action: action.into(),
+        },
         Some(Verb::Serve(serve)) => (*serve).into(),
         None => line.serve.into(),
     })
@@ -438,6 +512,28 @@ mod tests {
             (flags(&[]).ephemeral, flags(&["--ephemeral"]).ephemeral),
             (None, Some(true))
         );
+    }
+
+    #[test]
+    fn what_an_administrator_does_names_a_server() {
+        let action = |words: &[&str]| match line(words) {
+            Ok(Command::Ctl { url, action }) => (url, action),
+            other => panic!("{other:?}"),
+        };
+        let (url, reset) = action(&["ctl", "reset-room", "main", "--red", "5"]);
+        assert_eq!(url, "http://127.0.0.1:3000");
+        let (room, counts) = ("main".to_owned(), Counter::new(5, 0));
+        assert_eq!(reset, Action::ResetRoom { room, counts });
+        let url = "http://lab:1";
+        let (named, _) = action(&["ctl", "remove-device", "main", "k", "--url", url]);
+        assert_eq!(named, url);
+        let (named, undo) = action(&["ctl", "--url", url, "undo", "17"]);
+        assert_eq!(
+            (named.as_str(), undo),
+            (url, Action::Undo { id: "17".into() })
+        );
+        assert!(line(&["ctl", "reset-room", "a b"]).is_err());
+        assert!(line(&["ctl", "reset-room", "main", "--red", "9007199254740992"]).is_err());
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //! | `GET /api/v1/history/<topic>?before=&limit=` | what the topic retains, page by page |
 //! | `GET /api/v1/export` | a snapshot of all that is kept, as JSON lines |
 //! | `POST /api/v1/import` | merges such lines |
+//! | `POST /api/v1/rooms/<room>/reset` | the room begins anew, with the counts in the body |
+//! | `DELETE /api/v1/rooms/<room>/devices/<device>` | removes a device with its clicks |
+//! | `POST /api/v1/undo/<id>` | undoes one of these two within a minute |
 //! | `POST /api/v1/ticket` | what a page shows whose origin a proxy hides: `latchbus_ws::origin` |
 //! | `GET /api/v1/origin` | to any page: whether its origin may use this server, and which setting allows it |
 //! | `GET /socket.io/socket.io.js` | the client of Socket.IO |
@@ -29,6 +32,7 @@ mod json;
 mod listing;
 mod metrics;
 mod mqtt;
+mod operate;
 mod page;
 mod pages;
 mod policy;
@@ -208,6 +212,7 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
         .route(policy::ORIGIN_PATH, get(origin))
         .merge(topics::router())
         .merge(backup::router())
+        .merge(operate::router())
         .merge(socketio_client::router())
         .fallback(page::page)
         .method_not_allowed_fallback(|| async { ApiError::method() })

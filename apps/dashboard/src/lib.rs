@@ -20,6 +20,7 @@ pub mod access;
 pub mod backup;
 pub mod cert;
 pub mod cli;
+pub mod ctl;
 pub mod failure;
 pub mod http;
 mod listener;

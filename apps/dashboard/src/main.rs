@@ -8,7 +8,7 @@ use std::{env, io};
 use latchbus::access::Access;
 use latchbus::cli::{self, Command, Source};
 use latchbus::settings::{AccessLayer, Layer, Settings};
-use latchbus::{backup, cert, failure, server};
+use latchbus::{backup, cert, ctl, failure, server};
 
 fn main() -> ExitCode {
     match run() {
@@ -36,6 +36,10 @@ fn run() -> Result<ExitCode, String> {
         Command::Import { into, file } => {
             let ended = backup::import::run(place(into)?, &file);
             ended.map_err(|error| failure::one_line(error.as_ref()))
+        }
+        Command::Ctl { url, action } => {
+            let answer = ctl::run(&url, &action);
+            print(&answer.map_err(|error| failure::one_line(error.as_ref()))?)
         }
         Command::Repair { config, flags } => {
             let report = server::repair(&settings(config, *flags)?);

@@ -123,7 +123,7 @@ fn is_preflight(request: &Request) -> bool {
 
 fn preflight() -> Response {
     let headers = [
-        (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, PUT, POST"),
+        (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, PUT, POST, DELETE"),
         (ACCESS_CONTROL_ALLOW_HEADERS, "content-type, if-none-match"),
         (ACCESS_CONTROL_MAX_AGE, "600"),
     ];
@@ -131,7 +131,7 @@ fn preflight() -> Response {
 }
 
 fn options() -> Response {
-    let allow = (ALLOW, "GET, HEAD, OPTIONS, PUT, POST");
+    let allow = (ALLOW, "GET, HEAD, OPTIONS, PUT, POST, DELETE");
     (StatusCode::NO_CONTENT, [allow]).into_response()
 }
 

@@ -148,7 +148,7 @@ async fn publish(
     Ok(response)
 }
 
-fn client(app: &App, request: &Request) -> Result<Client, ApiError> {
+pub(super) fn client(app: &App, request: &Request) -> Result<Client, ApiError> {
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let principal = Principal::anonymous("http").with_address(address.map(|info| info.0));
     let client = app.0.bus.client(principal);
@@ -160,7 +160,7 @@ const DRAIN_BYTES: usize = 4 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Reads a body that is at most as long as a payload may be.
-async fn body(app: &App, client: &Client, request: Request) -> Result<Bytes, ApiError> {
+pub(super) async fn body(app: &App, client: &Client, request: Request) -> Result<Bytes, ApiError> {
     let limit = app.0.bus.limits().payload_bytes;
     let announced = request.headers().get(CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
