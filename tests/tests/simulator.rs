@@ -28,7 +28,10 @@ fn every_click_counts_once(seeds: core::ops::Range<u64>) {
     eprintln!("{all}");
     // Things did go wrong.
     assert!(
-        all.crashes > all.seeds && all.kills > all.seeds && all.died > 0,
+        all.crashes > all.seeds
+            && all.kills > all.seeds
+            && all.operations > all.seeds
+            && all.died > 0,
         "{all}"
     );
 }

@@ -40,6 +40,27 @@ struct Truth {
     /// What a room has shown.
     shown: BTreeMap<Kind, Counter>,
     violations: Vec<String>,
+    /// Ids of those that were answered.
+    operations: Vec<u64>,
+}
+
+/// What a room shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shown {
+    pub(super) value: Counter,
+    /// What it began with at its last reset.
+    pub(super) given: Counter,
+    /// What operations have taken from it.
+    pub(super) taken: Counter,
+}
+
+impl Shown {
+    /// All clicks that it has ever counted; none if it shows less than it was given.
+    pub(super) fn counted(self) -> Option<Counter> {
+        let clicked = self.value.since(self.given);
+        let covers = self.value.covers(self.given);
+        covers.then(|| clicked.saturating_add(self.taken))
+    }
 }
 
 impl Ledger {
@@ -65,10 +86,15 @@ impl Ledger {
         Some((topic.clone(), *counter))
     }
 
-    /// Somebody looks at a room: never more than was made and sent, never less than before, and never less than
-    /// was acknowledged.
-    pub(super) fn shown(&self, kind: Kind, value: Counter) {
+    /// Somebody looks at a room, without what operations have given to it and with what they have taken: never more
+    /// than was made and sent, never less than before, and never less than was acknowledged. So no old click comes back
+    /// after a reset, and no new one is lost.
+    pub(super) fn shown(&self, kind: Kind, shown: Shown) {
         let mut truth = self.lock();
+        let Some(value) = shown.counted() else {
+            let violation = format!("{kind:?}: less than it was given: {shown:?}");
+            return truth.violations.push(violation);
+        };
         let made = truth.made.get(&kind).copied().unwrap_or_default();
         let sent = sum(&truth.sent, kind);
         let acknowledged = sum(&truth.acknowledged, kind);
@@ -84,6 +110,18 @@ impl Ledger {
                 truth.violations.push(violation);
             }
         }
+    }
+
+    /// An operation was made: it can be undone under this id.
+    pub(super) fn operated(&self, id: u64) {
+        self.lock().operations.push(id);
+    }
+
+    /// The last operations, and how many there were.
+    pub(super) fn operations(&self) -> (Vec<u64>, u64) {
+        let operations = &self.lock().operations;
+        let last = operations.iter().rev().take(3).copied().collect();
+        (last, operations.len() as u64)
     }
 
     /// Clicks that were made, and those of them that were never sent.

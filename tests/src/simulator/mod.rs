@@ -24,7 +24,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use latchbus_bus::Clock;
+use latchbus_bus::{Clock, Operate};
 use latchbus_core::clicks::Counter;
 use tokio::runtime::Builder;
 use tokio::task::{AbortHandle, JoinSet};
@@ -60,6 +60,8 @@ pub struct Outcome {
     pub kills: u64,
     /// Times that the disk was full.
     pub full: u64,
+    /// Resets of rooms, removals of devices, and those that were undone.
+    pub operations: u64,
     /// Clicks made and counted, of devices that store.
     pub stored: u64,
     /// Clicks made by devices without storage.
@@ -76,6 +78,7 @@ impl AddAssign for Outcome {
         self.crashes += other.crashes;
         self.kills += other.kills;
         self.full += other.full;
+        self.operations += other.operations;
         self.stored += other.stored;
         self.forgetful += other.forgetful;
         self.died += other.died;
@@ -87,9 +90,16 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} seeds, {} power cuts of the server, {} kills of devices, {} full disks; with storage {} clicks made \
-             and counted, without {} made, of which {} died unsent; never one more",
-            self.seeds, self.crashes, self.kills, self.full, self.stored, self.forgetful, self.died
+            "{} seeds, {} power cuts of the server, {} kills of devices, {} full disks, {} resets, \
+             removals and undoings; with storage {} clicks made and counted, without {} made, of which {} died unsent; never one more",
+            self.seeds,
+            self.crashes,
+            self.kills,
+            self.full,
+            self.operations,
+            self.stored,
+            self.forgetful,
+            self.died
         )
     }
 }
@@ -207,7 +217,7 @@ impl World {
     }
 
     async fn act(&mut self) {
-        match self.random.u8(..12) {
+        match self.random.u8(..15) {
             0..2 => {
                 let (after, down) = (self.random.u64(..3), self.random.u64(..3_000));
                 self.server.crash(after).await;
@@ -231,6 +241,7 @@ impl World {
                 sleep(Duration::from_millis(self.random.u64(100..3_000))).await;
                 disk.limit(None);
             }
+            12.. => self.operate(),
             8 => {
                 let hour = 3_600_000;
                 self.clock.jumped_ms = self.random.i64(-hour..hour);
@@ -242,6 +253,26 @@ impl World {
                 }
             }
         }
+    }
+
+    /// An administrator resets a room, removes a device, or undoes something.
+    fn operate(&mut self) {
+        let body = &self.bodies[self.random.usize(..self.bodies.len())];
+        let room = body.kind.room().to_owned();
+        let device = body.name.clone();
+        let (undoable, _) = self.ledger.operations();
+        let operate = match self.random.u8(..4) {
+            0 => Operate::ResetRoom {
+                room,
+                counts: Counter::new(self.random.u64(..3), self.random.u64(..3)),
+            },
+            1 if !undoable.is_empty() => Operate::Undo {
+                id: undoable[self.random.usize(..undoable.len())],
+            },
+            _ => Operate::RemoveDevice { room, device },
+        };
+        self.trace.note(format_args!("{operate:?}"));
+        self.server.operate(operate);
     }
 
     /// Everything works, until every device is told.
@@ -267,12 +298,14 @@ impl World {
         if let Some(violation) = self.ledger.violations().first() {
             return Err(violation.clone());
         }
-        let value = |kind| self.server.value(kind).unwrap_or_default();
-        let (stored, forgetful) = (value(Kind::Stored), value(Kind::Forgetful));
-        for (kind, value) in [(Kind::Stored, stored), (Kind::Forgetful, forgetful)] {
-            self.trace.note(format_args!("at last {kind:?} {value}"));
-            self.ledger.shown(kind, value);
+        let shown = |kind| self.server.shown(kind).unwrap_or_default();
+        let both = [Kind::Stored, Kind::Forgetful].map(|kind| (kind, shown(kind)));
+        for (kind, shown) in both {
+            self.trace.note(format_args!("at last {kind:?} {shown:?}"));
+            self.ledger.shown(kind, shown);
         }
+        let [(_, stored), _] = both;
+        let stored = stored.counted().unwrap_or_default();
         let (made, unsent) = self.ledger.made_and_unsent(Kind::Stored);
         if stored != made || unsent != Counter::ZERO {
             return Err(format!(
@@ -286,6 +319,7 @@ impl World {
         self.outcome.stored = stored.total();
         self.outcome.forgetful = made.total();
         self.outcome.died = died.total();
+        self.outcome.operations = self.ledger.operations().1;
         self.outcome.trace = self.trace.hash();
         Ok(self.outcome)
     }

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use latchbus_bus::faulty::{self, Faults};
 use latchbus_bus::memory::{self, MemoryPeer};
 use latchbus_bus::simulation::{self, Commits};
-use latchbus_bus::{Bus, Clock, Options, Principal, Publish, Session};
+use latchbus_bus::{Bus, Clock, Operate, Options, Principal, Publish, Session};
 use latchbus_core::clicks::{ClickTopic, Counter};
 use latchbus_core::topic::TopicName;
 use latchbus_mqtt::server::{Config, Server as Mqtt};
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::ledger::{Kind, Ledger};
+use super::ledger::{Kind, Ledger, Shown};
 use super::trace::Trace;
 use super::wire::{Calm, wire};
 use crate::bench::topic_name;
@@ -141,9 +141,9 @@ impl Server {
     }
 
     /// What a room shows; none while the server is down.
-    pub(super) fn value(&self, kind: Kind) -> Option<Counter> {
+    pub(super) fn shown(&self, kind: Kind) -> Option<Shown> {
         let life = lock(&self.life);
-        life.as_ref().map(|life| value(&life.bus, kind))
+        life.as_ref().map(|life| shown(&life.bus, kind))
     }
 
     /// A connection of bytes to its MQTT; none while it is down.
@@ -173,6 +173,25 @@ impl Server {
             session.run(receiver, &mut sender, pending()).await;
         });
         Some(peer)
+    }
+
+    /// An administrator does something. The server may crash before it is answered.
+    pub(super) fn operate(&self, operate: Operate) {
+        let mut life = lock(&self.life);
+        let Some(Life { bus, tasks, .. }) = life.as_mut() else {
+            return;
+        };
+        let Ok(client) = bus.client(Principal::process()) else {
+            return;
+        };
+        let (ledger, trace) = (Arc::clone(&self.ledger), Arc::clone(&self.trace));
+        tasks.spawn(async move {
+            let operated = client.operate(operate).await;
+            trace.note(format_args!("{operated:?}"));
+            if let Ok(operated) = operated {
+                ledger.operated(operated.id);
+            }
+        });
     }
 
     /// Somebody else says what a device has said before.
@@ -228,18 +247,30 @@ async fn pause(random: &mut Rng) {
 
 fn look(bus: &Bus, ledger: &Ledger, trace: &Trace) {
     for kind in [Kind::Stored, Kind::Forgetful] {
-        let value = value(bus, kind);
-        trace.note(format_args!("{kind:?} {value}"));
-        ledger.shown(kind, value);
+        let shown = shown(bus, kind);
+        trace.note(format_args!("{kind:?} {shown:?}"));
+        ledger.shown(kind, shown);
     }
 }
 
-fn value(bus: &Bus, kind: Kind) -> Counter {
-    let topic = ClickTopic::Values { room: kind.room() }.to_string();
-    let last = bus.last(TopicName::parse(topic.as_str()).unwrap());
-    last.map_or(Counter::ZERO, |last| {
-        Counter::parse(last.payload.bytes()).unwrap()
-    })
+fn shown(bus: &Bus, kind: Kind) -> Shown {
+    let last = |topic: &str| {
+        let last = bus.last(TopicName::parse(topic).unwrap())?;
+        serde_json::from_slice::<serde_json::Value>(last.payload.bytes()).ok()
+    };
+    let counter = |value: Option<&serde_json::Value>| {
+        value.map_or(Counter::ZERO, |value| {
+            Counter::parse(value.to_string().as_bytes()).unwrap()
+        })
+    };
+    let room = kind.room();
+    let values = last(&ClickTopic::Values { room }.to_string());
+    let reset = last(&format!("clicks/{room}/reset")).unwrap_or_default();
+    Shown {
+        value: counter(values.as_ref()),
+        given: counter(reset.get("given")),
+        taken: counter(reset.get("taken")),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
