@@ -82,7 +82,9 @@ impl Pipeline {
             }
             let shown = own_topics(&self.rooms, &room, device);
             steps.extend(shown.into_iter().filter(|step| self.has_place(step)));
-            steps.extend(cleared_topics(&self.rooms, &room, device));
+            let cleared = cleared_topics(&self.rooms, &room, device);
+            let stands = cleared.into_iter().filter(|topic| self.stands(topic));
+            steps.extend(stands.map(Step::forget));
         }
         let reset = self.rooms.last_reset(&room);
         steps.extend(reset.map(|reset| Step::state(reset_topic(&room), reset)));
@@ -92,6 +94,12 @@ impl Pipeline {
             reset: Some((room, devices)),
             ..Plan::default()
         }
+    }
+
+    /// Whether a topic keeps something, or will by the time that the steps of this batch are made.
+    fn stands(&self, topic: &TopicName<String>) -> bool {
+        let is_there = (self.shared).read(|hub| hub.last(topic.borrowed()).is_some());
+        is_there || self.planned.contains_key(topic.as_str())
     }
 
     /// Clears everything below a device that was removed. Where it was folded its floor stays: it tells a device

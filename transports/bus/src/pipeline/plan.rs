@@ -230,19 +230,19 @@ pub(super) fn own_topics(rooms: &Rooms, room: &str, device: &str) -> Vec<Step> {
     topics
 }
 
-/// And those that it does not derive, of which an earlier value may stand: they are to be cleared.
-pub(super) fn cleared_topics(rooms: &Rooms, room: &str, device: &str) -> Vec<Step> {
-    let topics = own_topics(rooms, room, device);
-    let stays = |topic: &TopicName<String>| {
-        (topics.iter()).any(|step| matches!(step, Step::Publish { topic: of, .. } if of == topic))
-    };
-    let all = [
+/// And those that it does not derive.
+pub(super) fn cleared_topics(rooms: &Rooms, room: &str, device: &str) -> Vec<TopicName<String>> {
+    let mut topics = vec![
         own_topic(ClickTopic::Floor { room, device }),
         own_topic(ClickTopic::Pressed { room, device }),
         zero_topic(room, device),
     ];
-    let gone = all.into_iter().filter(|topic| !stays(topic));
-    gone.map(Step::forget).collect()
+    for step in own_topics(rooms, room, device) {
+        if let Step::Publish { topic: derived, .. } = step {
+            topics.retain(|topic| *topic != derived);
+        }
+    }
+    topics
 }
 
 /// `clicks/<room>/<device>/zero`: from which count each of its incarnations counts.
