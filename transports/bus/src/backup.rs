@@ -122,6 +122,11 @@ pub struct RoomClicks {
 }
 
 impl RoomClicks {
+    /// The topic that says what it says.
+    fn topic(&self) -> String {
+        format!("clicks/{}/reset", self.room)
+    }
+
     pub(crate) fn of(room: &str, reset: &RoomReset) -> Self {
         Self {
             room: room.to_owned(),
@@ -317,6 +322,11 @@ impl Export {
             TopicName::parse(topic.as_str()).is_ok_and(|topic| reader.may_read(topic))
         });
         self.devices = devices.collect::<Vec<_>>().into_iter();
+        let rooms = self.rooms.filter(|room| {
+            let topic = room.topic();
+            TopicName::parse(topic.as_str()).is_ok_and(|topic| reader.may_read(topic))
+        });
+        self.rooms = rooms.collect::<Vec<_>>().into_iter();
         self
     }
 

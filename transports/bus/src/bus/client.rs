@@ -452,18 +452,16 @@ impl Client {
     /// When this principal may not, or there is no such thing; nothing has changed.
     pub async fn operate(&self, operate: Operate) -> Result<Operated, OperationError> {
         let bus = &self.0.bus.0;
-        if !self.may_administer() {
-            return Err(OperationError::NotAllowed);
-        }
-        let by = self.0.principal.identity.name();
-        // Of no one else others are told anything but the way that they came.
-        let by = by.unwrap_or(self.0.principal.transport);
+        let principal = self.principal();
+        // Of who has no name others are told nothing but the way that they came.
+        let by = principal.identity.name().unwrap_or(principal.transport);
         let operated = match &bus.writer {
+            _ if !self.may_administer() => Err(OperationError::NotAllowed),
             None => lock(&bus.pipeline).accept_operation(&operate, by),
             Some(writer) => writer.operate(operate.clone(), by.to_owned()).await,
         };
         let (client, address) = (
-            shown(&self.0.principal.client_id),
+            shown(&principal.client_id),
             self.address().map(field::display),
         );
         match &operated {
@@ -490,7 +488,7 @@ impl Client {
     /// Whether this principal may do what only an administrator may: every door asks here. On a server without users
     /// everyone is one.
     pub fn may_administer(&self) -> bool {
-        self.bus().authorizer().is_admin(&self.0.principal)
+        self.bus().authorizer().is_admin(&self.principal())
     }
 
     fn queued(&self, held: Option<OwnedSemaphorePermit>) -> Queued {
