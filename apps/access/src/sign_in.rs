@@ -66,6 +66,11 @@ impl SignIns {
         SignInsBuilder::default()
     }
 
+    /// Whether who brings nothing is let in.
+    pub const fn allows_anonymous(&self) -> bool {
+        self.anonymous
+    }
+
     /// Reads the files of users and keys again, changed or not: on SIGHUP. It blocks for the time of reading files.
     pub fn reload(&self) {
         if let Some(users) = &self.users {

@@ -16,6 +16,7 @@ use crate::settings::{
     AccessLayer, Addresses, BasePath, Csp, Frame, HostName, Layer, LogFilter, Origin, Proxy, Room,
     Serial, TlsLayer, UnixMode,
 };
+use crate::user::{self, Password};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -61,6 +62,17 @@ pub enum Command {
     Access(Access),
     /// Make a certificate.
     Certificate(Order),
+    /// Add, remove, list or check users.
+    User {
+        /// What is to be done.
+        action: user::Action,
+        /// The password file; none: the one of the settings.
+        file: Option<PathBuf>,
+        /// The settings file.
+        config: Option<PathBuf>,
+        /// What the flags set.
+        flags: Box<Layer>,
+    },
     /// Print this and exit.
     Print(String),
 }
@@ -124,6 +136,14 @@ enum Verb {
     ///
     /// Prints how clients trust the authority, and the flags to start the server with.
     Cert(Certificate),
+    /// Add, remove, list or check the users of a password file
+    ///
+    /// A running server reads the file again within a second. Exit status 1: there is no such user, or the password is
+    /// wrong.
+    User {
+        #[command(subcommand)]
+        verb: UserVerb,
+    },
     /// Merge an export into the stored state
     ///
     /// The file is checked first. The larger count wins, and a value replaces an older one: importing a file twice
@@ -193,6 +213,88 @@ impl From<CtlVerb> for Action {
                 device,
             },
             CtlVerb::Undo { id } => Self::Undo { id },
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum UserVerb {
+    /// Add a user, or change the password of one; asks for the password
+    Add(Named),
+    /// Remove a user; its connections end
+    Remove {
+        /// Who
+        name: String,
+        #[command(flatten)]
+        file: UsersFile,
+    },
+    /// Print the names
+    List {
+        #[command(flatten)]
+        file: UsersFile,
+    },
+    /// Check a password; asks for it
+    Check(Named),
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// Who
+    name: String,
+    /// Take the first line of the standard input for the password
+    #[arg(long)]
+    password_stdin: bool,
+    #[command(flatten)]
+    file: UsersFile,
+}
+
+#[derive(Debug, Args)]
+struct UsersFile {
+    /// The password file [default: the setting users, or users in the data directory]
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The directory of the server [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    data_dir: Option<PathBuf>,
+    /// Its settings file [env: LATCHBUS_CONFIG]
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "file")]
+    config: Option<PathBuf>,
+}
+
+impl From<UserVerb> for Command {
+    fn from(verb: UserVerb) -> Self {
+        let password = |from_stdin| match from_stdin {
+            true => Password::Stdin,
+            false => Password::Prompt,
+        };
+        let (action, file) = match verb {
+            UserVerb::Add(Named {
+                name,
+                password_stdin,
+                file,
+            }) => {
+                let password = password(password_stdin);
+                (user::Action::Add { name, password }, file)
+            }
+            UserVerb::Remove { name, file } => (user::Action::Remove { name }, file),
+            UserVerb::List { file } => (user::Action::List, file),
+            UserVerb::Check(Named {
+                name,
+                password_stdin,
+                file,
+            }) => {
+                let password = password(password_stdin);
+                (user::Action::Check { name, password }, file)
+            }
+        };
+        Self::User {
+            action,
+            file: file.file,
+            config: file.config,
+            flags: Box::new(Layer {
+                data_dir: file.data_dir,
+                ..Layer::default()
+            }),
         }
     }
 }
@@ -316,6 +418,12 @@ struct Serve {
     /// Rooms that are shown before their first click [default: main] [env: LATCHBUS_ROOMS]
     #[arg(long, value_name = "ROOM", value_delimiter = ',', value_parser = trimmed::<Room>)]
     rooms: Option<Vec<Room>>,
+    /// The password file that `latchbus user` writes [default: users in the data directory, if it is there] [env: LATCHBUS_USERS]
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+    /// Let in clients without credentials: on a network that you trust, or beside users [env: LATCHBUS_ANONYMOUS=true]
+    #[arg(long)]
+    anonymous: bool,
     /// Repair a damaged store, report what was lost, and exit; the damaged file is kept
     #[arg(long, conflicts_with = "ephemeral")]
     repair: bool,
@@ -359,6 +467,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             url,
             action: action.into(),
         },
+        Some(Verb::User { verb }) => verb.into(),
         Some(Verb::Serve(serve)) => (*serve).into(),
         None => line.serve.into(),
     })
@@ -390,6 +499,8 @@ impl From<Serve> for Command {
             socketio_client,
             access,
             rooms,
+            users,
+            anonymous,
             repair,
         } = serve;
         let all = |several: Option<Vec<Addresses>>| {
@@ -422,6 +533,8 @@ impl From<Serve> for Command {
             socketio_client,
             access: access.map(AccessLayer::File),
             rooms,
+            users,
+            anonymous: anonymous.then_some(true),
             ..Layer::default()
         };
         let flags = Box::new(flags);
@@ -555,6 +668,10 @@ mod tests {
             &["cert"],
             &["cert", "dir"],
             &["cert", "dir", "a.example", "--client", "anna"],
+            &["user"],
+            &["user", "add"],
+            &["user", "add", "anna", "secret"],
+            &["user", "list", "--file", "a", "--data-dir", "b"],
         ] {
             let complaint = line(words).unwrap_err();
             assert!(!complaint.contains('\n'), "{complaint}");

@@ -9,6 +9,7 @@
 //! | [`access`] | `latchbus access`: which rule decides |
 //! | [`backup`] | exports and imports |
 //! | [`cert`] | certificates: `latchbus cert` |
+//! | [`user`] | the users of a password file |
 //! | [`failure`] | an error and its causes in one line |
 //!
 //! # Invariants
@@ -28,4 +29,6 @@ mod log;
 mod reload;
 pub mod server;
 pub mod settings;
+mod sign_ins;
 mod signals;
+pub mod user;

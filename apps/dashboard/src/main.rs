@@ -8,7 +8,7 @@ use std::{env, io};
 use latchbus::access::Access;
 use latchbus::cli::{self, Command, Source};
 use latchbus::settings::{AccessLayer, Layer, Settings};
-use latchbus::{backup, cert, ctl, failure, server};
+use latchbus::{backup, cert, ctl, failure, server, user};
 
 fn main() -> ExitCode {
     match run() {
@@ -23,6 +23,19 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, String> {
     let done = match cli::parse(env::args_os())? {
+        Command::User {
+            action,
+            file,
+            config,
+            flags,
+        } => {
+            let file = match file {
+                Some(file) => file,
+                None => settings(config, *flags)?.users_file()?,
+            };
+            let ended = user::run(&action, &file);
+            return ended.map_err(|error| failure::one_line(error.as_ref()));
+        }
         Command::Print(text) => print(&text),
         Command::CheckConfig(file) => {
             Settings::resolve(Some(&file), Layer::default(), Layer::default())

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use latchbus_access::RulesAuthorizer;
+use latchbus_access::{RulesAuthorizer, SignIns};
 use tracing::{info, warn};
 
 use crate::log::Log;
@@ -19,6 +19,7 @@ pub(crate) struct Reload {
     log: Log,
     rules: Arc<RulesAuthorizer>,
     tls: Option<latchbus_tls::server::Server>,
+    sign_ins: Option<SignIns>,
 }
 
 impl fmt::Debug for Reload {
@@ -36,6 +37,7 @@ impl Reload {
             log,
             rules,
             tls: None,
+            sign_ins: None,
         }
     }
 
@@ -44,15 +46,24 @@ impl Reload {
         Self { tls, ..self }
     }
 
+    /// So are the users and the keys of tokens.
+    pub(crate) fn with_sign_ins(self, sign_ins: SignIns) -> Self {
+        let sign_ins = Some(sign_ins);
+        Self { sign_ins, ..self }
+    }
+
     /// Takes the settings over. Where they cannot be read, all stays as it is.
     pub(crate) fn reload(&self) {
         if let Some(tls) = &self.tls {
             tls.say(tls.reload().map(|()| true));
         }
+        if let Some(sign_ins) = &self.sign_ins {
+            sign_ins.reload();
+        }
         let settings = match (self.source)() {
             Ok(settings) => settings,
             Err(error) => {
-                warn!(target: "server", %error, "SIGHUP: the settings cannot be read; nothing is changed");
+                warn!(target: "server", %error, "SIGHUP: the settings cannot be read; nothing is changed by them");
                 return;
             }
         };
@@ -68,7 +79,7 @@ impl Reload {
         self.rules.replace(settings.access);
         match self.log.set(&settings.log) {
             Ok(filter) => {
-                info!(target: "server", log = %filter, "SIGHUP: the log filter is reloaded; other settings need a restart")
+                info!(target: "server", log = %filter, "SIGHUP: the log filter is reloaded, as are users and keys of tokens; other settings need a restart")
             }
             Err(error) => warn!(target: "server", %error, "SIGHUP: the log filter stays as it is"),
         }

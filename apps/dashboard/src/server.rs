@@ -20,6 +20,7 @@ use crate::log;
 use crate::reload::Reload;
 pub use crate::reload::Source;
 use crate::settings::Settings;
+use crate::sign_ins;
 use crate::signals::Signals;
 
 /// How long connections may take to end and the store to write after a signal. Users are promised five
@@ -96,10 +97,16 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let pages = pages.transpose().context("no pages to serve")?;
     let client = settings.socketio_client.as_deref();
     let socketio_client = client.map(http::SocketioClient::open).transpose()?;
+    let sign_ins = sign_ins::open(&settings)?;
     let tls = open_tls(&settings)?;
     let (bound, addresses) = bind(&settings, tls.as_ref())?;
     let store = settings.bus.store.clone();
-    let bus = Bus::open(settings.bus.clone()).map_err(with_advice)?;
+    let rules = settings.bus.authorizer.clone();
+    let builder = latchbus_bus::Builder::from(settings.bus.clone());
+    let builder = builder.authorizer(sign_ins::SignedInOnly::new(&sign_ins, rules));
+    let bus = builder.authenticator(sign_ins.clone()).open();
+    let bus = bus.map_err(with_advice)?;
+    let reload = reload.with_sign_ins(sign_ins.clone());
     let mut signals = Signals::listen().context("cannot wait for signals")?;
     let [bound_http, bound_mqtt] = bound;
     let http_listener = bound_http.listen("HTTP")?;
@@ -147,6 +154,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     if let Some(tls) = tls.clone() {
         watching.spawn(tls.watch());
     }
+    watching.spawn(sign_ins.watch());
     let reload = reload.with_tls(tls);
     ready(&addresses);
 

@@ -3,12 +3,14 @@
 mod access;
 pub mod defaults;
 mod layer;
+mod sign_in;
 mod socketio;
 mod tls;
 mod values;
 
 pub use access::AccessLayer;
 pub use layer::{HistoryLayer, Layer, LimitsLayer};
+pub use sign_in::{SignInSettings, TokensLayer};
 pub use socketio::{InLayer, NamespaceLayer, NamespaceName, Node, OutLayer, SocketioLayer};
 pub use tls::{Demand, TlsLayer};
 pub use values::{
@@ -31,6 +33,9 @@ use latchbus_ws::OriginPolicy;
 
 /// The directory of the store unless another is named, below the one in which the program runs.
 pub const DEFAULT_DATA_DIR: &str = "latchbus-data";
+
+/// The password file in the directory of the store.
+const USERS_FILE: &str = "users";
 
 /// What an MQTT packet may need besides its topic and its payload: its header and its properties.
 const PACKET_HEADROOM_BYTES: usize = 16 << 10;
@@ -86,6 +91,8 @@ pub struct Settings {
     pub threads: usize,
     /// Who may publish and read what; none: everyone may do everything.
     pub access: Option<Arc<Rules>>,
+    /// Who is let in.
+    pub sign_in: SignInSettings,
     /// How the bus is set up.
     pub bus: Options,
 }
@@ -124,6 +131,12 @@ pub enum SettingsError {
     /// One source names a directory for the store, and says that there is none.
     #[error("{source_name} sets both data_dir and ephemeral")]
     TwoStores {
+        /// Which source.
+        source_name: String,
+    },
+    /// Something is said of tokens, and not with which keys they are verified.
+    #[error("{source_name} sets up tokens without tokens.keys")]
+    TokensWithoutKeys {
         /// Which source.
         source_name: String,
     },
@@ -198,6 +211,7 @@ impl Default for Settings {
             socketio: Some(latchbus_socketio::Config::default()),
             threads: 1,
             access: None,
+            sign_in: SignInSettings::default(),
             bus: Options {
                 store: StoreKind::Directory(DEFAULT_DATA_DIR.into()),
                 history: default_history(),
@@ -268,6 +282,9 @@ impl Settings {
             sync_interval_ms,
             max_downtime_secs,
             threads,
+            users,
+            anonymous,
+            tokens,
             limits,
             socketio,
             history,
@@ -340,6 +357,14 @@ impl Settings {
             }
             (None, _) => {}
         }
+        self.sign_in.users = users.or_else(|| self.sign_in.users.take());
+        self.sign_in.anonymous = anonymous.or(self.sign_in.anonymous);
+        if tokens.lacks_keys() {
+            return Err(SettingsError::TokensWithoutKeys {
+                source_name: source_name.to_owned(),
+            });
+        }
+        self.sign_in.tokens = tokens.config().or_else(|| self.sign_in.tokens.take());
         self.apply_limits(&limits);
         socketio.apply(&mut self.socketio);
         if !history.is_empty() {
@@ -357,6 +382,20 @@ impl Settings {
         let limits = &self.bus.limits;
         let longest = limits.payload_bytes + limits.topic_bytes + PACKET_HEADROOM_BYTES;
         self.packet_bytes.unwrap_or(longest)
+    }
+
+    /// The password file: the one that is set, or the one in the directory of the store, whether it is there or not.
+    ///
+    /// # Errors
+    /// When neither is set.
+    pub fn users_file(&self) -> Result<PathBuf, String> {
+        match (&self.sign_in.users, &self.bus.store) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, StoreKind::Directory(directory)) => Ok(directory.join(USERS_FILE)),
+            (None, StoreKind::Memory) => {
+                Err("nothing is stored: name the file of the users".to_owned())
+            }
+        }
     }
 
     fn apply_limits(&mut self, limits: &LimitsLayer) {

@@ -22,6 +22,8 @@ pub fn toml() -> String {
     write(&mut out, general(&settings));
     out.push_str("\n# `latchbus cert DIR NAME` makes the files.\n[tls]\n");
     write(&mut out, tls());
+    out.push_str("\n# Tokens that are accepted: see docs/access.md.\n[tokens]\n");
+    write(&mut out, tokens());
     out.push_str("\n# What happens at each limit is in docs/settings.md.\n[limits]\n");
     write(&mut out, limits(&settings));
     socketio(&mut out, &settings);
@@ -103,6 +105,31 @@ fn socketio(out: &mut String, settings: &Settings) {
     write(out, keys);
 }
 
+fn tokens() -> Vec<Key> {
+    vec![
+        (
+            "keys",
+            Default::Example("\"keys.json\""),
+            "a JWK set, public keys or certificates (PEM), or a secret",
+        ),
+        (
+            "issuer",
+            Default::Example("\"https://id.example.com\""),
+            "demanded of iss",
+        ),
+        (
+            "audience",
+            Default::Is("[]".to_owned()),
+            "one of these is demanded of aud",
+        ),
+        (
+            "leeway_secs",
+            Default::Example("30"),
+            "how much clocks may differ; with keys",
+        ),
+    ]
+}
+
 fn write(out: &mut String, keys: Vec<Key>) {
     for (name, value, comment) in keys {
         let line = match value {
@@ -162,6 +189,16 @@ fn general(settings: &Settings) -> Vec<Key> {
             "log",
             text(&"info"),
             "off, error, warn, info, debug, trace; or as in \"info,mqtt=debug\"",
+        ),
+        (
+            "users",
+            Example("\"latchbus-data/users\""),
+            "the password file; the one in data_dir counts without a setting",
+        ),
+        (
+            "anonymous",
+            Example("true"),
+            "whether clients without credentials are let in; without users and tokens those of this machine are",
         ),
         (
             "allow_origins",
@@ -352,7 +389,9 @@ mod tests {
     use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
     use serde::forward_to_deserialize_any;
 
-    use super::super::{HistoryLayer, Layer, LimitsLayer, NamespaceLayer, SocketioLayer, TlsLayer};
+    use super::super::{
+        HistoryLayer, Layer, LimitsLayer, NamespaceLayer, SocketioLayer, TlsLayer, TokensLayer,
+    };
     use super::*;
 
     /// Finds out which keys a type has.
@@ -408,7 +447,8 @@ mod tests {
     #[test]
     fn every_key_is_there_with_its_default() {
         let text = toml();
-        let (general, rest) = text.split_once("\n[limits]\n").unwrap();
+        let (general, rest) = text.split_once("\n[tokens]\n").unwrap();
+        let (tokens, rest) = rest.split_once("\n[limits]\n").unwrap();
         let (limits, rest) = rest.split_once("\n[socketio]\n").unwrap();
         let (socketio, history) = rest.split_once("# [[history]]\n").unwrap();
         let names = |part: &str, key: &str| {
@@ -419,11 +459,14 @@ mod tests {
             part.lines().any(begins)
         };
         for key in keys::<Layer>() {
-            let elsewhere = ["tls", "limits", "socketio", "history"].contains(&key);
+            let elsewhere = ["tls", "tokens", "limits", "socketio", "history"].contains(&key);
             assert!(elsewhere || names(general, key), "{key}");
         }
         for key in keys::<TlsLayer>() {
             assert!(names(general, key), "{key}");
+        }
+        for key in keys::<TokensLayer>() {
+            assert!(names(tokens, key), "{key}");
         }
         for key in keys::<LimitsLayer>() {
             assert!(names(limits, key), "{key}");
@@ -450,6 +493,7 @@ mod tests {
             .map(|line| format!("{}\n", line.trim_start_matches("# ")))
             .collect();
         let examples = examples
+            .replace("\nTokens that are", "\n#")
             .replace("\nWhat happens at each", "\n#")
             .replace("\n`latchbus cert", "\n#")
             .replace("\nThe events of each", "\n#")
@@ -464,6 +508,7 @@ mod tests {
         for key in [
             keys::<Layer>(),
             keys::<TlsLayer>(),
+            keys::<TokensLayer>(),
             keys::<LimitsLayer>(),
             keys::<SocketioLayer>(),
             keys::<NamespaceLayer>(),

@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::SettingsError;
 use super::access::AccessLayer;
+use super::sign_in::TokensLayer;
 use super::socketio::SocketioLayer;
 use super::tls::TlsLayer;
 use super::values::{
@@ -76,6 +77,12 @@ pub struct Layer {
     pub threads: Option<Within<1, 1_024>>,
     /// Certificates.
     pub tls: TlsLayer,
+    /// The password file.
+    pub users: Option<PathBuf>,
+    /// Whether clients without credentials are let in.
+    pub anonymous: Option<bool>,
+    /// Which tokens are accepted; in the file alone.
+    pub tokens: TokensLayer,
     /// Bounds; in the file alone.
     pub limits: LimitsLayer,
     /// Socket.IO; in the file alone.
@@ -195,6 +202,8 @@ impl Layer {
                 .raw("LATCHBUS_ACCESS")
                 .map(|path| AccessLayer::File(path.into())),
             rooms: variables.list("LATCHBUS_ROOMS")?,
+            users: variables.raw("LATCHBUS_USERS").map(PathBuf::from),
+            anonymous: variables.value("LATCHBUS_ANONYMOUS")?,
             ..Self::default()
         })
     }

@@ -34,6 +34,12 @@ pub enum Demand {
 }
 
 impl TlsLayer {
+    /// Whether clients have to show a certificate.
+    pub fn requires_client_certificates(&self) -> bool {
+        self.client_ca.is_some()
+            && matches!(self.client_certificates, None | Some(Demand::Required))
+    }
+
     /// Puts another source over this one.
     pub(super) fn put_over(&mut self, above: Self) {
         let Self {
