@@ -72,6 +72,8 @@ pub struct Server {
     pub http: SocketAddr,
     /// Where MQTT is served.
     pub mqtt: SocketAddr,
+    /// Where both are served with TLS, if they are: HTTP, MQTT.
+    pub tls: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Server {
@@ -109,15 +111,17 @@ impl Server {
         let mut lines = lines(&mut child);
         let ready = within("the ready line", lines.next_line()).await.unwrap();
         let ready = ready.expect("latchbus ended before it was ready");
-        let address = |key: &str| -> SocketAddr {
+        let found = |key: &str| -> Option<SocketAddr> {
             let mut words = ready.split(' ');
             let word = words.find_map(|word| word.strip_prefix(key));
-            word.unwrap_or_else(|| panic!("{ready:?}")).parse().unwrap()
+            Some(word?.parse().unwrap())
         };
+        let address = |key| found(key).unwrap_or_else(|| panic!("{ready:?}"));
         assert!(ready.starts_with("ready "), "{ready:?}");
         Self {
             http: address("http="),
             mqtt: address("mqtt="),
+            tls: found("http-tls=").zip(found("mqtt-tls=")),
             child,
         }
     }

@@ -5,10 +5,12 @@ use core::str::FromStr;
 
 use thiserror::Error;
 
-/// MQTT's registered port.
+/// MQTT's registered ports, without TLS and with it.
 const MQTT_PORT: u16 = 1883;
-/// HTTP's, for a WebSocket address without one.
+const MQTTS_PORT: u16 = 8883;
+/// Those of HTTP, for a WebSocket address without one.
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 /// Where a Latchbus server takes WebSockets.
 const WS_PATH: &str = "/ws";
 /// The longest name of a host (RFC 1035 §2.3.4).
@@ -17,20 +19,33 @@ const MAX_HOST_BYTES: usize = 255;
 /// The address of a server, and with it the transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// `mqtt://host[:port]`. The host of an IPv6 address is without its brackets.
-    Mqtt { host: String, port: u16 },
-    /// `ws://host[:port][/path]`, written out with port and path.
-    Ws { url: String },
+    /// `mqtt://host[:port]`, or `mqtts` with TLS. The host of an IPv6 address is without its brackets.
+    Mqtt {
+        host: String,
+        port: u16,
+        is_secure: bool,
+    },
+    /// `ws://host[:port][/path]`, or `wss` with TLS, written out with port and path.
+    Ws { url: String, is_secure: bool },
+}
+
+impl Address {
+    /// Whether TLS is spoken there.
+    pub(crate) const fn is_secure(&self) -> bool {
+        match self {
+            Self::Mqtt { is_secure, .. } | Self::Ws { is_secure, .. } => *is_secure,
+        }
+    }
 }
 
 /// Why a text is no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum AddressError {
-    #[error("expected mqtt://host:port or ws://host:port/ws")]
+    #[error("expected mqtt://host:port or ws://host:port/ws, or mqtts or wss for TLS")]
     Scheme,
-    #[error("mqtts and wss are not supported, use mqtt or ws")]
-    Tls,
-    #[error("user names and passwords are not supported")]
+    #[error(
+        "a user name is not part of the address: it is named by --user, a password by --password-file"
+    )]
     Credentials,
     #[error("the host is missing or not a host name or IP address")]
     Host,
@@ -52,17 +67,25 @@ impl FromStr for Address {
             None => (rest, ""),
         };
         match scheme {
-            "mqtt" => {
-                let (host, port) = host_and_port(authority, MQTT_PORT)?;
+            "mqtt" | "mqtts" => {
+                let is_secure = scheme == "mqtts";
+                let usual = if is_secure { MQTTS_PORT } else { MQTT_PORT };
+                let (host, port) = host_and_port(authority, usual)?;
                 if !matches!(path, "" | "/") {
                     return Err(AddressError::MqttPath);
                 }
                 let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
                 let host = bare.unwrap_or(host).to_owned();
-                Ok(Self::Mqtt { host, port })
+                Ok(Self::Mqtt {
+                    host,
+                    port,
+                    is_secure,
+                })
             }
-            "ws" => {
-                let (host, port) = host_and_port(authority, HTTP_PORT)?;
+            "ws" | "wss" => {
+                let is_secure = scheme == "wss";
+                let usual = if is_secure { HTTPS_PORT } else { HTTP_PORT };
+                let (host, port) = host_and_port(authority, usual)?;
                 let path = if matches!(path, "" | "/") {
                     WS_PATH
                 } else {
@@ -76,10 +99,10 @@ impl FromStr for Address {
                     return Err(AddressError::Path);
                 }
                 Ok(Self::Ws {
-                    url: format!("ws://{host}:{port}{path}"),
+                    url: format!("{scheme}://{host}:{port}{path}"),
+                    is_secure,
                 })
             }
-            "mqtts" | "wss" => Err(AddressError::Tls),
             _ => Err(AddressError::Scheme),
         }
     }
@@ -88,9 +111,18 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mqtt { host, port } if host.contains(':') => write!(f, "mqtt://[{host}]:{port}"),
-            Self::Mqtt { host, port } => write!(f, "mqtt://{host}:{port}"),
-            Self::Ws { url } => f.write_str(url),
+            Self::Mqtt {
+                host,
+                port,
+                is_secure,
+            } => {
+                let scheme = if *is_secure { "mqtts" } else { "mqtt" };
+                match host.contains(':') {
+                    true => write!(f, "{scheme}://[{host}]:{port}"),
+                    false => write!(f, "{scheme}://{host}:{port}"),
+                }
+            }
+            Self::Ws { url, .. } => f.write_str(url),
         }
     }
 }
@@ -139,14 +171,25 @@ mod tests {
         let mqtt = |host: &str, port| Address::Mqtt {
             host: host.to_owned(),
             port,
+            is_secure: false,
+        };
+        let mqtts = |host: &str, port| Address::Mqtt {
+            host: host.to_owned(),
+            port,
+            is_secure: true,
         };
         let ws = |url: &str| Address::Ws {
             url: url.to_owned(),
+            is_secure: url.starts_with("wss"),
         };
         for (text, address) in [
             ("mqtt://127.0.0.1:1883", mqtt("127.0.0.1", 1883)),
             ("mqtt://broker.example", mqtt("broker.example", 1883)),
             ("mqtt://[::1]:2883/", mqtt("::1", 2883)),
+            ("mqtts://broker.example", mqtts("broker.example", 8883)),
+            ("mqtts://[::1]:1", mqtts("::1", 1)),
+            ("wss://broker.example", ws("wss://broker.example:443/ws")),
+            ("wss://[::1]:3443/a", ws("wss://[::1]:3443/a")),
             ("ws://127.0.0.1:3000/ws", ws("ws://127.0.0.1:3000/ws")),
             ("ws://localhost:3000", ws("ws://localhost:3000/ws")),
             ("ws://localhost", ws("ws://localhost:80/ws")),
@@ -161,14 +204,15 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        use AddressError::{Credentials, Host, MqttPath, Path, Port, Scheme, Tls};
+        use AddressError::{Credentials, Host, MqttPath, Path, Port, Scheme};
         for (text, error) in [
             ("", Scheme),
             ("localhost:1883", Scheme),
             ("http://localhost", Scheme),
             ("MQTT://localhost", Scheme),
-            ("mqtts://localhost", Tls),
-            ("wss://localhost", Tls),
+            ("mqtts://u:p@localhost", Credentials),
+            ("mqtts://localhost/topic", MqttPath),
+            ("wss://", Host),
             ("mqtt://", Host),
             ("mqtt://:1883", Host),
             ("mqtt://a b", Host),

@@ -29,10 +29,30 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "main", value_parser = name)]
     pub(crate) room: String,
 
-    /// The server: mqtt://host:port or ws://host:port/ws. Over WebSocket there is no will, so that a device
-    /// that is killed stays `online`
+    /// The server: mqtt://host:port or ws://host:port/ws, with TLS mqtts or wss. Over WebSocket there is no will, so that a
+    /// device that is killed stays `online`
     #[arg(long, value_name = "URL", default_value = "mqtt://127.0.0.1:1883")]
     pub(crate) url: Address,
+
+    /// The authorities whose server it trusts [default: those of the system]
+    #[arg(long, value_name = "FILE.pem")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// The certificate that it shows the server
+    #[arg(long, value_name = "FILE.pem", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// Its private key
+    #[arg(long, value_name = "FILE.pem", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// The user that it signs in as; the password is in a file or in LATCHBUS_PASSWORD
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
+    /// The file with the password, a line
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub(crate) password_file: Option<PathBuf>,
 
     /// Where it keeps its counts [default: latchbus/ROOM-ID.json in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "FILE")]

@@ -6,7 +6,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `args`, `address`, `timeout` | the command line |
+//! | `args`, `address`, `access`, `timeout` | the command line |
 //! | [`device`] | what the device knows and may say, without I/O |
 //! | `state` | the state file |
 //! | `source`, `input`, [`simulation`] | where clicks come from |
@@ -21,6 +21,7 @@
 //! - A simulation's progress and the clicks that it made are one write.
 //! - Nothing waits without a bound but for clicks.
 
+mod access;
 mod address;
 mod app;
 mod args;
@@ -45,6 +46,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
+use crate::access::Access;
 use crate::app::{App, Ended};
 use crate::args::Args;
 use crate::device::{Device, Record};
@@ -110,6 +112,7 @@ pub fn run() -> ExitCode {
 
 /// Takes everything that the device needs, or nothing: the first publish is after it.
 fn begin(args: Args) -> anyhow::Result<App> {
+    let access = Access::read(&args, |name| std::env::var_os(name))?;
     let (room, id) = (args.room.as_str(), args.id.as_str());
     let path = match args.state {
         Some(path) => path,
@@ -147,7 +150,7 @@ fn begin(args: Args) -> anyhow::Result<App> {
         id,
         nonce: incarnation.nonce(),
     };
-    let link = Link::connect(&args.url, &identity, args.watch)?;
+    let link = Link::connect(&args.url, access, &identity, args.watch)?;
     let scores = args.watch.then(|| Scores::begin(room)).transpose();
     let source = match args.simulate {
         Some(pace) => Source::Simulation(Simulation::begin(pace)),

@@ -9,6 +9,7 @@ use latchbus_core::topic::{TopicError, TopicFilter, TopicName};
 use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::address::Address;
 use crate::device::{Heard, Report};
 
@@ -76,15 +77,17 @@ impl Link {
     /// When the address can never work.
     pub(crate) fn connect(
         address: &Address,
+        access: Access,
         identity: &Identity<'_>,
         watch: bool,
     ) -> Result<Self, LinkError> {
         let topics = Topics::new(identity, watch)?;
         Ok(match address {
-            Address::Mqtt { host, port } => {
-                Self::Mqtt(mqtt::Mqtt::connect(host, *port, identity, topics)?)
+            Address::Mqtt { host, port, .. } => {
+                let server = (host.as_str(), *port);
+                Self::Mqtt(mqtt::Mqtt::connect(server, access, identity, topics)?)
             }
-            Address::Ws { url } => Self::Ws(ws::Ws::connect(url, topics)?),
+            Address::Ws { url, .. } => Self::Ws(ws::Ws::connect(url, access, topics)?),
         })
     }
 

@@ -26,8 +26,8 @@ async fn bad_flags_are_one_line_and_status_2() {
             "mqtt://",
         ),
         (
-            &["--id", "k1", "--url", "mqtts://x", "--state", state],
-            "mqtts",
+            &["--id", "k1", "--url", "mqtts://u:p@x", "--state", state],
+            "--user",
         ),
         (&["--id", "k1", "--simulate", "0", "--state", state], "0"),
         (

@@ -25,11 +25,12 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use latchbus_bus::Backoff;
+use latchbus_bus::{Backoff, Credentials};
 use latchbus_core::topic::{TopicFilter, TopicName};
+use latchbus_tls::server::Protocol;
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS,
-    SubscribeReasonCode,
+    SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -59,6 +60,11 @@ pub struct Options {
     pub host: String,
     /// The server's port.
     pub port: u16,
+    /// TLS; none: plain TCP.
+    pub tls: Option<latchbus_tls::client::Client>,
+    /// Who signs in: a user with a password, which has to be UTF-8, or a token, which takes the place of the password. Without TLS
+    /// everybody on the way can read them.
+    pub credentials: Credentials,
     /// How often it shows that it lives; at least one second. Default 30 s.
     pub keep_alive: Duration,
     /// Whether the server is to forget it when it leaves. With false, which needs a client id, QoS 1 messages
@@ -100,6 +106,8 @@ impl Options {
             client_id: client_id.into(),
             host: host.into(),
             port,
+            tls: None,
+            credentials: Credentials::default(),
             keep_alive: Duration::from_secs(30),
             clean_session: true,
             will: None,
@@ -118,6 +126,22 @@ impl Options {
         options.set_keep_alive(self.keep_alive.max(Duration::from_secs(1)));
         options.set_clean_session(self.clean_session || self.client_id.is_empty());
         options.set_max_packet_size(self.max_packet_bytes, self.max_packet_bytes);
+        if let Some(tls) = &self.tls {
+            let config = TlsConfiguration::Rustls(tls.config(Protocol::Mqtt));
+            options.set_transport(Transport::tls_with_config(config));
+        }
+        let Credentials {
+            user,
+            password,
+            token,
+            ..
+        } = &self.credentials;
+        let password = password.as_deref().map(String::from_utf8_lossy);
+        let secret = token.as_deref().or(password.as_deref());
+        if user.is_some() || secret.is_some() {
+            let user = user.as_deref().unwrap_or_default();
+            options.set_credentials(user, secret.unwrap_or_default());
+        }
         if let Some(will) = &self.will {
             let payload = will.payload.to_vec();
             options.set_last_will(LastWill::new(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, ClientConfig, Error, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 pub use tokio_rustls::client::TlsStream;
@@ -75,7 +75,8 @@ impl Client {
     /// The handshake with a server of this name or address. Bound it in time.
     ///
     /// # Errors
-    /// When the server is not the one that it should be, or the connection fails.
+    /// When the server is not the one that it should be, or the connection fails: [`explain`] has words for it. With TLS 1.3 a
+    /// server that refuses the client's certificate says so only in answer to what the client sends next.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
@@ -88,6 +89,48 @@ impl Client {
         let connector = TlsConnector::from(self.config(protocol));
         connector.connect(name, stream).await
     }
+}
+
+/// Why a handshake has failed, as far as the error of a stream tells.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The server speaks something else.
+    #[error("what answers there does not speak TLS")]
+    NotTls,
+    /// Its certificate is not one of a trusted authority, or not for this name, or its time is over.
+    #[error("the server's certificate is not trusted: {0}")]
+    NotTrusted(String),
+    /// It asks for a certificate.
+    #[error("the server asks for a certificate, and none was shown that it accepts")]
+    CertificateRequired,
+    /// It does not accept what the client offers.
+    #[error("the server ends the TLS handshake: {0}")]
+    Refused(String),
+    /// Anything else.
+    #[error("TLS: {0}")]
+    Other(String),
+}
+
+/// What an error of a stream says of TLS; none where it says nothing.
+pub fn explain(error: &io::Error) -> Option<HandshakeError> {
+    let inner = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(match inner {
+        Error::InvalidMessage(_) => HandshakeError::NotTls,
+        Error::InvalidCertificate(error) => HandshakeError::NotTrusted(error.to_string()),
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::UnknownCA => HandshakeError::CertificateRequired,
+            // What a server answers to bytes that are not of its protocol.
+            AlertDescription::UnexpectedMessage => HandshakeError::NotTls,
+            alert => HandshakeError::Refused(format!("{alert:?}")),
+        },
+        error => HandshakeError::Other(error.to_string()),
+    })
 }
 
 fn system_roots() -> Result<RootCertStore, FileError> {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Change, Identity, LinkError, OFFLINE, ONLINE, Topics, acknowledged, count_topic, score,
 };
+use crate::access::Access;
 use crate::device::Report;
 
 #[derive(Debug)]
@@ -25,13 +26,15 @@ pub(crate) struct Mqtt {
 
 impl Mqtt {
     pub(super) fn connect(
-        host: &str,
-        port: u16,
+        (host, port): (&str, u16),
+        access: Access,
         identity: &Identity<'_>,
         topics: Topics,
     ) -> Result<Self, LinkError> {
         let client_id = format!("{}-{:08x}", identity.id, identity.nonce);
         let mut options = Options::new(client_id, host, port);
+        options.tls = access.tls;
+        options.credentials = access.credentials;
         options.will = Some(Will {
             topic: topics.status.clone(),
             payload: OFFLINE.into(),

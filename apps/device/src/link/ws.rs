@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Change, LinkError, OFFLINE, Topics, acknowledged, count_topic, score};
+use crate::access::Access;
 use crate::device::Report;
 
 #[derive(Debug)]
@@ -25,8 +26,13 @@ pub(crate) struct Ws {
 }
 
 impl Ws {
-    pub(super) fn connect(url: &str, topics: Topics) -> Result<Self, LinkError> {
-        let client = Client::connect(url, Options::default())?;
+    pub(super) fn connect(url: &str, access: Access, topics: Topics) -> Result<Self, LinkError> {
+        let options = Options {
+            tls: access.tls,
+            credentials: access.credentials,
+            ..Options::default()
+        };
+        let client = Client::connect(url, options)?;
         let subscribe = |filter| {
             client
                 .subscribe(filter, Mode::Latest)

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::io;
 
-use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
+use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,8 +30,11 @@ pub enum ConnectError {
     #[error("what answers there is an HTTP server, not MQTT: is it the port of the web page?")]
     Http,
     /// What answers wants TLS.
-    #[error("what answers there wants TLS, which this client does not speak")]
+    #[error("what answers there wants TLS: is it the port for mqtts?")]
     Tls,
+    /// The TLS handshake has failed.
+    #[error(transparent)]
+    Handshake(#[from] latchbus_tls::client::HandshakeError),
     /// What answers is neither of these.
     #[error("what answers there does not speak MQTT")]
     NotMqtt,
@@ -73,7 +76,9 @@ pub(super) fn of(error: &ConnectionError, was_connected: bool, limit: Duration) 
             ConnectError::TimedOut(limit)
         }
         ConnectionError::NotConnAck(_) => ConnectError::NotMqtt,
-        ConnectionError::Io(error) => of_io(error, was_connected),
+        ConnectionError::Io(error) | ConnectionError::Tls(TlsError::Io(error)) => {
+            of_io(error, was_connected)
+        }
         ConnectionError::MqttState(StateError::ConnectionAborted) => closed(was_connected),
         ConnectionError::MqttState(StateError::Io(error)) => of_io(error, was_connected),
         ConnectionError::MqttState(StateError::Deserialization(error)) => match error {
@@ -86,6 +91,9 @@ pub(super) fn of(error: &ConnectionError, was_connected: bool, limit: Duration) 
 }
 
 fn of_io(error: &io::Error, was_connected: bool) -> ConnectError {
+    if let Some(handshake) = latchbus_tls::client::explain(error) {
+        return handshake.into();
+    }
     let words = error.to_string();
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::ConnectionRefused,
@@ -125,7 +133,8 @@ pub(super) async fn probe(error: ConnectError, options: &Options) -> ConnectErro
         error,
         ConnectError::NotMqtt | ConnectError::HungUp | ConnectError::TimedOut(_)
     );
-    if !unclear {
+    // A server that speaks TLS says nothing without it.
+    if !unclear || options.tls.is_some() {
         return error;
     }
     let mut answer = [0; 8];

@@ -1,31 +1,39 @@
 //! The task behind a client: connects, moves messages, waits, connects again.
 
 use core::{convert::Infallible, time::Duration};
+use std::io;
 use std::sync::Arc;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use latchbus_bus::Backoff;
+use latchbus_tls::server::Protocol;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message as WsMessage};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::sync::CancellationToken;
 
-use super::error::Lost;
+use super::error::{Lost, host_and_port};
 use super::machine::Live;
 use super::message::Incoming;
 use super::{Options, Shared, State};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// TCP, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+type Socket = WebSocketStream<Box<dyn Stream>>;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -35,6 +43,8 @@ const BUFFER_BYTES: usize = 8 << 10;
 
 pub(super) struct Connection {
     pub(super) url: String,
+    /// The header `Authorization`.
+    pub(super) authorization: Option<HeaderValue>,
     pub(super) options: Options,
     pub(super) shared: Arc<Shared>,
     pub(super) state: watch::Sender<State>,
@@ -126,13 +136,33 @@ impl Connection {
         let mut request = self.url.as_str().into_client_request()?;
         let name = HeaderValue::from_static(self.options.protocol.name());
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, name);
+        if let Some(authorization) = &self.authorization {
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, authorization.clone());
+        }
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(BUFFER_BYTES)
             .max_message_size(Some(self.options.max_message_bytes))
             .max_frame_size(Some(self.options.max_message_bytes));
-        let (socket, _) = connect_async_with_config(request, Some(config), true).await?;
+        let stream = self.open().await.map_err(tungstenite::Error::Io)?;
+        let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
         Ok(socket)
+    }
+
+    async fn open(&self) -> io::Result<Box<dyn Stream>> {
+        let (host, port) =
+            host_and_port(&self.url).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        match &self.options.tls {
+            Some(tls) if self.url.starts_with("wss:") => {
+                let stream = tls.connect(&host, stream, Protocol::Http).await?;
+                Ok(Box::new(stream))
+            }
+            _ => Ok(Box::new(stream)),
+        }
     }
 
     async fn read(&self, stream: &mut SplitStream<Socket>) -> Result<Infallible, Lost> {

@@ -30,8 +30,10 @@ pub(super) enum Lost {
     NotConnected(Duration),
     #[error("the server closed the connection without an answer")]
     HungUp,
-    #[error("what answers there wants TLS, which this client does not speak")]
+    #[error("what answers there wants TLS: is it the port for wss?")]
     Tls,
+    #[error(transparent)]
+    Handshake(#[from] latchbus_tls::client::HandshakeError),
     #[error("what answers there is an MQTT server, not HTTP: is it the port for MQTT?")]
     Mqtt,
     #[error("what answers there does not speak HTTP")]
@@ -197,6 +199,9 @@ fn of_socket(error: tungstenite::Error, was_live: bool) -> Lost {
 }
 
 fn of_io(error: io::Error, was_live: bool) -> Lost {
+    if let Some(handshake) = latchbus_tls::client::explain(&error) {
+        return handshake.into();
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Lost::ConnectionRefused,
         io::ErrorKind::ConnectionReset
@@ -241,7 +246,9 @@ const PROBE: &[u8] = b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0";
 
 /// Asks a server that gave no answer of HTTP what it is.
 async fn probe(lost: Lost, url: &str) -> Lost {
-    let Some((host, port)) = host_and_port(url) else {
+    // A server that speaks TLS says nothing without it.
+    let plain = (!url.starts_with("wss:")).then(|| host_and_port(url));
+    let Some((host, port)) = plain.flatten() else {
         return lost;
     };
     let mut answer = [0; 4];
@@ -263,15 +270,19 @@ async fn probe(lost: Lost, url: &str) -> Lost {
     }
 }
 
-fn host_and_port(url: &str) -> Option<(String, u16)> {
+pub(super) fn host_and_port(url: &str) -> Option<(String, u16)> {
     let url: Uri = url.parse().ok()?;
+    let usual = match url.scheme_str() {
+        Some("wss") => 443,
+        _ => 80,
+    };
     let host = url.host()?;
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
     Some((
         bare.unwrap_or(host).to_owned(),
-        url.port_u16().unwrap_or(80),
+        url.port_u16().unwrap_or(usual),
     ))
 }
 
@@ -327,6 +338,7 @@ mod tests {
     fn the_address_is_taken_from_the_url() {
         for (url, host, port) in [
             ("ws://a/ws", "a", 80),
+            ("wss://a/ws", "a", 443),
             ("ws://127.0.0.1:3000/ws", "127.0.0.1", 3000),
             ("ws://[::1]:3000/ws", "::1", 3000),
         ] {

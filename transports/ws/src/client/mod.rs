@@ -32,13 +32,16 @@ mod subscription;
 use core::time::Duration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use latchbus_bus::Credentials;
 use latchbus_core::hub::Mode;
 use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
@@ -54,6 +57,11 @@ use crate::Protocol;
 pub struct Options {
     /// What it speaks.
     pub protocol: Protocol,
+    /// For `wss` addresses, which need it.
+    pub tls: Option<latchbus_tls::client::Client>,
+    /// Who signs in: a user with a password (`Authorization: Basic`) or a token (`Authorization: Bearer`). Over `ws` everybody on
+    /// the way can read them.
+    pub credentials: Credentials,
     /// The first wait after a failure is at most the first of these, none is longer than the second.
     /// Between them the bound doubles and the wait is drawn from zero to the bound.
     pub backoff: (Duration, Duration),
@@ -79,6 +87,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             protocol: Protocol::Postcard,
+            tls: None,
+            credentials: Credentials::default(),
             backoff: (Duration::from_millis(250), Duration::from_secs(15)),
             connect_timeout: Duration::from_secs(10),
             ping_every: Duration::from_secs(20),
@@ -128,9 +138,15 @@ pub enum ConnectError {
     /// It is no URL.
     #[error("not a URL")]
     Url(#[from] tokio_tungstenite::tungstenite::http::uri::InvalidUri),
-    /// It does not begin with `ws://` and a host.
-    #[error("the URL is not ws://host:port/path")]
+    /// It does not begin with `ws://` or `wss://` and a host.
+    #[error("the URL is not ws://host:port/path or wss://host:port/path")]
     NotWs,
+    /// It begins with `wss://`, and there is no [`Options::tls`].
+    #[error("the URL begins with wss, and TLS is not set up")]
+    NoTls,
+    /// Those cannot stand in a header.
+    #[error("a user name with a colon, or a token that is no ASCII text, cannot be sent")]
+    Credentials,
 }
 
 /// A bound of the client is reached, named here; or the client is closed.
@@ -190,9 +206,16 @@ impl Client {
     /// When the URL can never work; whatever else goes wrong shows in [`state`](Self::state).
     pub fn connect(url: &str, options: Options) -> Result<Self, ConnectError> {
         let uri: Uri = url.parse()?;
-        if uri.scheme_str() != Some("ws") || uri.host().is_none_or(str::is_empty) {
+        if uri.host().is_none_or(str::is_empty) {
             return Err(ConnectError::NotWs);
         }
+        match uri.scheme_str() {
+            Some("ws") => {}
+            Some("wss") if options.tls.is_some() => {}
+            Some("wss") => return Err(ConnectError::NoTls),
+            _ => return Err(ConnectError::NotWs),
+        }
+        let authorization = authorization(&options.credentials)?;
         let bounds = Bounds {
             topics: options.max_topics,
             waiting: options.max_waiting,
@@ -207,6 +230,7 @@ impl Client {
         let stop = CancellationToken::new();
         let connection = Connection {
             url: url.to_owned(),
+            authorization,
             options,
             shared: Arc::clone(&shared),
             state: sender,
@@ -301,6 +325,29 @@ impl Client {
         // An error means that the task has ended: that is what is waited for.
         let _ = state.wait_for(|state| *state == State::Closed).await;
     }
+}
+
+/// RFC 7617, RFC 6750.
+fn authorization(credentials: &Credentials) -> Result<Option<HeaderValue>, ConnectError> {
+    let text = match credentials {
+        Credentials {
+            token: Some(token), ..
+        } => format!("Bearer {token}"),
+        Credentials {
+            user: Some(user),
+            password,
+            ..
+        } if !user.contains(':') => {
+            let password = password.as_deref().unwrap_or_default();
+            let pair = [user.as_bytes(), b":", password].concat();
+            format!("Basic {}", BASE64_STANDARD.encode(pair))
+        }
+        Credentials { user: Some(_), .. } => return Err(ConnectError::Credentials),
+        _ => return Ok(None),
+    };
+    let mut value = HeaderValue::try_from(text).map_err(|_| ConnectError::Credentials)?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 impl Drop for Handle {
