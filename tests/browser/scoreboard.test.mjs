@@ -196,7 +196,7 @@ test('malformed reports are shown beside the device that they name, with the rea
   await post('clicks/main/stranger/press', 'green');
   const stranger = page.locator('#devices tr[data-device="stranger"]');
   await stranger.locator('summary', { hasText: '1 malformed report' }).waitFor();
-  assert.deepEqual(await stranger.locator('td').allTextContents(), ['–', '0', '0', '–']);
+  assert.deepEqual(await stranger.locator('td').allTextContents(), ['–', '0', '0', '–', '×']);
   await showsSoon(page, { red: 1, blue: 0 });
   // Opened, it stays open while the number goes on.
   await post('clicks/main/kiosk-1/count/none', '{}');

@@ -15,9 +15,12 @@ export class DeviceTable {
   #body = element('devices');
   #room;
 
-  /** @param {import('./room.js').Room} room */
-  constructor(room) {
+  #remove;
+
+  /** @param {import('./room.js').Room} room @param {(device: string) => void} remove called when somebody wants a device removed */
+  constructor(room, remove) {
     this.#room = room;
+    this.#remove = remove;
   }
 
   draw() {
@@ -71,7 +74,14 @@ export class DeviceTable {
     header.append(text);
     if (isOwn) header.append(' ', make('span', 'you', 'this browser'));
     const cells = ['presence', 'number', 'number', 'number age'].map((className) => make('td', className));
-    row.append(header, ...cells);
+    const remove = make('button', 'remove', '×');
+    remove.type = 'button';
+    remove.title = `Remove ${name}`;
+    remove.setAttribute('aria-label', `Remove ${name}`);
+    remove.addEventListener('click', () => this.#remove(name));
+    const last = make('td');
+    last.append(remove);
+    row.append(header, ...cells, last);
     const entry = { row, header, cells };
     this.#rows.set(name, entry);
     return entry;

@@ -2,7 +2,7 @@
 /** One room as it is shown: the hub's values with this tab's own clicks, and the devices behind them. */
 import { Counter } from './clicks.js';
 import { HubClock } from './clock.js';
-import { COLORS, plus, readCount, zero } from './count.js';
+import { COLORS, minus, plus, readCount, zero } from './count.js';
 import { Rates } from './rates.js';
 
 /** @typedef {import('./count.js').Count} Count */
@@ -23,13 +23,16 @@ import { Rates } from './rates.js';
  * @property {string} reason what was wrong with that one
  */
 /**
- * What the hub said of a device. Its count is base + pressed + every live incarnation above the floor.
+ * What the hub said of a device. Its count is base + pressed + what every live incarnation above the floor has beyond its zero.
  * @typedef {object} Parts
  * @property {Device['presence']} presence
  * @property {number} floor
  * @property {Count} base
  * @property {Count} pressed
  * @property {Map<string, Count>} live by `<boot>-<nonce>`
+ * @property {Set<string>} cleared those whose topic is gone: folded, which the floor says, or removed
+ * @property {Map<string, Count>} zeros from which count they count since a reset
+ * @property {boolean} removed not listed until it has a click
  * @property {number} changedAt
  * @property {Trouble | undefined} trouble
  */
@@ -56,6 +59,8 @@ export class Room {
   #values = zero();
   /** As many as the hub admits to a room. @type {Map<string, Parts>} */
   #devices = new Map();
+  /** Those of them that an administrator has removed, and that have reported since. @type {Set<string>} */
+  #removed = new Set();
   /** Their names in the order of the table. @type {string[] | undefined} */
   #names;
   #bus;
@@ -115,7 +120,9 @@ export class Room {
   }
 
   get deviceCount() {
-    return this.#devices.size;
+    let hidden = 0;
+    for (const name of this.#removed) if (this.#isHidden(name)) hidden++;
+    return this.#devices.size - hidden;
   }
 
   /** Reports of this room's devices that the hub could not read, since its start. */
@@ -131,17 +138,28 @@ export class Room {
     this.#names ??= [...this.#devices.keys()].sort(
       (a, b) => Number(b === own) - Number(a === own) || order.compare(a, b) || (a < b ? -1 : 1),
     );
-    return this.#names.slice(0, limit).flatMap((name) => {
+    /** @type {Device[]} */
+    const devices = [];
+    for (const name of this.#names) {
+      if (devices.length >= limit) break;
       const parts = this.#devices.get(name);
-      if (!parts) return [];
+      if (!parts || this.#isHidden(name)) continue;
       const { presence, changedAt, trouble } = parts;
-      return { name, presence, count: countOf(parts), changedAt, trouble };
-    });
+      devices.push({ name, presence, count: countOf(parts), changedAt, trouble });
+    }
+    return devices;
+  }
+
+  /** Removed, and without a click since. @param {string} name */
+  #isHidden(name) {
+    const parts = this.#devices.get(name);
+    return !!parts?.removed && total(countOf(parts)) === 0;
   }
 
   /** @param {Map<string, Message>} last @param {string} epoch */
   #takeOver(last, epoch) {
     this.#devices.clear();
+    this.#removed.clear();
     this.#names = undefined;
     this.#values = zero();
     this.rate = undefined;
@@ -163,21 +181,29 @@ export class Room {
         this.rate = pair;
         if (this.isLive) this.rates.push(pair);
       }
+      // Behind all that an operation has cleared.
+      if (first === 'reset') this.#forgetRemoved();
       return;
     }
-    if (!['count', 'floor', 'pressed', 'status', 'trouble'].includes(second)) return;
+    if (!['count', 'floor', 'pressed', 'status', 'trouble', 'zero'].includes(second)) return;
+    // What was removed is cleared; that makes no device.
+    if (cleared && !this.#devices.has(first)) return;
     const device = this.#device(first);
     // A fold is the hub's own business, and what it could not read changed nothing.
-    if (second !== 'floor' && second !== 'trouble' && !(second === 'count' && cleared)) device.changedAt = Math.max(device.changedAt, at);
+    if (!cleared && !['floor', 'trouble', 'zero'].includes(second)) device.changedAt = Math.max(device.changedAt, at);
     switch (second) {
       case 'count': {
         const count = readCount(value);
         // A cleared count is no information, not zero: it is taken away when it was folded, and the floor says so.
-        if (count && third) device.live.set(third, count);
+        if (third && cleared) device.cleared.add(third);
+        if (!count || !third) return;
+        device.cleared.delete(third);
+        device.live.set(third, count);
         return;
       }
       case 'floor': {
         const count = readCount(value);
+        if (cleared) device.base = zero();
         if (!count || !Number.isSafeInteger(value.floor)) return;
         device.floor = value.floor;
         device.base = count;
@@ -185,13 +211,32 @@ export class Room {
         return;
       }
       case 'pressed':
-        device.pressed = readCount(value) ?? device.pressed;
+        device.pressed = cleared ? zero() : (readCount(value) ?? device.pressed);
         return;
       case 'status':
         device.presence = !cleared && (value === 'online' || value === 'offline') ? value : undefined;
         return;
+      case 'zero':
+        device.zeros = readZeros(value);
+        device.removed = value?.removed === true;
+        if (device.removed) this.#removed.add(first);
+        else this.#removed.delete(first);
+        return;
       case 'trouble':
         device.trouble = readTrouble(value);
+    }
+  }
+
+  /** A count that is cleared stays, unless it was an administrator who has cleared it. */
+  #forgetRemoved() {
+    for (const [name, device] of this.#devices) {
+      if (device.cleared.size === 0) continue;
+      for (const incarnation of device.cleared) device.live.delete(incarnation);
+      device.cleared.clear();
+      if (device.live.size > 0 || device.presence || total(countOf(device)) > 0) continue;
+      this.#devices.delete(name);
+      this.#removed.delete(name);
+      this.#names = undefined;
     }
   }
 
@@ -205,6 +250,9 @@ export class Room {
         base: zero(),
         pressed: zero(),
         live: new Map(),
+        cleared: new Set(),
+        zeros: new Map(),
+        removed: false,
         changedAt: 0,
         trouble: undefined,
       };
@@ -218,10 +266,25 @@ export class Room {
 const order = new Intl.Collator('en', { numeric: true });
 
 /** @param {Parts} parts */
-function countOf({ floor, base, pressed, live }) {
+function countOf({ floor, base, pressed, live, zeros }) {
   let count = plus(base, pressed);
-  for (const [name, part] of live) if (isAbove(name, floor)) count = plus(count, part);
+  for (const [name, part] of live) if (isAbove(name, floor)) count = plus(count, minus(part, zeros.get(name) ?? zero()));
   return count;
+}
+
+/** @param {Count} count */
+function total(count) {
+  return COLORS.reduce((sum, color) => sum + count[color], 0);
+}
+
+/** @param {any} value @returns {Map<string, Count>} */
+function readZeros(value) {
+  const zeros = new Map();
+  for (const [name, part] of Object.entries(value?.counts ?? {})) {
+    const count = readCount(part);
+    if (count) zeros.set(name, count);
+  }
+  return zeros;
 }
 
 /** @param {string} incarnation @param {number} floor */

@@ -6,6 +6,7 @@ import { DeviceTable } from './devices.js';
 import { attribute, element, make, oncePerFrame, show, whileVisible } from './dom.js';
 import { rate as rateText, tenth, whole } from './format.js';
 import { connectHub } from './hub.js';
+import { Operator } from './operator.js';
 import { Room, isRoomName } from './room.js';
 import { RoomSwitcher, roomLink } from './rooms.js';
 
@@ -46,7 +47,8 @@ function start(roomName) {
   });
   room.rates.load(roomName);
   const lamp = new ConnectionLamp(bus, () => room.isLive, 'Offline. Your clicks are kept.');
-  const table = new DeviceTable(room);
+  const operator = new Operator(roomName);
+  const table = new DeviceTable(room, (device) => void operator.remove(device));
   new RoomSwitcher(bus, roomName);
 
   /** @type {ReturnType<typeof setTimeout> | undefined} */

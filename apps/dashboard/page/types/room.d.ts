@@ -40,6 +40,18 @@ export type Parts = {
      * by `<boot>-<nonce>`
      */
     live: Map<string, Count>;
+    /**
+     * those whose topic is gone: folded, which the floor says, or removed
+     */
+    cleared: Set<string>;
+    /**
+     * from which count they count since a reset
+     */
+    zeros: Map<string, Count>;
+    /**
+     * not listed until it has a click
+     */
+    removed: boolean;
     changedAt: number;
     trouble: Trouble | undefined;
 };
