@@ -37,6 +37,7 @@ mod page;
 mod pages;
 mod policy;
 mod refused;
+mod sign_in;
 mod socketio_client;
 mod topics;
 mod tunnel;

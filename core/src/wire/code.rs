@@ -22,11 +22,13 @@ pub enum ErrorCode {
     RateLimited,
     /// `full`: a table of the server has no room.
     Full,
+    /// `unauthorized`: the client has to sign in, or what it brought to do so was refused.
+    Unauthorized,
 }
 
 impl ErrorCode {
     /// Every code, in the order of the wire.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadMessage,
         Self::InvalidTopic,
         Self::InvalidFilter,
@@ -34,6 +36,7 @@ impl ErrorCode {
         Self::NotAllowed,
         Self::RateLimited,
         Self::Full,
+        Self::Unauthorized,
     ];
 
     /// The name, as in JSON.
@@ -47,6 +50,7 @@ impl ErrorCode {
             Self::NotAllowed => "not_allowed",
             Self::RateLimited => "rate_limited",
             Self::Full => "full",
+            Self::Unauthorized => "unauthorized",
         }
     }
 }

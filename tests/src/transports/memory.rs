@@ -199,6 +199,7 @@ fn incoming(event: Event) -> Incoming {
             missed,
         } => Incoming::Gap(subscription, missed),
         Event::Reset { subscription } => Incoming::Reset(subscription),
+        Event::SignedIn { id, .. } => panic!("nobody has signed in: {id:?}"),
         Event::History { id, .. } => panic!("nobody asked for page {id}"),
         Event::Pong { id, .. } => panic!("nobody asked for pong {id}"),
     }

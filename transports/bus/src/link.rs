@@ -7,7 +7,10 @@ use latchbus_core::hub::{Counts, Cursor, Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use latchbus_core::wire::ErrorCode;
 
-use crate::{Delivery, HistoryPage, Publish, PublishRefused, SignedOut, SubscribeRefused};
+use crate::{
+    Credentials, Delivery, HistoryPage, Publish, PublishRefused, SignInRefused, SignedOut,
+    SubscribeRefused,
+};
 
 /// What a peer asks for.
 #[derive(Debug, Clone)]
@@ -44,6 +47,16 @@ pub enum Request {
         before: Option<u64>,
         /// At most so many messages.
         limit: usize,
+    },
+    /// Prove anew who the peer is, and then, if it is that, do something else. Answered by [`Event::SignedIn`], or by what answers
+    /// the other request alone. Nothing that comes behind it is done before.
+    SignIn {
+        /// The request's own id.
+        id: Option<u64>,
+        /// What the peer brings; nothing: it has signed in already, if it needs to.
+        credentials: Credentials,
+        /// What to do then.
+        then: Option<Box<Request>>,
     },
     /// Answered by [`Event::Pong`].
     Ping {
@@ -132,6 +145,13 @@ pub enum Event {
         /// What the session's subscriptions have taken and lost since they began, in sum. Of a session with
         /// more than 64 it is the sum of 64.
         counts: Counts,
+    },
+    /// The answer to [`Request::SignIn`].
+    SignedIn {
+        /// The request's id.
+        id: Option<u64>,
+        /// Whether the peer is who it says. If not, it is who it was before; one that was nobody yet has to go.
+        result: Result<(), SignInRefused>,
     },
     /// The answer to [`Request::Bad`].
     Bad {

@@ -11,6 +11,9 @@ pub enum PublishRefused {
     /// The rules do not allow this peer to publish there.
     #[error("publishing to `{0}` is not allowed")]
     NotAllowed(String),
+    /// This peer has still to sign in.
+    #[error("signing in is required")]
+    SignInRequired,
     /// The topic is none.
     #[error("`{topic}` is no topic")]
     InvalidTopic {
@@ -88,7 +91,7 @@ impl PublishRefused {
     /// One word for the cause, by which log lines are limited.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
-            Self::NotAllowed(_) => "not allowed",
+            Self::NotAllowed(_) | Self::SignInRequired => "not allowed",
             Self::Malformed { .. } | Self::InvalidTopic { .. } => "malformed",
             _ if self.is_too_large() => "too large",
             _ => "full",
@@ -130,6 +133,7 @@ impl PublishRefused {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
+            Self::SignInRequired => ErrorCode::Unauthorized,
             Self::Malformed { .. } => ErrorCode::BadMessage,
             Self::Hub(PublishError::TopicTooLong { .. }) | Self::InvalidTopic { .. } => {
                 ErrorCode::InvalidTopic
@@ -159,6 +163,9 @@ pub enum SubscribeRefused {
     /// The rules do not allow this peer to subscribe to that.
     #[error("subscribing to `{0}` is not allowed")]
     NotAllowed(String),
+    /// This peer has still to sign in.
+    #[error("signing in is required")]
+    SignInRequired,
     /// The filter is none.
     #[error("`{filter}` is no filter")]
     InvalidFilter {
@@ -190,7 +197,11 @@ impl SubscribeRefused {
                 SubscribeError::Full { limit } | SubscribeError::FilterTooLong { limit, .. },
             )
             | Self::SessionFull { limit } => Some(*limit),
-            Self::Hub(_) | Self::NotAllowed(_) | Self::InvalidFilter { .. } | Self::Closed => None,
+            Self::Hub(_)
+            | Self::NotAllowed(_)
+            | Self::SignInRequired
+            | Self::InvalidFilter { .. }
+            | Self::Closed => None,
         }
     }
 
@@ -200,9 +211,11 @@ impl SubscribeRefused {
             Self::Hub(SubscribeError::Full { .. }) => "limits.subscriptions",
             Self::Hub(SubscribeError::FilterTooLong { .. }) => "limits.topic_bytes",
             Self::SessionFull { .. } => "limits.session_subscriptions",
-            Self::Hub(_) | Self::NotAllowed(_) | Self::InvalidFilter { .. } | Self::Closed => {
-                "fixed"
-            }
+            Self::Hub(_)
+            | Self::NotAllowed(_)
+            | Self::SignInRequired
+            | Self::InvalidFilter { .. }
+            | Self::Closed => "fixed",
         }
     }
 
@@ -210,6 +223,7 @@ impl SubscribeRefused {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
+            Self::SignInRequired => ErrorCode::Unauthorized,
             Self::Hub(SubscribeError::FilterTooLong { .. }) | Self::InvalidFilter { .. } => {
                 ErrorCode::InvalidFilter
             }

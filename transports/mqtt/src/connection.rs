@@ -309,7 +309,10 @@ impl Connection {
             Event::Unsubscribed { existed, .. } => self.unsubscribed(&existed),
             // MQTT has no words for these.
             Event::Synced { .. } | Event::Gap { .. } | Event::Reset { .. } => {}
-            Event::Pong { .. } | Event::Bad { .. } | Event::History { .. } => {}
+            Event::Pong { .. }
+            | Event::Bad { .. }
+            | Event::History { .. }
+            | Event::SignedIn { .. } => {}
         }
     }
 

@@ -88,7 +88,7 @@ fn connect(version: Version) -> Connect {
         version,
         bridge: false,
         client_id: "fuzz".into(),
-        user: None,
+        credentials: latchbus_bus::Credentials::default(),
         clean_start: false,
         keep_alive_secs: 60,
         session_expiry_secs: (version == Version::V5).then_some(60),

@@ -1,6 +1,7 @@
 //! How a connection begins: the CONNECT, of whichever version.
 
 use bytes::{Buf, Bytes, BytesMut};
+use latchbus_bus::Credentials;
 
 use crate::decode::{CONNECT, Frame, topic};
 use crate::packet::{Connect, Version, Will};
@@ -156,7 +157,7 @@ fn connect(frame: &Frame<'_>, spoken: &mut Spoken) -> Result<Opening, Violation>
         version,
         bridge,
         client_id: String::new(),
-        user: None,
+        credentials: Credentials::default(),
         clean_start: flags.has(Flags::CLEAN_START),
         keep_alive_secs: rest.u16()?,
         session_expiry_secs: (version == Version::V5).then_some(0),
@@ -194,10 +195,11 @@ fn connect(frame: &Frame<'_>, spoken: &mut Spoken) -> Result<Opening, Violation>
         connect.will = Some(will(version, flags, &mut rest)?);
     }
     if flags.has(Flags::USER_NAME) {
-        connect.user = Some(rest.text()?.to_owned());
+        connect.credentials.user = Some(rest.text()?.to_owned());
     }
     if flags.has(Flags::PASSWORD) {
-        rest.binary()?;
+        let password = Bytes::copy_from_slice(rest.binary()?);
+        connect.credentials.password = Some(password);
     }
     // MQTT-3.1.2-18, -20
     rest.end()?;

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use latchbus_bus::Properties;
+use latchbus_bus::{Credentials, Properties};
 
 use crate::Reason;
 
@@ -29,8 +29,8 @@ pub struct Connect {
     pub bridge: bool,
     /// Who it is; empty: the server is to choose.
     pub client_id: String,
-    /// The user that it names.
-    pub user: Option<String>,
+    /// The user that it names, and its password.
+    pub credentials: Credentials,
     /// Whether it wants to begin without what an earlier session left.
     pub clean_start: bool,
     /// Seconds; 0 is off.

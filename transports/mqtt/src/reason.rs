@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use latchbus_bus::{PublishRefused, SubscribeRefused};
+use latchbus_bus::{PublishRefused, SignInRefused, SubscribeRefused};
 use latchbus_core::hub::{PublishError, SubscribeError};
 
 use crate::Version;
@@ -35,6 +35,8 @@ impl Reason {
     pub const NOT_AUTHORIZED: Self = Self(0x87);
     /// The server cannot serve now.
     pub const SERVER_UNAVAILABLE: Self = Self(0x88);
+    /// The user, the password or the token is wrong.
+    pub const BAD_USER_NAME_OR_PASSWORD: Self = Self(0x86);
     /// The server stops.
     pub const SERVER_SHUTTING_DOWN: Self = Self(0x8B);
     /// There is no enhanced authentication here.
@@ -92,6 +94,7 @@ impl Reason {
             (Version::V5, _) | (_, Self::SUCCESS) => self.0,
             (_, Self::UNSUPPORTED_VERSION) => 1,
             (_, Self::CLIENT_IDENTIFIER_NOT_VALID) => 2,
+            (_, Self::BAD_USER_NAME_OR_PASSWORD) => 4,
             (_, Self::NOT_AUTHORIZED) => 5,
             _ => 3,
         }
@@ -142,6 +145,19 @@ impl From<&PublishRefused> for Reason {
             PublishRefused::PropertiesTooLarge { .. } => Self::PACKET_TOO_LARGE,
             PublishRefused::Hub(_) | PublishRefused::ClicksFull { .. } => Self::QUOTA_EXCEEDED,
             _ => Self::UNSPECIFIED,
+        }
+    }
+}
+
+impl From<&SignInRefused> for Reason {
+    fn from(refused: &SignInRefused) -> Self {
+        match refused {
+            SignInRefused::BadCredentials | SignInRefused::Expired => {
+                Self::BAD_USER_NAME_OR_PASSWORD
+            }
+            SignInRefused::TooManyAttempts { .. } => Self::QUOTA_EXCEEDED,
+            SignInRefused::Unavailable => Self::SERVER_UNAVAILABLE,
+            _ => Self::NOT_AUTHORIZED,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | part | what it says |
 //! |---|---|
 //! | `s` | how long the session outlives its connection, and when it ends if the client is away |
+//! | `u` | whose session and will it is: who had signed in; without it, nobody in particular |
 //! | `w` | the will, and when it is due if the client is away |
 //! | `f` number | a subscription |
 //! | `m` number | all of a subscription's messages up to this revision are finished |
@@ -18,7 +19,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use latchbus_bus::{Delivery, Payload, Properties, Publish};
+use latchbus_bus::{Delivery, Identity, Payload, Properties, Publish};
 use latchbus_core::hub::{Entry, Kind};
 use latchbus_core::topic::TopicName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -51,6 +52,7 @@ pub enum Note {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Session,
+    Owner,
     Will,
     Subscription(u64),
     Mark(u64),
@@ -65,6 +67,7 @@ impl Part {
         let mut name = Vec::with_capacity(17);
         match self {
             Self::Session => name.push(b's'),
+            Self::Owner => name.push(b'u'),
             Self::Will => name.push(b'w'),
             Self::Subscription(number) | Self::Mark(number) => {
                 let tag = if matches!(self, Self::Mark(_)) {
@@ -98,6 +101,7 @@ impl Part {
         let id = || NonZeroU16::new(u16::from_be_bytes(rest.try_into().ok()?));
         match tag {
             b's' => Some(Self::Session),
+            b'u' => Some(Self::Owner),
             b'w' => Some(Self::Will),
             b'f' => Some(Self::Subscription(number(rest)?)),
             b'm' => Some(Self::Mark(number(rest)?)),
@@ -141,6 +145,34 @@ pub(crate) struct SessionRecord {
     pub(crate) expiry_secs: u64,
     /// By the deadlines of the bus's clock, in milliseconds; none while the client is connected.
     pub(crate) ends_at: Option<u64>,
+}
+
+/// `u`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OwnerRecord {
+    User(String),
+    Token(String),
+    Certificate(String),
+}
+
+impl OwnerRecord {
+    /// None for those who have not signed in.
+    pub(crate) fn of(identity: &Identity) -> Option<Self> {
+        match identity {
+            Identity::User(name) => Some(Self::User(name.clone())),
+            Identity::Token { subject } => Some(Self::Token(subject.clone())),
+            Identity::Certificate { subject } => Some(Self::Certificate(subject.clone())),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn identity(self) -> Identity {
+        match self {
+            Self::User(name) => Identity::User(name),
+            Self::Token(subject) => Identity::Token { subject },
+            Self::Certificate(subject) => Identity::Certificate { subject },
+        }
+    }
 }
 
 /// `f`
@@ -306,6 +338,7 @@ mod tests {
         let id = NonZeroU16::MAX;
         for part in [
             Part::Session,
+            Part::Owner,
             Part::Will,
             Part::Subscription(7),
             Part::Mark(u64::MAX),

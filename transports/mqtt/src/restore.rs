@@ -4,18 +4,22 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use latchbus_bus::{Publish, Subscribe};
+use latchbus_bus::{Identity, Publish, Subscribe};
 use latchbus_core::hub::{Cursor, Mode, Start};
 use latchbus_core::topic::TopicFilter;
 
 use crate::Session;
 use crate::connection::subscribing::shared;
 use crate::packet::Service;
-use crate::record::{OutgoingRecord, Part, SessionRecord, SubscriptionRecord, WillRecord, read};
+use crate::record::{
+    OutgoingRecord, OwnerRecord, Part, SessionRecord, SubscriptionRecord, WillRecord, read,
+};
 
 /// What was stored of a client.
 #[derive(Debug)]
 pub struct Restored {
+    /// Who had signed in, if anybody had.
+    pub owner: Option<Identity>,
     /// The session, if it was one that outlives its connection.
     pub session: Option<RestoredSession>,
     /// The will that was neither published nor taken back.
@@ -49,13 +53,14 @@ pub struct RestoredWill {
 /// Reads what was stored of one client, in any order. What cannot be read, because another version has
 /// written it, is left out. `epoch` is the hub's.
 pub fn restore<'a>(parts: impl IntoIterator<Item = (&'a [u8], &'a Bytes)>, epoch: u64) -> Restored {
-    let (mut record, mut will) = (None::<SessionRecord>, None);
+    let (mut record, mut will, mut owner) = (None::<SessionRecord>, None, None);
     let (mut filters, mut marks) = (BTreeMap::new(), BTreeMap::new());
     let (mut outgoing, mut done) = (Vec::new(), Vec::new());
     let mut session = Session::default();
     for (name, value) in parts {
         match Part::parse(name) {
             Some(Part::Session) => record = read(value),
+            Some(Part::Owner) => owner = read::<OwnerRecord>(value).map(OwnerRecord::identity),
             Some(Part::Will) => will = read::<WillRecord>(value),
             Some(Part::Subscription(number)) => {
                 filters.extend(read::<SubscriptionRecord>(value).map(|filter| (number, filter)));
@@ -98,7 +103,11 @@ pub fn restore<'a>(parts: impl IntoIterator<Item = (&'a [u8], &'a Bytes)>, epoch
             ends_at: record.ends_at,
         }
     });
-    Restored { session, will }
+    Restored {
+        owner,
+        session,
+        will,
+    }
 }
 
 fn subscriptions(

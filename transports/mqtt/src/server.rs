@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_bus::accept::{Acceptor, Connection};
 use latchbus_bus::proxy::Networks;
-use latchbus_bus::{Bus, Counter, Farewell, Gauge};
+use latchbus_bus::{Bus, Counter, Credentials, Farewell, Gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -200,8 +200,9 @@ impl Server {
         let peer = connection.peer();
         match connection.begin(&self.0.config.trusted_proxies).await {
             Ok(address) => {
+                let credentials = Credentials::default();
                 let (reader, writer) = connection.into_split();
-                self.enter(reader, writer, address, None).await
+                self.enter(reader, writer, address, None, credentials).await
             }
             Err(error) => {
                 match peer {
@@ -220,20 +221,25 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send,
     {
-        self.connection_with(stream, address, None).await;
+        self.connection_with(stream, address, None, Credentials::default())
+            .await;
     }
 
-    /// The same over a stream that says in another way that bytes have come: see [`Activity`].
+    /// The same over a stream that says in another way that bytes have come (see [`Activity`]), or whose client has brought
+    /// credentials already, which count where its CONNECT has none.
     pub async fn connection_with<S>(
         &self,
         stream: S,
         address: Option<SocketAddr>,
         activity: Option<Activity>,
+        credentials: Credentials,
     ) where
         S: AsyncRead + AsyncWrite + Send,
     {
         let (reader, writer) = tokio::io::split(stream);
-        let begins = self.clone().enter(reader, writer, address, activity);
+        let begins = self
+            .clone()
+            .enter(reader, writer, address, activity, credentials);
         Self::whole(begins.boxed()).await;
     }
 

@@ -14,8 +14,8 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use latchbus_bus::{Bus, Client, Principal, Session};
-use latchbus_ws::{Guard, Refusal};
+use latchbus_bus::{Bus, Session, SignIn, SignInRefused};
+use latchbus_ws::{Guard, Refusal, sign_in};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -48,7 +48,7 @@ pub(crate) struct Inner {
 const HEADROOM_BYTES: usize = 4 << 10;
 
 /// Why a request is refused: a code and a text, as the library says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("Transport unknown")]
     Transport,
@@ -68,16 +68,18 @@ pub(crate) enum Refused {
     /// 503.
     #[error("as many sessions as this server takes")]
     Full,
+    #[error(transparent)]
+    SignIn(SignInRefused),
 }
 
 impl Refused {
-    const fn code(self) -> u8 {
+    const fn code(&self) -> u8 {
         match self {
             Self::Transport => 0,
             Self::Session => 1,
             Self::Method => 2,
             Self::Request | Self::TooLarge | Self::Full => 3,
-            Self::Forbidden => 4,
+            Self::Forbidden | Self::SignIn(_) => 4,
             Self::Protocol => 5,
         }
     }
@@ -85,14 +87,26 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = match self {
+        let mut headers = Vec::new();
+        let status = match &self {
+            Self::SignIn(refused) => {
+                // Who asks is a script: no window of the browser.
+                let challenge = sign_in::challenge(refused, &HeaderMap::new());
+                headers = challenge.1;
+                headers.retain(|(_, value)| !value.as_bytes().starts_with(b"Basic"));
+                challenge.0
+            }
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
         let json = format!("{{\"code\":{},\"message\":\"{self}\"}}", self.code());
-        (status, [(CONTENT_TYPE, "application/json")], json).into_response()
+        let mut response = (status, [(CONTENT_TYPE, "application/json")], json).into_response();
+        for (name, value) in headers {
+            response.headers_mut().append(name, value);
+        }
+        response
     }
 }
 
@@ -210,20 +224,24 @@ impl Server {
             None => None,
         };
         match (websocket, session) {
-            (true, session) => upgrade::upgrade(self, request, session),
+            (true, session) => upgrade::upgrade(self, request, session).await,
             (false, Some(session)) => match *request.method() {
                 Method::GET => polling::poll(session).await,
                 Method::POST => polling::post(session, request).await,
                 _ => Err(Refused::Request),
             },
             (false, None) if request.method() != Method::GET => Err(Refused::Method),
-            (false, None) => self.open_polling(&request),
+            (false, None) => {
+                let sign_in = self.sign_in(&request);
+                drop(request);
+                self.open_polling(sign_in).await
+            }
         }
     }
 
     /// A session that begins with polling.
-    fn open_polling(&self, request: &Request) -> Result<Response, Refused> {
-        let (session, shared, permit) = self.begin(request, Carrier::Polling)?;
+    async fn open_polling(&self, sign_in: SignIn) -> Result<Response, Refused> {
+        let (session, shared, permit) = self.begin(sign_in, Carrier::Polling).await?;
         let open = self.open_packet(&shared, true);
         let server = self.clone();
         let task = async move { server.run(session, shared, permit).await };
@@ -236,10 +254,18 @@ impl Server {
         metrics.connections_refused.add(1);
     }
 
-    /// A session of the bus, and what its requests share.
-    pub(crate) fn begin(
+    /// Who begins a session, as far as the request says it.
+    pub(crate) fn sign_in(&self, request: &Request) -> SignIn {
+        SignIn::new("socketio")
+            .with_address(self.0.guard.client(request))
+            .with_credentials(sign_in::credentials(request))
+    }
+
+    /// A session of the bus, and what its requests share. Who brings no credentials, and needs some, may bring them in the CONNECT
+    /// of its first namespace.
+    pub(crate) async fn begin(
         &self,
-        request: &Request,
+        sign_in: SignIn,
         carrier: Carrier,
     ) -> Result<(Session, Arc<Shared>, OwnedSemaphorePermit), Refused> {
         let common = &self.0.common;
@@ -249,11 +275,9 @@ impl Server {
             logging::no_room(bus, common.config.max_sessions);
             return Err(Refused::Full);
         };
-        let principal = Principal::anonymous("socketio").with_address(self.0.guard.client(request));
-        let client = bus.client(principal);
-        let client: Client = client.map_err(|_| {
+        let client = bus.sign_in_or_wait(sign_in).await.map_err(|refused| {
             self.refuse();
-            Refused::Forbidden
+            Refused::SignIn(refused)
         })?;
         let session = Session::new(client);
         let config = &common.config;

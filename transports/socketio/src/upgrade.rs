@@ -28,7 +28,7 @@ const READ_BYTES: usize = 512;
 const PROBE_BYTES: usize = 64;
 
 /// Answers a request for a WebSocket.
-pub(crate) fn upgrade(
+pub(crate) async fn upgrade(
     server: &Server,
     mut request: Request,
     session: Option<Arc<Shared>>,
@@ -42,8 +42,10 @@ pub(crate) fn upgrade(
             return Ok(refused.into_response());
         }
     };
+    let sign_in = server.sign_in(&request);
+    drop(request);
     let Some(shared) = session else {
-        let (session, shared, permit) = server.begin(&request, Carrier::WebSocket)?;
+        let (session, shared, permit) = server.begin(sign_in, Carrier::WebSocket).await?;
         let running = server.clone();
         server.0.tasks.spawn(async move {
             match upgrade.await {

@@ -53,6 +53,7 @@ pub mod origin;
 mod outgoing;
 mod protocol;
 pub mod server;
+pub mod sign_in;
 
 pub use latchbus_bus::frames::Bad;
 pub use origin::{Guard, OriginPolicy, Refusal};

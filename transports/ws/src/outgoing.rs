@@ -18,6 +18,9 @@ pub(crate) fn write_event(out: &mut Vec<u8>, protocol: Protocol, event: &Event) 
         Event::Pong { id, counts } if protocol == Protocol::Json => {
             write_frame(out, Opcode::Text, &[&json::pong(*id, *counts)]);
         }
+        Event::SignedIn { id, result: Ok(()) } if protocol == Protocol::Json => {
+            write_frame(out, Opcode::Text, &[&json::authenticated(*id)]);
+        }
         Event::History {
             id,
             result: Ok(page),

@@ -1,6 +1,7 @@
 //! The server: takes HTTP requests for `/ws` and gives each connection to a session of the bus.
 
 use core::future::{Future, pending};
+use core::mem;
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use latchbus_bus::{Bus, Client, Ended, LinkSender, Principal, Session};
+use latchbus_bus::{Bus, Client, Ended, LinkSender, Session, SignIn};
 use latchbus_core::wire::{Limits, ServerFrame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::handshake::{self, Handshake};
 use crate::link::{Bounds, link};
-use crate::{Guard, OriginPolicy, Protocol, logging};
+use crate::{Guard, OriginPolicy, Protocol, logging, sign_in};
 
 /// How a [`Server`] is set up.
 #[derive(Debug, Clone)]
@@ -129,7 +130,8 @@ impl Server {
 
     /// A router that answers `GET /ws`, to be merged into an application's own.
     pub fn router(&self) -> Router {
-        let upgrade = |State(server): State<Self>, request| async move { server.upgrade(request) };
+        let upgrade =
+            |State(server): State<Self>, request| async move { server.upgrade(request).await };
         Router::new()
             .route("/ws", any(upgrade))
             .route("/ws/", any(upgrade))
@@ -137,8 +139,8 @@ impl Server {
     }
 
     /// Answers a request for a WebSocket, whatever its path. The peer's address is known when the
-    /// service was made with connect info.
-    pub fn upgrade(&self, mut request: Request) -> Response {
+    /// service was made with connect info. Who brings no credentials, and needs some, may bring them in its first frame.
+    pub async fn upgrade(&self, mut request: Request) -> Response {
         let metrics = self.0.bus.metrics();
         let names = Protocol::ALL.map(Protocol::name);
         let address = self.0.guard.client(&request);
@@ -157,13 +159,17 @@ impl Server {
             let reason = "as many connections as this server takes\n";
             return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
         };
-        let principal = Principal::anonymous("ws").with_address(address);
-        let client = match self.0.bus.client(principal) {
+        let sign_in = SignIn::new("ws")
+            .with_address(address)
+            .with_credentials(sign_in::credentials(&request));
+        let head = mem::take(request.headers_mut());
+        drop(request);
+        let client = match self.0.bus.sign_in_or_wait(sign_in).await {
             Ok(client) => client,
             Err(refused) => {
-                metrics.connections_refused.add(1);
+                self.0.bus.metrics().connections_refused.add(1);
                 logging::refused(&self.0.bus, address, &refused);
-                return (StatusCode::FORBIDDEN, "connecting is not allowed\n").into_response();
+                return sign_in::refuse(&refused, &head);
             }
         };
         let protocol = name.and_then(Protocol::named).unwrap_or_default();

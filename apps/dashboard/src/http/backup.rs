@@ -1,24 +1,24 @@
 //! The API: everything at once, for backups. See [`crate::backup`] for the lines.
 
-use core::net::SocketAddr;
 use std::io;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use latchbus_bus::{Client, Principal, PublishRefused};
+use latchbus_bus::{Client, PublishRefused};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::App;
 use super::error::ApiError;
+use super::sign_in::client;
 use crate::backup::import::{Merge, MergeError};
 use crate::backup::{Reader, Totals, Writer};
 
@@ -53,7 +53,7 @@ pub(super) fn router() -> Router<App> {
 /// A snapshot as JSON lines, written as fast as the client reads it.
 async fn export(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let place = place(&app.0.places.exports, "exports")?;
-    let client = client(&app, &request)?;
+    let client = client(&app, &request).await?;
     let export = timeout(app.0.config.publish_timeout, client.export()).await;
     let writer = Writer::new(export.map_err(|_| late())??);
     let pieces = stream::try_unfold((writer, place), |(mut writer, place)| async {
@@ -75,7 +75,7 @@ async fn export(State(app): State<App>, request: Request) -> Result<Response, Ap
 /// which does no harm: the whole can be sent again.
 async fn import(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let _place = place(&app.0.places.imports, "imports")?;
-    let client = client(&app, &request)?;
+    let client = client(&app, &request).await?;
     let merged = tokio::select! {
         merged = merge(&app, client, request) => merged?,
         () = app.0.closing.cancelled() => return Err(PublishRefused::Closed.into()),
@@ -115,13 +115,6 @@ async fn merge(app: &App, client: Client, request: Request) -> Result<Totals, Ap
 fn place(places: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, ApiError> {
     let place = Arc::clone(places).try_acquire_owned();
     place.map_err(|_| ApiError::unavailable(format!("as many {what} as may be are under way")))
-}
-
-fn client(app: &App, request: &Request) -> Result<Client, ApiError> {
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let principal = Principal::anonymous("http").with_address(address.map(|info| info.0));
-    let client = app.0.bus.client(principal);
-    client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))
 }
 
 fn late() -> ApiError {

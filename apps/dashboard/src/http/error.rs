@@ -1,12 +1,12 @@
 //! Errors as answers: a status, and `{"error":{"code":…,"message":…}}`.
 
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use latchbus_bus::{PublishRefused, SubscribeRefused};
+use latchbus_bus::{PublishRefused, SignInRefused, SubscribeRefused};
 use latchbus_core::topic::TopicError;
 use latchbus_core::wire::ErrorCode;
-use latchbus_ws::Refusal;
+use latchbus_ws::{Refusal, sign_in};
 
 /// Why a request has no better answer.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
@@ -22,6 +23,22 @@ impl ApiError {
             status,
             code,
             message: message.to_string(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// To who is not let in, whose request had this head.
+    pub(super) fn signed_out(refused: &SignInRefused, asked: &HeaderMap) -> Self {
+        let (status, headers) = sign_in::challenge(refused, asked);
+        let code = match status {
+            StatusCode::UNAUTHORIZED => ErrorCode::Unauthorized.as_str(),
+            StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited.as_str(),
+            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            _ => ErrorCode::NotAllowed.as_str(),
+        };
+        Self {
+            headers,
+            ..Self::new(status, code, refused)
         }
     }
 
@@ -82,6 +99,7 @@ impl ApiError {
             }
             ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::NotAllowed => StatusCode::FORBIDDEN,
+            ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
             ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             // Not 429: to come back later helps nobody as long as the values that fill the table stay.
             ErrorCode::Full => StatusCode::INSUFFICIENT_STORAGE,
@@ -129,6 +147,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, format!("{body}\n")).into_response();
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
+        }
         response
     }
 }

@@ -51,7 +51,8 @@ mod tests {
     use serde_json::Value;
 
     async fn written(bus: &Bus, filter: &str) -> String {
-        let listing = Listing::begin(bus, TopicFilter::parse(filter).unwrap()).unwrap();
+        let client = bus.client(latchbus_bus::Principal::process()).unwrap();
+        let listing = Listing::begin(&client, TopicFilter::parse(filter).unwrap()).unwrap();
         let pieces: Vec<_> = array(listing).map(Result::unwrap).collect().await;
         String::from_utf8(pieces.concat()).unwrap()
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::hash::RandomState;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use latchbus_bus::{Bus, Delivery, SubscribeRefused, Subscription};
+use latchbus_bus::{Client, Delivery, SubscribeRefused, Subscription};
 use latchbus_core::hub::{Hub, Kind, Mode, Start, Step};
 use latchbus_core::topic::TopicFilter;
 use tokio::task::coop::consume_budget;
@@ -38,8 +38,12 @@ impl Listing {
     ///
     /// # Errors
     /// When rules or bounds refuse a subscription.
-    pub(super) fn begin(bus: &Bus, filter: TopicFilter<&str>) -> Result<Self, SubscribeRefused> {
-        let steps = bus.subscribe(filter, Mode::Latest, Start::Snapshot)?;
+    pub(super) fn begin(
+        client: &Client,
+        filter: TopicFilter<&str>,
+    ) -> Result<Self, SubscribeRefused> {
+        let steps = client.subscribe(filter, Mode::Latest, Start::Snapshot)?;
+        let bus = client.bus();
         let limits = bus.limits();
         Ok(Self {
             steps,
@@ -81,7 +85,7 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use latchbus_bus::{Options, Publish};
+    use latchbus_bus::{Bus, Options, Principal, Publish};
     use latchbus_core::hub::Limits;
     use latchbus_core::topic::TopicName;
     use std::sync::Arc;
@@ -112,7 +116,8 @@ mod tests {
     }
 
     fn list(bus: &Bus, filter: &str) -> Listing {
-        Listing::begin(bus, TopicFilter::parse(filter).unwrap()).unwrap()
+        let client = bus.client(Principal::process()).unwrap();
+        Listing::begin(&client, TopicFilter::parse(filter).unwrap()).unwrap()
     }
 
     async fn rest(listing: &mut Listing) -> Vec<(String, String)> {

@@ -2,21 +2,28 @@
 
 use core::fmt::{Display, Write as _};
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use latchbus_bus::{Histogram, Principal, Table};
 use latchbus_core::hub::Hub;
 
 use super::App;
+use super::error::ApiError;
+use super::sign_in::client;
 
 /// Clients that are named for what they have lost.
 const CLIENTS_SHOWN: usize = 16;
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, FORMAT)], text(&app))
+/// It names clients: who reads it signs in, where that is asked for.
+pub(super) async fn metrics(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    client(&app, &request).await?;
+    Ok(([(CONTENT_TYPE, FORMAT)], text(&app)).into_response())
 }
 
 fn text(app: &App) -> String {

@@ -7,8 +7,10 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use latchbus_bus::Credentials;
 use latchbus_mqtt::server::Activity;
 use latchbus_ws::handshake::{self, Handshake, HandshakeError};
+use latchbus_ws::sign_in;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -35,7 +37,8 @@ pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Res
     match accepted {
         Ok(Handshake { response, upgrade }) => {
             let address = app.0.guard.client(&request);
-            let serve = serve(app.clone(), upgrade, address);
+            let credentials = sign_in::credentials(&request);
+            let serve = serve(app.clone(), upgrade, address, credentials);
             app.0.tunnels.spawn(serve);
             response
         }
@@ -48,7 +51,12 @@ pub(super) async fn upgrade(State(app): State<App>, mut request: Request) -> Res
     }
 }
 
-async fn serve(app: App, upgrade: OnUpgrade, address: Option<SocketAddr>) {
+async fn serve(
+    app: App,
+    upgrade: OnUpgrade,
+    address: Option<SocketAddr>,
+    credentials: Credentials,
+) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -62,7 +70,7 @@ async fn serve(app: App, upgrade: OnUpgrade, address: Option<SocketAddr>) {
     let mut tunnel = Tunnel::new(TokioIo::new(upgraded), max_message_bytes, closing)
         .accounted(hold, activity.clone());
     (app.0.mqtt)
-        .connection_with(&mut tunnel, address, Some(activity))
+        .connection_with(&mut tunnel, address, Some(activity), credentials)
         .await;
     // A socket that is dropped with unread bytes is reset, and the client would never see why.
     let goodbye = async {

@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use super::App;
 use super::error::ApiError;
-use super::topics::{body, client};
+use super::sign_in::client;
+use super::topics::body;
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -27,7 +28,7 @@ async fn reset(
     Path(room): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let client = client(&app, &request)?;
+    let client = client(&app, &request).await?;
     let body = body(&app, &client, request).await?;
     let counts = match body.trim_ascii() {
         b"" => Counter::ZERO,
@@ -42,7 +43,7 @@ async fn remove(
     Path((room, device)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let client = client(&app, &request)?;
+    let client = client(&app, &request).await?;
     operate(&app, &client, Operate::RemoveDevice { room, device }).await
 }
 
@@ -51,7 +52,7 @@ async fn undo(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let client = client(&app, &request)?;
+    let client = client(&app, &request).await?;
     let id = id
         .parse()
         .map_err(|_| ApiError::from(OperationError::UnknownOperation))?;

@@ -1,12 +1,11 @@
 //! The API: topics over HTTP.
 
-use core::net::SocketAddr;
 use core::time::Duration;
 use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LAST_MODIFIED};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +13,9 @@ use axum::routing::get;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use latchbus_bus::log::shown;
-use latchbus_bus::{Client, Delivery, HISTORY_PAGE, Principal, Publish, PublishRefused, frames};
+use latchbus_bus::{
+    Client, Delivery, HISTORY_PAGE, Publish, PublishRefused, SubscribeRefused, frames,
+};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
@@ -22,6 +23,7 @@ use tracing::{field, warn};
 
 use super::error::ApiError;
 use super::listing::Listing;
+use super::sign_in::client;
 use super::{App, json};
 
 /// Where the topics lie.
@@ -59,19 +61,19 @@ async fn history(State(app): State<App>, request: Request) -> Result<Response, A
     if limit == 0 {
         return Err(ApiError::bad_message("limit is 0"));
     }
-    let client = client(&app, &request)?;
+    let client = client(&app, &request).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let page = client.history(topic.borrowed(), before, limit)?;
     let json = HeaderValue::from_static("application/json");
     Ok(([(CONTENT_TYPE, json)], frames::json::page(&page)).into_response())
 }
 
-/// Everything that is kept and matches the filter, `#` unless another is named: a JSON array, the oldest
+/// Everything that is kept, matches the filter and may be read, `#` unless another is named: a JSON array, the oldest
 /// change first, that is written as fast as the client reads it. A topic that changes meanwhile is in it once.
-async fn list(State(app): State<App>, uri: Uri) -> Result<Response, ApiError> {
-    let filter = filter(uri.query().unwrap_or_default())?;
+async fn list(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let filter = filter(request.uri().query().unwrap_or_default())?;
     let filter = TopicFilter::parse(filter.as_str()).map_err(ApiError::invalid_filter)?;
-    let listing = Listing::begin(&app.0.bus, filter)?;
+    let listing = Listing::begin(&client(&app, &request).await?, filter)?;
     let body = Body::from_stream(json::array(listing));
     let json = HeaderValue::from_static("application/json");
     Ok(([(CONTENT_TYPE, json)], body).into_response())
@@ -93,11 +95,13 @@ fn filter(query: &str) -> Result<String, ApiError> {
 }
 
 /// The last value, byte by byte.
-async fn last(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
-    let topic = topic(PATH, &uri)?;
-    let delivery = app
-        .0
-        .bus
+async fn last(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let topic = topic(PATH, request.uri())?;
+    let client = client(&app, &request).await?;
+    if !client.may_read(topic.borrowed()) {
+        return Err(SubscribeRefused::NotAllowed(topic.as_str().into()).into());
+    }
+    let delivery = client
         .last(topic.borrowed())
         .ok_or_else(ApiError::not_found)?;
     let etag = etag(&app, delivery.rev);
@@ -105,7 +109,7 @@ async fn last(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Result<Re
         header(ETAG, &etag)?,
         header(LAST_MODIFIED, &last_modified(&delivery))?,
     ];
-    if is_known(&headers, &etag) {
+    if is_known(request.headers(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, validators).into_response());
     }
     let payload = delivery.payload.bytes().clone();
@@ -128,7 +132,7 @@ async fn publish(
     publish: fn(TopicName<String>, Bytes) -> Publish,
 ) -> Result<Response, ApiError> {
     let topic = topic(PATH, request.uri())?;
-    let client = client(&app, &request)?;
+    let client = client(&app, &request).await?;
     let payload = body(&app, &client, request).await?;
     let publish = publish(topic.clone(), payload);
     let accepted = timeout(app.0.config.publish_timeout, client.publish(publish)).await;
@@ -146,13 +150,6 @@ async fn publish(
         response.headers_mut().insert(name, value);
     }
     Ok(response)
-}
-
-pub(super) fn client(app: &App, request: &Request) -> Result<Client, ApiError> {
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let principal = Principal::anonymous("http").with_address(address.map(|info| info.0));
-    let client = app.0.bus.client(principal);
-    client.map_err(|refused| ApiError::new(StatusCode::FORBIDDEN, "not_allowed", refused))
 }
 
 /// How much of a body that is refused is still read, and for how long.

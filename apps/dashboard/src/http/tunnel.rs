@@ -293,7 +293,12 @@ mod tests {
                 .accounted(hold, activity.clone());
             let server = Server::new(bus, Config::default());
             server
-                .connection_with(&mut tunnel, None, Some(activity))
+                .connection_with(
+                    &mut tunnel,
+                    None,
+                    Some(activity),
+                    latchbus_bus::Credentials::default(),
+                )
                 .await;
             tunnel.shutdown().await.unwrap();
         });

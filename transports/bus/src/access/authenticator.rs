@@ -5,6 +5,8 @@ use core::{fmt, future::ready, time::Duration};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -214,6 +216,40 @@ impl Credentials {
         }
     }
 
+    /// These, and where a name, a password or a token is not among them, those of `others`; the certificate is that of whichever
+    /// has one.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        let certificate = self.certificate.clone().or(others.certificate.clone());
+        let proves = self.user.is_some() || self.password.is_some() || self.token.is_some();
+        let credentials = if proves { self } else { others };
+        credentials.with_certificate(certificate)
+    }
+
+    /// What a header `Authorization` brings: `Basic` (RFC 7617) or `Bearer` (RFC 6750). One that cannot be read proves nothing, and
+    /// is not the same as none.
+    pub fn from_authorization(value: &[u8]) -> Self {
+        let nothing = || Self::password("", "");
+        let Some((scheme, rest)) =
+            (core::str::from_utf8(value).ok()).and_then(|value| value.trim().split_once(' '))
+        else {
+            return nothing();
+        };
+        let rest = rest.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Self::token(rest);
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return nothing();
+        }
+        let decoded = STANDARD.decode(rest).ok();
+        let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        match decoded.as_deref().and_then(|text| text.split_once(':')) {
+            Some((user, password)) => Self::password(user, password.to_owned()),
+            None => nothing(),
+        }
+    }
+
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -313,4 +349,51 @@ pub enum SignInRefused {
     /// Nobody can tell now.
     #[error("signing in is not possible now")]
     Unavailable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_http() {
+        let anna = Credentials::password("anna", "a:b");
+        let basic = STANDARD.encode("anna:a:b");
+        for (value, expected) in [
+            (format!("Basic {basic}"), anna.clone()),
+            (format!("basic  {basic} "), anna),
+            ("Bearer x.y.z".into(), Credentials::token("x.y.z")),
+            ("bearer x".into(), Credentials::token("x")),
+            ("Basic".into(), Credentials::password("", "")),
+            ("Basic ???".into(), Credentials::password("", "")),
+            (
+                format!("Basic {}", STANDARD.encode("anna")),
+                Credentials::password("", ""),
+            ),
+            ("Digest x".into(), Credentials::password("", "")),
+            (String::new(), Credentials::password("", "")),
+        ] {
+            assert_eq!(
+                Credentials::from_authorization(value.as_bytes()),
+                expected,
+                "{value}"
+            );
+        }
+        assert_eq!(
+            Credentials::from_authorization(b"Basic \xff"),
+            Credentials::password("", "")
+        );
+    }
+
+    #[test]
+    fn what_is_brought_later_goes_first() {
+        let certificate = Arc::new(Certificate::default());
+        let header = Credentials::token("t").with_certificate(Arc::clone(&certificate));
+        let anna = Credentials::password("anna", "x");
+        assert_eq!(
+            anna.clone().or(header.clone()),
+            anna.with_certificate(certificate)
+        );
+        assert_eq!(Credentials::default().or(header.clone()), header);
+    }
 }

@@ -45,6 +45,8 @@ pub struct Claims {
 pub enum Identity {
     /// Nobody has asked.
     Anonymous,
+    /// It has still to sign in: until then it may do nothing, whatever the rules say, and they are not asked.
+    Guest,
     /// A user whose name was proved.
     User(String),
     /// The bearer of a token that was verified.
@@ -67,7 +69,7 @@ impl Identity {
         match self {
             Self::User(name) => Some(name),
             Self::Token { subject } | Self::Certificate { subject } => Some(subject),
-            Self::Anonymous | Self::Process => None,
+            Self::Anonymous | Self::Guest | Self::Process => None,
         }
     }
 }

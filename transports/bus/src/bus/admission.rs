@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 use core::{fmt, ops::Deref};
 use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
 use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::watch;
@@ -11,7 +12,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bus, Client, Inner};
-use crate::access::{Authenticator, Authorizer, Grant, Principal, Reader, SignIn, SignInRefused};
+use crate::access::{
+    Authenticator, Authorizer, Grant, Identity, Principal, Reader, SignIn, SignInRefused, SignedIn,
+};
 use crate::refusal::{ConnectRefused, SubscribeRefused};
 use crate::wake::lock;
 
@@ -42,12 +45,27 @@ impl Bus {
     /// # Errors
     /// When they are not who they say, or the rules refuse them.
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Client, SignInRefused> {
-        let authenticated = self.0.authenticator.authenticate(sign_in.clone());
-        let signed_in = timeout(SIGN_IN_TIMEOUT, authenticated)
-            .await
-            .unwrap_or(Err(SignInRefused::Unavailable))?;
-        self.client(sign_in.principal(signed_in))
+        self.client(self.authenticate(sign_in).await?)
             .map_err(|ConnectRefused| SignInRefused::NotAuthorized)
+    }
+
+    /// [`sign_in`](Self::sign_in) for who can bring credentials later too, over its connection: who has brought none, and needs
+    /// some, is a [guest](crate::Identity::Guest) meanwhile, for [`SIGN_IN_TIMEOUT`].
+    ///
+    /// # Errors
+    /// When they are not who they say, or the rules refuse them.
+    pub async fn sign_in_or_wait(&self, sign_in: SignIn) -> Result<Client, SignInRefused> {
+        let brings_none = sign_in.credentials.is_empty();
+        let guest = sign_in.clone();
+        match self.sign_in(sign_in).await {
+            Err(SignInRefused::CredentialsRequired) if brings_none => {
+                let now = Duration::from_millis(self.clock().unix_ms());
+                let until = SystemTime::UNIX_EPOCH + now + SIGN_IN_TIMEOUT;
+                let signed_in = SignedIn::new(Identity::Guest).until(until);
+                Ok(self.admit(guest.principal(signed_in)))
+            }
+            signed_in => signed_in,
+        }
     }
 
     /// Admits a principal of whom it is known who it is: one client for each connection. See [`sign_in`](Self::sign_in).
@@ -58,8 +76,20 @@ impl Bus {
         if !self.0.authorizer.authorize_connect(&principal) {
             return Err(ConnectRefused);
         }
+        Ok(self.admit(principal))
+    }
+
+    fn admit(&self, principal: Principal) -> Client {
         let id = self.0.clients.fetch_add(1, Ordering::Relaxed);
-        Ok(Client::new(self.clone(), id, principal))
+        Client::new(self.clone(), id, principal)
+    }
+
+    pub(super) async fn authenticate(&self, sign_in: SignIn) -> Result<Principal, SignInRefused> {
+        let authenticated = self.0.authenticator.authenticate(sign_in.clone());
+        let signed_in = timeout(SIGN_IN_TIMEOUT, authenticated)
+            .await
+            .unwrap_or(Err(SignInRefused::Unavailable))?;
+        Ok(sign_in.principal(signed_in))
     }
 
     /// Who says who someone is.
@@ -77,6 +107,9 @@ impl Bus {
         principal: &Principal,
         filter: TopicFilter<&str>,
     ) -> Result<Allowed, SubscribeRefused> {
+        if principal.identity == Identity::Guest {
+            return Err(SubscribeRefused::SignInRequired);
+        }
         let granted = self.0.authorizer.authorize_subscribe(principal, filter);
         let grant = granted.ok_or_else(|| SubscribeRefused::NotAllowed(filter.as_str().into()))?;
         let reader = self.0.authorizer.reader(principal);

@@ -214,6 +214,9 @@ impl Client {
     }
 
     fn check_access(&self, publish: &Publish) -> Result<(), PublishRefused> {
+        if self.is_guest() {
+            return Err(PublishRefused::SignInRequired);
+        }
         let (topic, retain, qos) = (publish.topic.borrowed(), publish.retain, publish.qos);
         match self.may_publish(&PublishRequest::new(topic, retain, qos)) {
             true => Ok(()),
@@ -432,7 +435,8 @@ impl Client {
         let allowed = match record.resets() {
             true => self.may_administer(),
             false => TopicName::parse(topic.as_str()).is_ok_and(|topic| {
-                self.may_publish(&PublishRequest::new(topic, true, Publish::STATE_QOS))
+                !self.is_guest()
+                    && self.may_publish(&PublishRequest::new(topic, true, Publish::STATE_QOS))
             }),
         };
         if !allowed {
@@ -488,7 +492,7 @@ impl Client {
     /// Whether this principal may do what only an administrator may: every door asks here. On a server without users
     /// everyone is one.
     pub fn may_administer(&self) -> bool {
-        self.bus().authorizer().is_admin(&self.principal())
+        !self.is_guest() && self.bus().authorizer().is_admin(&self.principal())
     }
 
     fn queued(&self, held: Option<OwnedSemaphorePermit>) -> Queued {

@@ -42,7 +42,10 @@ impl Client {
     ) -> Result<HistoryPage, SubscribeRefused> {
         let bus = self.bus();
         if !self.may_read(topic) {
-            let refused = SubscribeRefused::NotAllowed(topic.as_str().into());
+            let refused = match self.is_guest() {
+                true => SubscribeRefused::SignInRequired,
+                false => SubscribeRefused::NotAllowed(topic.as_str().into()),
+            };
             self.log_refused(&refused, topic.as_str());
             return Err(refused);
         }

@@ -10,7 +10,7 @@ use latchbus_core::topic::{TopicFilter, TopicName};
 
 use super::{Allowed, Client, Value};
 use crate::Delivery;
-use crate::access::Principal;
+use crate::access::{Credentials, Identity, Principal, SignIn, SignInRefused};
 use crate::refusal::SubscribeRefused;
 use crate::subscription::Subscription;
 
@@ -68,9 +68,52 @@ impl Client {
         allowed.map_or(0, |allowed| allowed.grant.max_qos)
     }
 
-    /// Whether it may do what operators do.
-    pub fn is_admin(&self) -> bool {
-        self.bus().authorizer().is_admin(&self.principal())
+    /// Whether it has still to sign in.
+    pub fn is_guest(&self) -> bool {
+        self.principal().identity == Identity::Guest
+    }
+
+    /// Proves anew who it is, and [goes on](Self::renew) as that; where it brings nothing, as who it is already. Somebody else
+    /// it cannot become, but for who was nobody in particular. A guest that is not let in has to go.
+    ///
+    /// # Errors
+    /// When it is not who it says.
+    pub async fn sign_in_again(&self, credentials: Credentials) -> Result<(), SignInRefused> {
+        let before = self.principal();
+        if credentials.is_empty() && before.identity != Identity::Guest {
+            return Ok(());
+        }
+        let sign_in = SignIn::new(before.transport)
+            .with_client_id(&before.client_id)
+            .with_address(self.address())
+            .with_credentials(credentials);
+        let signed_in = self
+            .bus()
+            .authenticate(sign_in)
+            .await
+            .and_then(|principal| {
+                let may_become = matches!(before.identity, Identity::Guest | Identity::Anonymous)
+                    || before.identity == principal.identity;
+                let may_connect = self.bus().authorizer().authorize_connect(&principal);
+                match may_become && may_connect {
+                    true => Ok(principal),
+                    false => Err(SignInRefused::NotAuthorized),
+                }
+            });
+        match signed_in {
+            Ok(principal) => {
+                self.renew(principal);
+                Ok(())
+            }
+            Err(refused) => {
+                if before.identity == Identity::Guest {
+                    let mut gone = Principal::clone(&before);
+                    gone.expires_at = Some(SystemTime::UNIX_EPOCH);
+                    self.renew(gone);
+                }
+                Err(refused)
+            }
+        }
     }
 
     /// It has proved anew who it is: that holds from now on, for what is open too.
@@ -91,6 +134,9 @@ impl Client {
     /// Whether it may be here, as far as that can change while it is.
     pub(crate) fn is_allowed(&self) -> bool {
         let (bus, principal) = (self.bus(), self.principal());
+        if principal.identity == Identity::Guest {
+            return true;
+        }
         bus.authenticator().still_valid(&principal)
             && bus.authorizer().authorize_connect(&principal)
     }

@@ -32,6 +32,11 @@ pub fn each_frame(event: &Event, mut write: impl FnMut(&ServerFrame<'_>)) {
                 error(Some(*id), ErrorCode::BadMessage, reason);
             }
         }
+        Event::SignedIn { id, result } => {
+            if let Err(refused) = result {
+                error(*id, ErrorCode::Unauthorized, refused);
+            }
+        }
         Event::Refused { id, refused } => error(*id, refused.code(), refused),
         Event::Bad { id, code, message } => error(*id, *code, message),
         // A page has no postcard form: who asks has one of JSON.

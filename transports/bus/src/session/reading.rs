@@ -41,6 +41,20 @@ impl Session {
             // The place for its answer comes first: a publish that was made is always answered, as far as
             // the sender's state machine is concerned.
             let place = outbox.reserve().await;
+            let request = match request {
+                Request::SignIn {
+                    id,
+                    credentials,
+                    then,
+                } => match (self.client.sign_in_again(credentials).await, then) {
+                    (Ok(()), Some(then)) => *then,
+                    (result, _) => {
+                        place.send(Answer::Event(Event::SignedIn { id, result }));
+                        continue;
+                    }
+                },
+                request => request,
+            };
             if let Err(full) = self.answer(request, turn, place) {
                 full.publish().await;
             }
@@ -99,6 +113,8 @@ impl Session {
                 let counts = self.subscriptions.counts(COUNTED);
                 Event::Pong { id, counts }
             }
+            // Those within another are not there.
+            Request::SignIn { id, .. } => Event::SignedIn { id, result: Ok(()) },
             Request::Bad { id, code, message } => Event::Bad { id, code, message },
         };
         place.send(Answer::Event(answer));

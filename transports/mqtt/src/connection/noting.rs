@@ -2,7 +2,7 @@
 
 use super::{Connection, publishing};
 use crate::ledger::Ledger;
-use crate::record::{Note, Part, SessionRecord, WillRecord};
+use crate::record::{Note, OwnerRecord, Part, SessionRecord, WillRecord};
 use crate::session::Session;
 
 impl Connection {
@@ -12,6 +12,9 @@ impl Connection {
     /// an earlier session or will has been noted to be forgotten, for which it waits too.
     #[must_use]
     pub fn on_disk(mut self, replaces: bool) -> Self {
+        let owner = (self.client.as_ref())
+            .and_then(|client| OwnerRecord::of(&client.principal().identity))
+            .map_or(Part::Owner.forget(), |owner| Part::Owner.keep(&owner));
         let was_durable = self.session.ledger.is_durable();
         // A session that the disk has refused stays without it, for what it has is not written down; unless that
         // is nothing.
@@ -31,9 +34,9 @@ impl Connection {
         }
         let will = (self.will).read(|will| Part::Will.keep(&WillRecord::new(will, None)));
         if durable || will.is_some() || replaces {
-            self.session
-                .ledger
-                .note(will.unwrap_or(Part::Will.forget()));
+            let ledger = &mut self.session.ledger;
+            ledger.note(owner);
+            ledger.note(will.unwrap_or(Part::Will.forget()));
         }
         self.opening = self.session.ledger.has_notes();
         self

@@ -1,10 +1,14 @@
 //! How a connection begins: from its first byte to the session that serves it.
 
+use core::mem;
 use core::net::SocketAddr;
 use std::io;
 use std::sync::Arc;
 
-use latchbus_bus::{Alarm, Client, Ended, Principal, PublishRefused, proxy};
+use latchbus_bus::{
+    Alarm, Client, Credentials, Ended, Identity, Principal, PublishRefused, SignIn, SignInRefused,
+    proxy,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -92,6 +96,7 @@ impl Server {
         writer: W,
         address: Option<SocketAddr>,
         activity: Option<Activity>,
+        brought: Credentials,
     ) -> Option<Entered<R, W>>
     where
         R: AsyncRead + Unpin + Send,
@@ -104,7 +109,7 @@ impl Server {
             return None;
         };
         let open = Open::new(self.clone(), permit);
-        match self.begin(reader, writer, address).await {
+        match self.begin(reader, writer, address, brought).await {
             Ok(Some(begun)) => {
                 let mut entered = self.accept(open, begun).await;
                 entered.receiver.activity = activity;
@@ -125,6 +130,7 @@ impl Server {
         reader: R,
         writer: W,
         address: Option<SocketAddr>,
+        brought: Credentials,
     ) -> Result<Option<Begun<R, W>>, LinkError>
     where
         R: AsyncRead + Unpin + Send,
@@ -145,7 +151,8 @@ impl Server {
             }
         };
         let refused = match opening {
-            Opening::Connect(connect) => {
+            Opening::Connect(mut connect) => {
+                connect.credentials = connect.credentials.or(brought);
                 let (version, client) = (connect.version, connect.client_id.clone());
                 let limit = connect.maximum_packet_bytes;
                 match self.admit_client(*connect, address, deadline).await {
@@ -208,14 +215,20 @@ impl Server {
             let cause = "the client's maximum packet size is smaller than the CONNACK";
             return Err((Reason::PACKET_TOO_LARGE, cause.to_owned()));
         }
-        let principal = Principal::anonymous("mqtt")
+        let user = connect.credentials.user.clone();
+        let sign_in = SignIn::new("mqtt")
             .with_client_id(&connect.client_id)
-            .with_address(address);
-        let client = self
-            .0
-            .bus
-            .client(principal)
-            .map_err(|refused| (Reason::NOT_AUTHORIZED, refused.to_string()))?;
+            .with_address(address)
+            .with_credentials(mem::take(&mut connect.credentials));
+        connect.credentials.user = user;
+        let closing = self.0.bus.closing();
+        let signed_in = tokio::select! {
+            () = closing.cancelled() => Err(SignInRefused::Unavailable),
+            signed_in = timeout_at(deadline, self.0.bus.sign_in(sign_in)) => {
+                signed_in.unwrap_or(Err(SignInRefused::Unavailable))
+            }
+        };
+        let client = signed_in.map_err(|refused| (Reason::from(&refused), refused.to_string()))?;
         if let Some(will) = connect.will.take_if(|will| is_bridge_state(&will.publish)) {
             logging::bridge_will_left_out(&client, will.publish.topic.as_str());
         }
@@ -272,7 +285,12 @@ impl Server {
                 subscriptions,
                 expires,
                 ..
-            }) if !connect.clean_start && expires > Instant::now() => {
+            }) if !connect.clean_start
+                && expires > Instant::now()
+                && may_resume(subscriptions.client(), &client) =>
+            {
+                let principal = client.principal();
+                subscriptions.client().renew(Principal::clone(&principal));
                 (Some(session), subscriptions)
             }
             Some(mut ended) => {
@@ -333,6 +351,13 @@ impl Server {
             claim,
         }
     }
+}
+
+/// Whether a session is this client's: that of somebody else, who has used the same client identifier, is not; that of somebody who
+/// had not signed in is anybody's.
+fn may_resume(session: &Client, client: &Client) -> bool {
+    let (owner, returned) = (session.principal(), client.principal());
+    owner.identity == Identity::Anonymous || owner.identity == returned.identity
 }
 
 /// Whether a will is the one that a bridge of Mosquitto has unless it is told otherwise: it says on the other server that the

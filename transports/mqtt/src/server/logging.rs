@@ -24,7 +24,7 @@ pub(super) struct Arrived {
 impl From<&Connect> for Arrived {
     fn from(connect: &Connect) -> Self {
         Self {
-            user: connect.user.clone(),
+            user: connect.credentials.user.clone(),
             protocol: name(connect.version),
             keep_alive: connect.keep_alive_secs,
             clean: connect.clean_start,

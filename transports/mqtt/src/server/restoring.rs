@@ -23,7 +23,12 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
     let (now, deadline_now) = (Instant::now(), bus.clock().deadline_ms());
     let mut found = Vec::new();
     for (name, parts) in clients {
-        let principal = Principal::anonymous("mqtt").with_client_id(&name);
+        let parts = parts.iter().map(|(part, value)| (&**part, value));
+        let mut restored = restore(parts, bus.epoch());
+        let mut principal = Principal::anonymous("mqtt").with_client_id(&name);
+        if let Some(owner) = restored.owner.take() {
+            principal.identity = owner;
+        }
         // Whom the rules do not allow any more is told so when it connects; its notes stay until then.
         let client = match bus.client(principal) {
             Ok(client) => client,
@@ -32,8 +37,6 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
                 continue;
             }
         };
-        let parts = parts.iter().map(|(part, value)| (&**part, value));
-        let restored = restore(parts, bus.epoch());
         let ends_at = match &restored.session {
             Some(session) => session.ends_at,
             None => restored.will.as_ref().and_then(|will| will.due),

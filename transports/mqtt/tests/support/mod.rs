@@ -232,7 +232,7 @@ pub(crate) fn persistent() -> latchbus_mqtt::Connect {
         version: latchbus_mqtt::Version::V3,
         bridge: false,
         client_id: "c".into(),
-        user: None,
+        credentials: latchbus_bus::Credentials::default(),
         clean_start: false,
         keep_alive_secs: 0,
         session_expiry_secs: None,

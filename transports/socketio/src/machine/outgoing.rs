@@ -151,6 +151,14 @@ impl Machine {
                 }
             }
             Event::Pong { id, .. } => self.answer(id, "{}", sink),
+            // Those that were let in have their answer from what was asked then.
+            Event::SignedIn { id, result } => {
+                let pending = id.and_then(|id| self.take_pending(id));
+                if let (Some(Pending::Connect { turn, .. }), Err(refused)) = (pending, result) {
+                    let code = ErrorCode::Unauthorized;
+                    self.refuse(turn, &refused.to_string(), code, sink);
+                }
+            }
         }
     }
 
@@ -217,7 +225,9 @@ impl Machine {
         match self.take_pending(id) {
             Some(Pending::Connect { turn, auth }) => match refused {
                 None => self.connected(turn, &auth, sink),
-                Some(refused) => self.refuse(turn, refused, sink),
+                Some(refused) => {
+                    self.refuse(turn, &refused.to_string(), refused.code(), sink);
+                }
             },
             Some(Pending::Subscribe { turn, ack, key }) => {
                 let json = match refused {
@@ -237,9 +247,9 @@ impl Machine {
     }
 
     /// The client cannot join: what it would get there is refused.
-    fn refuse(&mut self, turn: u64, refused: &SubscribeRefused, sink: &mut impl Sink) {
+    fn refuse(&mut self, turn: u64, message: &str, code: ErrorCode, sink: &mut impl Sink) {
         let prefix = self.prefix(turn).unwrap_or_default();
-        let (message, code) = (quoted(&refused.to_string()), refused.code().as_str());
+        let (message, code) = (quoted(message), code.as_str());
         let text = format!("44{prefix}{{\"message\":{message},\"data\":{{\"code\":\"{code}\"}}}}");
         sink.text(&[text.as_bytes()]);
         self.joined.retain(|joined| joined.turn != turn);

@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use latchbus_bus::{Request, Subscribe};
+use latchbus_bus::{Credentials, Request, Subscribe};
 use latchbus_core::hub::{Cursor, Start};
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::{Duration, Instant};
 
 use super::incoming::{general_subscription, is_paced};
@@ -155,13 +157,19 @@ impl Machine {
         if let Some(resumed) = resumed {
             self.begin_again(turn, resumed, &mut subscriptions);
         }
+        let credentials = credentials(auth.unwrap_or("{}"));
         let auth = auth.unwrap_or("{}").into();
         let pending = Pending::Connect { turn, auth };
         let id = self.id();
         self.pending.push_back((id, pending));
-        Ok(Taken::Request(match subscriptions.is_empty() {
+        let then = match subscriptions.is_empty() {
             true => Request::Ping { id },
             false => Request::Subscribe { id, subscriptions },
+        };
+        Ok(Taken::Request(Request::SignIn {
+            id: Some(id),
+            credentials,
+            then: Some(Box::new(then)),
         }))
     }
 
@@ -258,5 +266,26 @@ impl Drop for Machine {
         for joined in &self.joined {
             self.common.records.left(&joined.pid);
         }
+    }
+}
+
+/// What the `auth` object of a CONNECT brings: `token`, or `user` and `password`. Whatever else is there is the application's.
+fn credentials(auth: &str) -> Credentials {
+    #[derive(Default, Deserialize)]
+    struct Auth {
+        token: Option<Value>,
+        user: Option<Value>,
+        password: Option<Value>,
+    }
+    let Auth {
+        token,
+        user,
+        password,
+    } = serde_json::from_str(auth).unwrap_or_default();
+    let text = |value: Option<Value>| Some(value?.as_str()?.to_owned());
+    match (text(token), text(user), text(password)) {
+        (Some(token), ..) => Credentials::token(token),
+        (None, Some(user), Some(password)) => Credentials::password(user, password),
+        _ => Credentials::default(),
     }
 }

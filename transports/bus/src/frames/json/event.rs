@@ -83,6 +83,12 @@ pub fn pong(id: u64, counts: Counts) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// The answer to an `auth` whose credentials were right.
+pub fn authenticated(id: Option<u64>) -> Vec<u8> {
+    let id = id.map(|id| format!(",\"id\":{id}")).unwrap_or_default();
+    format!(r#"{{"op":"authenticated"{id}}}"#).into_bytes()
+}
+
 /// A page of what a topic retains: the answer to the request of this id.
 pub fn history(id: u64, page: &HistoryPage) -> Vec<u8> {
     let mut out = format!(r#"{{"op":"history","id":{id},"#).into_bytes();

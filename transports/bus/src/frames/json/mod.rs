@@ -34,7 +34,9 @@ mod event;
 mod payload;
 mod request;
 
-pub use event::{MessageHead, encode, history, message_tail, page, pong, welcome, write_message};
+pub use event::{
+    MessageHead, authenticated, encode, history, message_tail, page, pong, welcome, write_message,
+};
 pub use payload::{
     PayloadError, PayloadForm, SPACE, base64, base64_bytes, is_plain_json, payload_bytes, quoted,
     write_text,

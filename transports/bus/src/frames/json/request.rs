@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::payload::{PayloadError, payload_bytes};
-use crate::Request;
 use crate::frames::{self, Bad};
+use crate::{Credentials, Request};
 
 /// Reads one message of the subprotocol `latchbus.v1.json`.
 ///
@@ -60,6 +60,12 @@ struct Frame<'a> {
     retain: Option<bool>,
     before: Option<u64>,
     limit: Option<u64>,
+    #[serde(borrow)]
+    token: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    password: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -89,22 +95,27 @@ impl Frame<'_> {
             || self.base64.is_some()
             || self.cleared.is_some()
             || self.retain.is_some();
+        let for_auth = self.token.is_some() || self.user.is_some() || self.password.is_some();
         let (subscribes, publishes, pages) = match op {
             "subscribe" => (true, false, false),
             "publish" => (false, true, false),
             "history" => (false, false, true),
-            "unsubscribe" | "ping" => (false, false, false),
+            "unsubscribe" | "ping" | "auth" => (false, false, false),
             _ => return Err(bad("unknown op")),
         };
         let is_foreign = (for_subscribe && !subscribes)
             || (for_publish && !publishes)
             || (for_history && !pages)
+            || (for_auth && op != "auth")
             || (self.topic.is_some() && !(publishes || pages));
         if is_foreign {
             return Err(bad("a key that this op does not have"));
         }
         if publishes {
             return self.publish();
+        }
+        if op == "auth" {
+            return self.auth();
         }
         let id = self.id.ok_or_else(|| bad("missing id"))?;
         match op {
@@ -116,6 +127,20 @@ impl Frame<'_> {
             }
             _ => Ok(Request::Ping { id }),
         }
+    }
+
+    fn auth(self) -> Result<Request, Bad> {
+        let text = |text: Cow<'_, str>| text.into_owned();
+        let credentials = match (self.token, self.user, self.password) {
+            (Some(token), None, None) => Credentials::token(text(token)),
+            (None, Some(user), Some(password)) => Credentials::password(text(user), text(password)),
+            _ => return Err(bad("not either a token or user and password")),
+        };
+        Ok(Request::SignIn {
+            id: self.id,
+            credentials,
+            then: None,
+        })
     }
 
     fn subscribe(self, id: u64) -> Result<Request, Bad> {
