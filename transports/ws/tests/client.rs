@@ -337,7 +337,7 @@ async fn a_slow_reader_delays_nobody_and_misses_no_last_value() {
 }
 
 /// Accepts a connection, as a server of the postcard subprotocol with this epoch.
-async fn accept(listener: &TcpListener, epoch: u64) -> WebSocketStream<TcpStream> {
+async fn handshake(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     let (stream, _) = within(listener.accept()).await.unwrap();
     #[allow(clippy::result_large_err, reason = "the type of the callback")]
     let choose = |_: &Request, mut response: Response| {
@@ -347,9 +347,13 @@ async fn accept(listener: &TcpListener, epoch: u64) -> WebSocketStream<TcpStream
             .insert("sec-websocket-protocol", name);
         Ok(response)
     };
-    let mut socket = tokio_tungstenite::accept_hdr_async(stream, choose)
+    tokio_tungstenite::accept_hdr_async(stream, choose)
         .await
-        .unwrap();
+        .unwrap()
+}
+
+async fn accept(listener: &TcpListener, epoch: u64) -> WebSocketStream<TcpStream> {
+    let mut socket = handshake(listener).await;
     let limits = Limits {
         payload_bytes: 100,
         topic_bytes: 100,
@@ -493,28 +497,43 @@ async fn a_server_that_speaks_otherwise_is_left() {
     client.close().await;
 }
 
-/// A server that accepts a connection and says nothing, before or behind the handshake.
+/// Servers that say nothing: before the handshake, behind it, and behind the welcome.
 #[tokio::test]
 async fn a_silent_server_is_said_to_be_silent() {
+    let short = Duration::from_millis(50);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    let client = Client::connect(
-        &url,
-        Options {
-            connect_timeout: Duration::from_millis(50),
-            ..options(Protocol::Postcard)
-        },
-    )
-    .unwrap();
+    let no_answer = Options {
+        connect_timeout: short,
+        ..options(Protocol::Postcard)
+    };
+    let client = Client::connect(&url, no_answer).unwrap();
+    assert_eq!(why_offline(&client).await, "no answer within 50ms");
+    client.close().await;
+    drop(listener);
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let silent = Options {
+        idle_timeout: short,
+        ..options(Protocol::Postcard)
+    };
+    let client = Client::connect(&url, silent).unwrap();
+    let _without_welcome = handshake(&listener).await;
+    let reason = why_offline(&client).await;
+    assert_eq!(reason, "the server was silent for 50ms");
+
+    let _welcomed = accept(&listener, 1).await;
+    let reason = why_offline(&client).await;
+    assert_eq!(reason, "the server was silent for 50ms");
+    client.close().await;
+}
+
+async fn why_offline(client: &Client) -> String {
     let mut state = client.state();
-    let offline = state.wait_for(|state| matches!(state, State::Offline { .. }));
-    let offline = tokio::time::timeout(Duration::from_secs(30), offline)
-        .await
-        .unwrap();
-    let reason = match &*offline.unwrap() {
+    let is_offline = |state: &State| matches!(state, State::Offline { .. });
+    match &*within(state.wait_for(is_offline)).await.unwrap() {
         State::Offline { reason, .. } => reason.clone(),
         other => panic!("{other:?}"),
-    };
-    assert_eq!(reason, "no answer within 50ms");
-    client.close().await;
+    }
 }
