@@ -72,6 +72,14 @@ async fn the_log_says_who_comes_and_goes_and_who_is_refused() {
     assert_eq!(code, Some(0));
     polite.write_all(b"\xe0\x00").unwrap();
     assert_eq!(polite.read(&mut [0]).unwrap(), 0);
+    // The same in MQTT 5, with code 0x04 and a Reason String.
+    let (mut weak, _) = connect(
+        &server,
+        b"\x10\x11\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x04weak",
+    );
+    weak.write_all(b"\xe0\x0e\x04\x0c\x1f\x00\x09battery\x1b!")
+        .unwrap();
+    weak.read_to_end(&mut Vec::new()).unwrap();
     // Goes without one; breaks the protocol.
     drop(connect(&server, &client("cut")));
     let (mut broken, _) = connect(&server, &client("broken"));
@@ -120,6 +128,11 @@ async fn the_log_says_who_comes_and_goes_and_who_is_refused() {
         );
         has(&log, &[" INFO mqtt:", "client disconnected", &name, why]);
     }
+    let goodbye = [
+        "client disconnected: DISCONNECT client=\"weak\"",
+        r#"code="0x04" reason="battery\u{1b}!""#,
+    ];
+    has(&log, &goodbye);
     has(
         &log,
         &[
@@ -324,6 +337,7 @@ fn a_misspelt_click_is_said() {
         ("clicks/main/k1/presses", 200),
         ("clicks/main/k1/temperature", 200),
         ("Clicks/main/k1/temperature", 200),
+        ("/clicks/main/k1/press", 200),
         ("clicks/main/k1/counts", 400),
     ] {
         let put = server.send("PUT", &format!("/api/v1/topics/{topic}"), "red");
@@ -335,7 +349,7 @@ fn a_misspelt_click_is_said() {
         .lines()
         .filter(|line| line.contains("did you mean"))
         .collect();
-    assert_eq!(said.len(), 4, "{log}");
+    assert_eq!(said.len(), 5, "{log}");
     for (topic, meant) in [
         (
             "Clicks/main/k1/press",
@@ -348,6 +362,10 @@ fn a_misspelt_click_is_said() {
         (
             "clicks/main/k1/presses",
             "counts no click: did you mean `press`?",
+        ),
+        (
+            "/clicks/main/k1/press",
+            "counts no click: did you mean `clicks/…`, without a slash",
         ),
         (
             "clicks/main/k1/counts",

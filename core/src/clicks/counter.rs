@@ -211,7 +211,7 @@ pub(super) struct PartialCounts {
 impl PartialCounts {
     /// Reads the member of a colour.
     pub(super) fn read(&mut self, key: &str, value: &mut Scanner<'_>) -> Result<(), JsonError> {
-        let color = Color::named(key.as_bytes()).ok_or(JsonError::UnknownKey)?;
+        let color = Color::named(key.as_bytes()).ok_or(JsonError::UnknownKey("red or blue"))?;
         self.set(color, value.number()?)
     }
 
@@ -231,7 +231,7 @@ impl PartialCounts {
     pub(super) fn all(self) -> Result<[u64; Color::COUNT], JsonError> {
         match self.read == [true; Color::COUNT] {
             true => Ok(self.counts),
-            false => Err(JsonError::MissingKey),
+            false => Err(JsonError::MissingKey("red and blue are needed")),
         }
     }
 }
@@ -431,10 +431,13 @@ mod tests {
             (b"[12,7]", UnknownForm),
             (&[0, 12, 7], UnknownForm),
             (&[2, 12, 7], UnknownForm),
-            (br#"{"red":1}"#, Json(JsonError::MissingKey)),
+            (
+                br#"{"red":1}"#,
+                Json(JsonError::MissingKey("red and blue are needed")),
+            ),
             (
                 br#"{"red":1,"blue":2,"green":3}"#,
-                Json(JsonError::UnknownKey),
+                Json(JsonError::UnknownKey("red or blue")),
             ),
             (
                 br#"{"red":1,"blue":2,"red":1}"#,

@@ -41,7 +41,7 @@ impl FloorRecord {
             "floor" => json::set(&mut floor, value.number()?),
             _ => base.read(key, value),
         })?;
-        let floor = floor.ok_or(JsonError::MissingKey)?;
+        let floor = floor.ok_or(JsonError::MissingKey("floor"))?;
         let base = base.all()?;
         Ok(Self {
             floor: u32::try_from(floor).map_err(|_| ReportError::TooLarge)?,
@@ -103,14 +103,17 @@ mod tests {
             (&b""[..], ReportError::Empty),
             (&[1, 5, 40, 2], ReportError::UnknownForm),
             (&[b'{'; 257], ReportError::TooLong),
-            (br#"{"red":40,"blue":2}"#, JsonError::MissingKey.into()),
+            (
+                br#"{"red":40,"blue":2}"#,
+                JsonError::MissingKey("floor").into(),
+            ),
             (
                 br#"{"floor":5,"floor":5,"red":40,"blue":2}"#,
                 JsonError::DuplicateKey.into(),
             ),
             (
                 br#"{"floor":5,"red":40,"blue":2,"x":1}"#,
-                JsonError::UnknownKey.into(),
+                JsonError::UnknownKey("red or blue").into(),
             ),
             (
                 br#"{"floor":4294967296,"red":40,"blue":2}"#,

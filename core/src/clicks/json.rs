@@ -14,15 +14,15 @@ pub enum JsonError {
     /// Bytes follow the object.
     #[error("bytes after the JSON object")]
     Trailing,
-    /// A key that this payload does not have.
-    #[error("unknown key")]
-    UnknownKey,
+    /// A key that this payload does not have, with those that it has.
+    #[error("unknown key, expected {0}")]
+    UnknownKey(&'static str),
     /// The same key twice.
     #[error("duplicate key")]
     DuplicateKey,
     /// A key that this payload must have is not there.
-    #[error("missing key")]
-    MissingKey,
+    #[error("missing key: {0}")]
+    MissingKey(&'static str),
     /// Anything but a whole number in plain digits: a sign, a fraction, an exponent, a leading
     /// zero, or no number at all.
     #[error("not a whole number in plain digits")]
@@ -165,7 +165,7 @@ mod tests {
         let mut n = None;
         object(bytes, |key, scanner| match key {
             "n" => set(&mut n, scanner.number()?),
-            _ => Err(JsonError::UnknownKey),
+            _ => Err(JsonError::UnknownKey("n")),
         })?;
         Ok(n)
     }
@@ -203,7 +203,7 @@ mod tests {
     fn objects_are_flat_and_whole() {
         assert_eq!(one(b"{}"), Ok(None));
         assert_eq!(one(br#"{"n":1,"n":1}"#), Err(JsonError::DuplicateKey));
-        assert_eq!(one(br#"{"m":1}"#), Err(JsonError::UnknownKey));
+        assert_eq!(one(br#"{"m":1}"#), Err(JsonError::UnknownKey("n")));
         assert_eq!(one(br#"{"n":1}{"n":1}"#), Err(JsonError::Trailing));
         assert_eq!(one(br#"{"\u006e":1}"#), Err(JsonError::Escape));
         assert_eq!(one(b"{\"n\n\":1}"), Err(JsonError::String));

@@ -64,12 +64,12 @@ impl<'a> Press<'a> {
                 )?,
                 "n" => json::set(&mut n, bounded(value.number()?)?)?,
                 "id" => json::set(&mut id, checked_id(value.string()?)?)?,
-                _ => return Err(JsonError::UnknownKey.into()),
+                _ => return Err(JsonError::UnknownKey("color, n or id").into()),
             }
             Ok::<(), PressError>(())
         })?;
         Ok(Self {
-            color: color.ok_or(JsonError::MissingKey)?,
+            color: color.ok_or(JsonError::MissingKey("color"))?,
             n: n.unwrap_or(1),
             id,
         })
@@ -224,12 +224,15 @@ mod tests {
             (br#"{"color":"red","id":7}"#, Json(JsonError::String)),
             (br#"{"color":"red","id":"\n"}"#, Json(JsonError::Escape)),
             (br#"{"color":"red","id":null}"#, Json(JsonError::String)),
-            (br#"{"n":3}"#, Json(JsonError::MissingKey)),
+            (br#"{"n":3}"#, Json(JsonError::MissingKey("color"))),
             (
                 br#"{"color":"red","color":"red"}"#,
                 Json(JsonError::DuplicateKey),
             ),
-            (br#"{"color":"red","extra":1}"#, Json(JsonError::UnknownKey)),
+            (
+                br#"{"color":"red","extra":1}"#,
+                Json(JsonError::UnknownKey("color, n or id")),
+            ),
             (br#"{"color":"red"} {}"#, Json(JsonError::Trailing)),
         ] {
             assert_eq!(

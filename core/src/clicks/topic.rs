@@ -166,21 +166,27 @@ impl<'a> ClickTopic<'a> {
 
     /// What an ordinary topic may have been meant to be: one whose `count` or `press` is two slips of the keyboard away,
     /// and a count or a press below a misspelt `clicks`. They are somebody else's as well as not, so that a publish is
-    /// accepted, and its publisher ought to be told.
+    /// accepted, and its publisher ought to be told. With a slash before it, as a path begins, `clicks` is another topic too.
     #[must_use]
     pub fn near_miss(topic: &'a str) -> Option<NearMiss> {
         let (first, below) = topic.split_once('/')?;
+        let is_click = |below| {
+            !matches!(
+                ClickTopic::parse_below(below),
+                Ok(None | Some(Self::Values { .. } | Self::Share { .. } | Self::Rate { .. }))
+            )
+        };
+        if first.is_empty() {
+            let (first, below) = below.split_once('/')?;
+            let is_clicks = first == "clicks" || is_slip(first, "clicks");
+            return (is_clicks && is_click(below)).then_some(NearMiss::LeadingSlash);
+        }
         if first.len().abs_diff("clicks".len()) > 1 {
             return None;
         }
         if first != "clicks" {
-            let is_click = || {
-                !matches!(
-                    ClickTopic::parse_below(below),
-                    Ok(None | Some(Self::Values { .. } | Self::Share { .. } | Self::Rate { .. }))
-                )
-            };
-            return (is_slip(first, "clicks") && is_click()).then_some(NearMiss("clicks"));
+            let is_meant = is_slip(first, "clicks") && is_click(below);
+            return is_meant.then_some(NearMiss::Word("clicks"));
         }
         if Self::parse(topic) != Ok(None) {
             return None;
@@ -190,10 +196,10 @@ impl<'a> ClickTopic<'a> {
         let run = levels.next();
         let meant = |meant: &str| is_within(word.as_bytes(), meant.as_bytes(), 2);
         match (run, levels.next()) {
-            (None, _) if meant("press") => Some(NearMiss("press")),
-            (None, _) if meant("count") => Some(NearMiss("count")),
+            (None, _) if meant("press") => Some(NearMiss::Word("press")),
+            (None, _) if meant("count") => Some(NearMiss::Word("count")),
             (Some(run), None) if meant("count") && run.parse::<Incarnation>().is_ok() => {
-                Some(NearMiss("count"))
+                Some(NearMiss::Word("count"))
             }
             _ => None,
         }
@@ -264,8 +270,14 @@ pub enum MalformedTopic {
 
 /// What an ordinary topic may have been meant to have: see [`ClickTopic::near_miss`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("did you mean `{0}`?")]
-pub struct NearMiss(&'static str);
+pub enum NearMiss {
+    /// A word that one of its levels is next to.
+    #[error("did you mean `{0}`?")]
+    Word(&'static str),
+    /// The topic of a click behind a slash.
+    #[error("did you mean `clicks/…`, without a slash before it?")]
+    LeadingSlash,
+}
 
 /// Whether a word differs from another by its case, by spaces around it or by one letter that is missing, too many,
 /// wrong or swapped with its neighbour.
@@ -535,12 +547,31 @@ mod tests {
             assert_eq!(ClickTopic::parse(topic), Ok(None), "{topic}");
             assert_eq!(
                 ClickTopic::near_miss(topic),
-                Some(NearMiss(meant)),
+                Some(NearMiss::Word(meant)),
+                "{topic}"
+            );
+        }
+        for topic in [
+            "/clicks/main/k1/press",
+            "/clicks/main/k1/pres",
+            "/clicks/main/k1/count/1-0badcafe",
+            "/clicks/press",
+            "/Clicks/main/k1/press",
+        ] {
+            assert_eq!(
+                ClickTopic::near_miss(topic),
+                Some(NearMiss::LeadingSlash),
                 "{topic}"
             );
         }
         for topic in [
             "",
+            "/",
+            "/clicks",
+            "//clicks/main/k1/press",
+            "/clicks/main/k1/temperature",
+            "/clicks/main/values",
+            "/lab/main/k1/press",
             "clicks",
             "lab/main/k1/press",
             "Clicks/main/k1/temperature",
