@@ -23,7 +23,7 @@ use self::subscribing::{Subscribing, Unsubscribing};
 use crate::decode::Decoder;
 use crate::encode::{self, Ack, Welcome};
 use crate::message::{Aliases, Message, Wire};
-use crate::packet::{Packet, Version, Will};
+use crate::packet::{Goodbye, Packet, Version, Will};
 use crate::record::{Note, Part};
 use crate::session::{Release, Session};
 use crate::{Connect, Reason, Violation};
@@ -74,6 +74,8 @@ pub struct Connection {
     refused_filter: Option<Box<str>>,
     /// The code with which the client has refused a message, for the log.
     refused_message: Option<Reason>,
+    /// The client's DISCONNECT, for the log.
+    goodbye: Option<Goodbye>,
 }
 
 /// What the bytes so far ask for.
@@ -102,6 +104,8 @@ pub struct Remains {
     pub marks: Vec<(u64, u64)>,
     /// Messages that were not sent because they are larger than the client accepts.
     pub too_large: u64,
+    /// The client's DISCONNECT, for the log.
+    pub goodbye: Option<Goodbye>,
 }
 
 /// How often it is noted how far the subscriptions of a session that is kept on disk have come.
@@ -181,6 +185,7 @@ impl Connection {
             too_large: 0,
             refused_filter: None,
             refused_message: None,
+            goodbye: None,
         }
     }
 
@@ -238,10 +243,11 @@ impl Connection {
             self.heard = now;
             match packet {
                 Packet::Disconnect {
-                    reason,
+                    goodbye,
                     session_expiry_secs,
                 } => {
-                    self.note(|this| this.leave(reason, session_expiry_secs))?;
+                    self.note(|this| this.leave(goodbye.reason, session_expiry_secs))?;
+                    self.goodbye = Some(goodbye);
                     return Ok(Progress::Left);
                 }
                 packet => {
@@ -438,6 +444,7 @@ impl Connection {
             session_expiry: self.session_expiry,
             will: self.will.take(),
             too_large: self.too_large,
+            goodbye: self.goodbye,
         }
     }
 

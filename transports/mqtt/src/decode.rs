@@ -3,12 +3,15 @@
 use core::num::NonZeroU32;
 
 use bytes::{Buf, BytesMut};
+use latchbus_bus::log::shown;
 use latchbus_core::topic::{TopicFilter, TopicName};
 
 use crate::connection::subscribing::shared;
-use crate::packet::{Options, Packet, Retained, Version};
+use crate::packet::{Goodbye, Options, Packet, Retained, Version};
 use crate::properties::{AT, REV, read_publish};
-use crate::property::{self, Place, SESSION_EXPIRY, SUBSCRIPTION_IDENTIFIER, USER, Value};
+use crate::property::{
+    self, Place, REASON_STRING, SESSION_EXPIRY, SUBSCRIPTION_IDENTIFIER, USER, Value,
+};
 use crate::reader::Reader;
 use crate::{Reason, Violation};
 
@@ -76,14 +79,15 @@ impl Decoder {
             UNSUBSCRIBE => self.unsubscribe(rest)?,
             PINGREQ => Packet::Ping,
             DISCONNECT => {
-                let mut session_expiry_secs = None;
-                let reason = self.reason_and(Place::Disconnect, rest, |id, value| {
-                    if let (SESSION_EXPIRY, Value::Number(secs)) = (id, value) {
-                        session_expiry_secs = Some(secs);
-                    }
-                })?;
+                let (mut session_expiry_secs, mut words) = (None, None);
+                let reason =
+                    self.reason_and(Place::Disconnect, rest, |id, value| match (id, value) {
+                        (SESSION_EXPIRY, Value::Number(secs)) => session_expiry_secs = Some(secs),
+                        (REASON_STRING, Value::Text(text)) => words = Some(shown(text).into()),
+                        _ => {}
+                    })?;
                 Packet::Disconnect {
-                    reason,
+                    goodbye: Goodbye { reason, words },
                     session_expiry_secs,
                 }
             }

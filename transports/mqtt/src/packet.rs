@@ -87,9 +87,18 @@ pub(crate) enum Packet {
     },
     Ping,
     Disconnect {
-        reason: Reason,
+        goodbye: Goodbye,
         session_expiry_secs: Option<u32>,
     },
+}
+
+/// What a client says of why it leaves.
+#[derive(Debug)]
+pub struct Goodbye {
+    /// The code of its DISCONNECT.
+    pub reason: Reason,
+    /// The beginning of its Reason String (MQTT 5 §3.14.2.2.3).
+    pub words: Option<Box<str>>,
 }
 
 /// A PUBLISH from a client.

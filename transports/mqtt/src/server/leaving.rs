@@ -48,7 +48,7 @@ where
             () = late => {}
             () = stopping.cancelled() => {}
         }
-        let Some(remains) = shared.end() else {
+        let Some(mut remains) = shared.end() else {
             return;
         };
         server.metrics.messages_too_large.add(remains.too_large);
@@ -61,6 +61,7 @@ where
             subscriptions.client(),
             claim.taken_by(),
             &ended,
+            remains.goodbye.take(),
         );
         let closing = matches!(ended, Ended::Closing);
         let left = Left {

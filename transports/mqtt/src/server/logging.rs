@@ -9,6 +9,7 @@ use tracing::{field, info, warn};
 
 use super::Server;
 use super::link::LinkError;
+use crate::packet::Goodbye;
 use crate::{Connect, Reason, Version, Violation};
 
 /// What a line says of a client when it has connected.
@@ -80,6 +81,7 @@ pub(super) fn left(
     client: &Client,
     by: Option<SocketAddr>,
     ended: &Ended<LinkError, LinkError>,
+    goodbye: Option<Goodbye>,
 ) {
     let principal = client.principal();
     let (name, address) = (
@@ -129,7 +131,14 @@ pub(super) fn left(
             }
         }
         Ended::Left => {
-            info!(target: "mqtt", client = name, address, "client disconnected: DISCONNECT")
+            let (code, reason) = match &goodbye {
+                Some(Goodbye { reason, words }) => (
+                    (*reason != Reason::SUCCESS).then(|| format!("{:#04x}", reason.0)),
+                    words.as_deref(),
+                ),
+                None => (None, None),
+            };
+            info!(target: "mqtt", client = name, address, code, reason, "client disconnected: DISCONNECT");
         }
         Ended::SignedOut(why) => {
             warn!(target: "mqtt", client = name, address, "client disconnected: {why}");
