@@ -111,6 +111,8 @@ pub type Delivery = SharedEntry<Payload>;
 pub struct Payload {
     bytes: Bytes,
     qos: u8,
+    /// See [`is_clear`](Self::is_clear).
+    clears: bool,
     /// The client that published it; 0: none that there is now.
     origin: u64,
     expires_at: Option<NonZeroU64>,
@@ -143,6 +145,7 @@ impl Payload {
         Self {
             bytes,
             qos,
+            clears: false,
             origin: 0,
             expires_at: None,
             properties: None,
@@ -191,9 +194,20 @@ impl Payload {
         }
     }
 
+    /// The clear of a topic that retains nothing.
+    pub(crate) const fn clearing(mut self) -> Self {
+        self.clears = true;
+        self
+    }
+
     /// The same message with other bytes.
     pub(crate) fn with_bytes(self, bytes: Bytes) -> Self {
         Self { bytes, ..self }
+    }
+
+    /// Whether it is an event that was published to clear its topic, where there was nothing to clear.
+    pub fn is_clear(&self) -> bool {
+        self.clears
     }
 
     /// The bytes as they were published.

@@ -297,10 +297,10 @@ impl Connection {
                 if qos == 0 && missed && !self.bounds.queue_qos0 {
                     return;
                 }
-                let as_published = options.retain_as_published && delivery.kind != Kind::Event;
+                let was_retained = delivery.kind != Kind::Event || delivery.payload.is_clear();
                 let message = Message {
                     subscription,
-                    retain: retained || as_published,
+                    retain: retained || (options.retain_as_published && was_retained),
                     options,
                     delivery,
                 };

@@ -123,9 +123,17 @@ async fn own_messages_stay_away(kind: Kind) {
     assert_eq!(peer.subscribe("b/#").await, []);
     peer.keep("b/own", "1").await;
     running.publish("b/kept", "x", true, 1).await;
+    running.publish("b/nothing", "", true, 1).await;
+    running.publish("b/empty", "", false, 1).await;
     running.publish("b/end", "x", false, 1).await;
-    // Retain as published: a bridge keeps what is kept here.
-    let expected = [("b/kept".to_owned(), true), ("b/end".to_owned(), false)];
+    // Retain as published (MQTT-3.3.1-13): a bridge keeps what is kept here, and clears what is not here but may be there.
+    let expected = [
+        ("b/kept", true),
+        ("b/nothing", true),
+        ("b/empty", false),
+        ("b/end", false),
+    ];
+    let expected = expected.map(|(topic, retain)| (topic.to_owned(), retain));
     assert_eq!(peer.until("b/end").await, expected);
 
     // The same session, whose SUBSCRIBE brings the retained messages again; then a new one, of the same client.

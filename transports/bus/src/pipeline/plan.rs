@@ -177,6 +177,7 @@ impl Step {
                     let cleared = changes.clear(topic.borrowed(), payload, at)?;
                     return Ok(cleared.map_or(changes.hub().revision(), |cleared| cleared.rev));
                 }
+                let payload = payload.clearing();
                 let entry = changes.publish(topic.borrowed(), payload, Retain::No, at)?;
                 Ok(entry.rev)
             }
