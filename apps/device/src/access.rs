@@ -68,7 +68,7 @@ impl Access {
             "the password is longer than {MAX_PASSWORD_BYTES} bytes"
         );
         if tls.is_none() {
-            tracing::warn!(address = %args.url, "the password is sent without TLS");
+            tracing::warn!(target: "device", address = %args.url, "the password is sent without TLS");
         }
         Ok(Self {
             tls,

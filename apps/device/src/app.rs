@@ -66,7 +66,9 @@ pub(crate) enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoConnection(address, None) => write!(f, "there is no connection to {address}"),
+            Self::NoConnection(address, None) => {
+                write!(f, "there is no connection to {address}: no answer so far")
+            }
             Self::NoConnection(address, Some(why)) => {
                 write!(f, "there is no connection to {address}: {why}")
             }

@@ -131,4 +131,12 @@ async fn the_reason_is_said_once_on_the_way_and_at_the_end() {
         );
     }
     server.stop().await;
+
+    // What accepts and never answers, before the attempt is given up.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    for url in [format!("mqtt://{address}"), format!("ws://{address}/ws")] {
+        let (_, last) = says(&url).await;
+        assert!(last.contains("no answer so far"), "{url}: {last}");
+    }
 }
