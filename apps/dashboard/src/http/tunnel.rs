@@ -27,7 +27,8 @@ const NOT_BINARY: u16 = 1003;
 const SILENT: u16 = 1008;
 const TRY_AGAIN_LATER: u16 = 1013;
 
-/// A tunnel that has sent nothing for so long sends a ping: proxies close connections that are quiet.
+/// A tunnel sends a ping when it has sent nothing for so long, as proxies close connections that are quiet, and when nothing
+/// has come for so long, as a client that only receives has nothing to say but pongs.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// One from which nothing has come for so long, not even a pong, is at its end.
@@ -58,6 +59,7 @@ pub(super) struct Tunnel<S> {
     fed: bool,
     heard: Instant,
     sent_at: Instant,
+    pinged_at: Instant,
     alarm: Alarm,
 }
 
@@ -80,6 +82,7 @@ impl<S> Tunnel<S> {
             fed: false,
             heard: Instant::now(),
             sent_at: Instant::now(),
+            pinged_at: Instant::now(),
             alarm: Alarm::default(),
         }
     }
@@ -148,14 +151,16 @@ impl<S> Tunnel<S> {
 impl<S: AsyncWrite + Unpin> Tunnel<S> {
     /// Ready when it was quiet for so long that a ping was put out, or a pong should have come.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let at = (self.sent_at + PING_EVERY).min(self.heard + IDLE_TIMEOUT);
+        let quiet_since = self.sent_at.min(self.heard).max(self.pinged_at);
+        let at = (quiet_since + PING_EVERY).min(self.heard + IDLE_TIMEOUT);
         ready!(self.alarm.poll_ring(Some(at), cx));
         let now = Instant::now();
         if now >= self.heard + IDLE_TIMEOUT {
             self.end(SILENT);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if now >= self.sent_at + PING_EVERY {
+        if now >= quiet_since + PING_EVERY {
+            self.pinged_at = now;
             self.sent_at = now;
             if !self.close_written {
                 write_frame(&mut self.out, Opcode::Ping, &[]);
@@ -271,7 +276,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tunnel<S> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt as _;
+    use futures_util::{SinkExt as _, StreamExt as _};
     use latchbus_bus::{Bus, Options};
     use latchbus_mqtt::server::{Config, Server};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -284,10 +289,9 @@ mod tests {
     use super::*;
 
     /// The client's end of a connection, and the server of its MQTT.
-    fn served() -> (DuplexStream, JoinHandle<()>) {
+    fn served(bus: Bus) -> (DuplexStream, JoinHandle<()>) {
         let (near, far) = duplex(4_096);
         let serving = tokio::spawn(async move {
-            let bus = Bus::open(Options::default()).unwrap();
             let (hold, activity) = (bus.incoming().hold(), Activity::default());
             let mut tunnel = Tunnel::new(far, 1 << 20, CancellationToken::new())
                 .accounted(hold, activity.clone());
@@ -319,7 +323,11 @@ mod tests {
     const CONNACK: &[u8] = b"\x82\x04\x20\x02\x00\x00";
 
     async fn connected(keep_alive: u8) -> (DuplexStream, JoinHandle<()>) {
-        let (mut near, serving) = served();
+        connected_to(Bus::open(Options::default()).unwrap(), keep_alive).await
+    }
+
+    async fn connected_to(bus: Bus, keep_alive: u8) -> (DuplexStream, JoinHandle<()>) {
+        let (mut near, serving) = served(bus);
         near.write_all(&connect(keep_alive)).await.unwrap();
         let mut answer = [0; CONNACK.len()];
         near.read_exact(&mut answer).await.unwrap();
@@ -340,6 +348,28 @@ mod tests {
             assert!((20 * n..22 * n).contains(&quiet), "{quiet}");
         }
         assert!(!serving.is_finished());
+    }
+
+    /// A browser that shows what a busy bus publishes at QoS 0, and whose keep-alive is long or 0.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_only_receives_is_pinged() {
+        let bus = Bus::open(Options::default()).unwrap();
+        let (near, serving) = connected_to(bus.clone(), 0).await;
+        let mut client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let subscribe = &b"\x82\x06\x00\x01\x00\x01a\x00"[..];
+        client.send(Message::binary(subscribe)).await.unwrap();
+        let mut each_second = tokio::time::interval(Duration::from_secs(1));
+        let (begin, mut pings) = (Instant::now(), 0);
+        while begin.elapsed() < Duration::from_secs(205) {
+            tokio::select! {
+                _ = each_second.tick() => { bus.publish_state("a", "x").await.unwrap(); }
+                message = client.next() => {
+                    pings += u8::from(matches!(message.unwrap().unwrap(), Message::Ping(_)));
+                }
+            }
+        }
+        assert!(!serving.is_finished());
+        assert!((9..=11).contains(&pings), "{pings}");
     }
 
     #[tokio::test(start_paused = true)]
