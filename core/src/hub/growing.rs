@@ -390,6 +390,18 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             .map(|subscription| subscription.walk.taken())
     }
 
+    /// How many matching publishes of the recent ring a subscription has still to look at. Of values that replace each other
+    /// meanwhile, a subscription in mode `latest` is given the last alone.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn pending(&self, id: SubscriptionId) -> Result<u64, UnknownSubscription> {
+        let subscription = self.subscription(id)?;
+        let view = self.views.get(subscription.view.index());
+        let view = view.and_then(Option::as_ref).ok_or(UnknownSubscription)?;
+        Ok(view.recent_after(subscription.walk.taken().max(self.left)))
+    }
+
     /// The revision of the newest event; 0: none. In a hub that was restored, at least that of the earlier life.
     pub fn newest_event(&self) -> u64 {
         self.newest_event.max(self.restored)

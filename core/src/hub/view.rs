@@ -85,6 +85,11 @@ impl<P> View<P> {
         }
     }
 
+    /// How many matching publishes of the ring have come after a revision.
+    pub(super) fn recent_after(&self, rev: u64) -> u64 {
+        count_from(&self.recent, rev + 1)
+    }
+
     /// Makes the view see what was in the ring before the view began: a subscription that resumes
     /// needs it.
     pub(super) fn see_ring(&mut self, ring: &VecDeque<SharedEntry<P>>) {

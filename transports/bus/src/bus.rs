@@ -3,6 +3,7 @@
 mod admission;
 mod builder;
 mod client;
+mod connected;
 mod farewell;
 mod history;
 mod reading;
@@ -12,6 +13,7 @@ pub use self::admission::SIGN_IN_TIMEOUT;
 pub use self::builder::Builder;
 pub(crate) use self::client::Queued;
 pub use self::client::{Accepted, Client, Receipt};
+pub use self::connected::{AdminError, CLIENTS_PAGE, Connected, MAX_CLIENTS_PAGE, Subscribed};
 pub use self::farewell::Farewell;
 pub use self::history::{HISTORY_PAGE, HISTORY_PAGE_BYTES, HistoryPage, MAX_HISTORY_PAGE};
 pub use self::values::{Value, Watch};

@@ -84,6 +84,11 @@ impl Groups {
         (self.groups.len(), members.sum())
     }
 
+    /// The name of a group.
+    pub(crate) fn name_of(&self, id: SubscriptionId) -> Option<&str> {
+        self.groups.get(&id).map(|group| group.name.0.as_str())
+    }
+
     /// Another member, if the group is there.
     pub(crate) fn join(
         &mut self,

@@ -50,6 +50,7 @@
 pub mod accept;
 mod access;
 mod alarm;
+pub mod audit;
 mod backoff;
 pub mod backup;
 mod batch;
@@ -107,9 +108,10 @@ pub use backoff::Backoff;
 pub use batch::BatchEstimate;
 pub use budget::{Budget, BudgetExceeded, Hold};
 pub use bus::{
-    Accepted, Behind, Builder, Bus, ClickLimits, Client, Farewell, HISTORY_PAGE,
-    HISTORY_PAGE_BYTES, HistoryPage, HistoryRule, Lost, MAX_HISTORY_PAGE, OpenError, Options,
-    Receipt, SIGN_IN_TIMEOUT, SessionLimits, StoreKind, Value, Watch,
+    Accepted, AdminError, Behind, Builder, Bus, CLIENTS_PAGE, ClickLimits, Client, Connected,
+    Farewell, HISTORY_PAGE, HISTORY_PAGE_BYTES, HistoryPage, HistoryRule, Lost, MAX_CLIENTS_PAGE,
+    MAX_HISTORY_PAGE, OpenError, Options, Receipt, SIGN_IN_TIMEOUT, SessionLimits, StoreKind,
+    Subscribed, Value, Watch,
 };
 pub use capacity::{Capacity, Table};
 pub use clock::Clock;
@@ -121,7 +123,7 @@ pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use operate::{Operate, Operated, OperationError};
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
-pub use session::{Confirmations, Ended, Session, SignedOut};
+pub use session::{Confirmations, Ended, Session, SignedOut, Traffic};
 pub use store::{Repaired, StoreError, repair};
 pub use subscription::Subscription;
 pub use vec_map::VecMap;

@@ -2,6 +2,7 @@
 
 mod entries;
 mod permission;
+mod presence;
 mod reading;
 mod writing;
 
@@ -13,6 +14,7 @@ use latchbus_core::hub::Cursor;
 use tokio::time::{Instant, timeout};
 
 use self::permission::Permission;
+use self::presence::Present;
 use crate::Delivery;
 use crate::alarm::Alarm;
 use crate::bell::OnBell;
@@ -25,6 +27,7 @@ use crate::wake::{Wake, lock};
 pub use entries::Confirmations;
 pub(crate) use entries::Subscriptions;
 pub use permission::SignedOut;
+pub use presence::Traffic;
 
 /// How long a link of a closing bus may take to deliver what there is.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -87,6 +90,16 @@ impl Session {
     /// The peer that it belongs to.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// What its transport says of the connection.
+    pub fn traffic(&self) -> Traffic {
+        Traffic::new(&self.subscriptions)
+    }
+
+    /// How many matching messages of the recent ring it has not taken. What waits for a group is nobody's in particular.
+    pub fn pending(&self) -> u64 {
+        self.subscriptions.pending().1
     }
 
     /// The ids of its subscriptions, in no order.
@@ -158,6 +171,7 @@ impl Session {
         let in_flight = self.client.bus().session_limits().in_flight;
         let outbox = Outbox::new(in_flight);
         self.late = None;
+        let present = Present::new(&self.subscriptions, self.client.bus().clock().unix_ms());
         let ended = {
             let mut stop = pin!(stop);
             let read = pin!(self.read(&mut receiver, &outbox));
@@ -178,6 +192,10 @@ impl Session {
                     if drained_in_time.poll_ring(Some(drain_until), cx).is_ready() {
                         return Poll::Ready(Ended::Closing);
                     }
+                }
+                // Behind what registers this task: it is woken for it.
+                if self.subscriptions.is_dismissed() {
+                    return Poll::Ready(Ended::SignedOut(SignedOut::Dismissed));
                 }
                 // Each is first every other time: a peer that never stops sending must not keep the writing from its
                 // turn, and an order of chance would make no two runs of a simulation the same.
@@ -229,6 +247,7 @@ impl Session {
             })
             .await;
         }
+        drop(present);
         ended
     }
 

@@ -15,7 +15,7 @@ use latchbus_core::hub::{
 use latchbus_core::topic::{TopicFilter, TopicName};
 
 use crate::access::Reader;
-use crate::bus::ClickLimits;
+use crate::bus::{ClickLimits, Subscribed};
 use crate::capacity::with_own_places;
 use crate::clock::Clock;
 use crate::durable::Durables;
@@ -201,6 +201,21 @@ impl Shared {
     /// The filter of a subscription, or of a group.
     pub(crate) fn filter_of(&self, id: SubscriptionId) -> Option<TopicFilter<String>> {
         self.read(|hub| Some(hub.filter_of(id).ok()?.map(str::to_owned)))
+    }
+
+    /// Adds what the hub knows of a subscription; none when it has ended.
+    pub(crate) fn describe(&self, id: SubscriptionId, known: Subscribed) -> Option<Subscribed> {
+        let state = lock(&self.state);
+        let hub = &state.hub;
+        let (filter, counts) = (hub.filter_of(id).ok()?, hub.subscription_counts(id).ok()?);
+        Some(Subscribed {
+            filter: filter.as_str().to_owned(),
+            group: state.groups.name_of(id).map(str::to_owned),
+            pending: hub.pending(id).ok()?,
+            conflated: counts.conflated,
+            skipped: counts.skipped,
+            ..known
+        })
     }
 
     /// What a durable subscription has been given up to `rev` need not be stored any more.

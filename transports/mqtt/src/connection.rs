@@ -116,6 +116,16 @@ const MARK_INTERVAL: Duration = Duration::from_secs(1);
 const DONE_WINDOWS: usize = 16;
 
 impl Connection {
+    /// The keep-alive interval that holds; none: the client may be silent as long as it likes.
+    pub fn keep_alive(&self) -> Option<Duration> {
+        self.keep_alive.map(|longest| longest * 2 / 3)
+    }
+
+    /// How many QoS 1 and 2 messages the client has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.session.unacknowledged()
+    }
+
     /// Whether the CONNACK that accepts a client is no larger than what the client takes (MQTT-3.1.2-24).
     pub fn can_accept(connect: &Connect, assigned: bool, bounds: &Bounds) -> bool {
         connect.maximum_packet_bytes.is_none_or(|limit| {

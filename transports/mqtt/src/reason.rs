@@ -59,6 +59,8 @@ impl Reason {
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
     /// A bound of the server.
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
+    /// An administrator has ended the connection.
+    pub const ADMINISTRATIVE_ACTION: Self = Self(0x98);
     /// The payload is not what the topic requires.
     pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
     /// No shared subscriptions here.

@@ -8,6 +8,7 @@ mod logging;
 mod refusing;
 mod registry;
 mod restoring;
+mod sessions;
 mod tally;
 mod words;
 
@@ -32,6 +33,7 @@ use self::words::{say_all, say_before_the_end};
 use crate::connection::Bounds;
 
 pub use self::link::{Activity, LinkError};
+pub use self::sessions::SessionAway;
 
 /// How often sessions that have expired and wills that are due are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);

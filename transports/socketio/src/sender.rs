@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use latchbus_bus::{BatchEstimate, Close, Event, LinkSender};
+use latchbus_bus::{BatchEstimate, Close, Event, LinkSender, SignedOut};
 use latchbus_ws::flow::Flow;
 use latchbus_ws::frame::{Opcode, write_frame};
 use tokio::io::{AsyncWriteExt as _, WriteHalf};
@@ -336,6 +336,7 @@ impl LinkSender for Sender {
                     match close {
                         Close::GoingAway => Some(1001),
                         Close::TakenOver => Some(1000),
+                        Close::SignedOut(SignedOut::Dismissed) => Some(1008),
                         Close::SignedOut(_) => Some(3000),
                         Close::ReceiverEnded if state.left => Some(state.close.unwrap_or(1000)),
                         Close::ReceiverEnded => state.close,

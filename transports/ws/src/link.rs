@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use latchbus_bus::frames::{Bad, decode_postcard, json};
 use latchbus_bus::{
     Alarm, BatchEstimate, BudgetExceeded, Bus, Close, Event, Hold, LinkReceiver, LinkSender,
-    Request, Wake,
+    Request, SignedOut, Wake,
 };
 use latchbus_core::wire::ServerFrame;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
@@ -33,6 +33,9 @@ const KEPT_BYTES: usize = 4 << 10;
 
 /// The code of a peer that said nothing for too long (RFC 6455 §7.4.1: policy violation).
 const SILENT: u16 = 1008;
+
+/// The code of a peer whose connection an administrator has ended: policy violation.
+const DISMISSED: u16 = 1008;
 
 /// The code of a peer that may not be here any more (IANA: unauthorized).
 const UNAUTHORIZED: u16 = 3000;
@@ -334,13 +337,20 @@ impl<S: AsyncRead + AsyncWrite + Send> LinkSender for Sender<S> {
         let code = match close {
             Close::GoingAway => Some(1001),
             Close::TakenOver => Some(1000),
+            Close::SignedOut(SignedOut::Dismissed) => Some(DISMISSED),
             Close::SignedOut(_) => Some(UNAUTHORIZED),
             Close::ReceiverEnded => self.control.owed().close,
+        };
+        let reason = match close {
+            Close::SignedOut(why) => why.to_string(),
+            _ => String::new(),
         };
         let close_timeout = self.bounds.close_timeout;
         let goodbye = async {
             if let Some(code) = code {
-                write_frame(&mut self.buffer, Opcode::Close, &[&code.to_be_bytes()]);
+                let code = code.to_be_bytes();
+                let parts = [code.as_slice(), reason.as_bytes()];
+                write_frame(&mut self.buffer, Opcode::Close, &parts);
                 self.write_all().await?;
             }
             self.stream.shutdown().await

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use futures_util::task::AtomicWaker;
 use latchbus_core::hub::{Counts, Mode, SubscriptionId};
 
+use super::presence::Presence;
 use crate::access::Reader;
-use crate::bus::{Behind, Client};
+use crate::bus::{Behind, Client, Connected, Subscribed};
 use crate::pacing::Pacing;
 use crate::vec_map::VecMap;
 use crate::wake::lock;
@@ -37,6 +38,7 @@ pub(crate) struct Subscriptions {
     task: AtomicWaker,
     /// The rules by which all of it was checked last: see [`Client::rules`].
     pub(super) rules: AtomicU64,
+    pub(super) presence: Presence,
 }
 
 /// A subscription of a session.
@@ -57,6 +59,23 @@ pub(super) struct Entry {
     pub(super) waiting: bool,
 }
 
+impl Entry {
+    /// What is known here of a subscription, and its place in the hub.
+    fn listed(&self, id: u64) -> (Subscribed, SubscriptionId) {
+        let subscribed = Subscribed {
+            id,
+            filter: String::new(),
+            group: None,
+            mode: self.mode,
+            is_durable: self.durable,
+            pending: 0,
+            conflated: 0,
+            skipped: 0,
+        };
+        (subscribed, self.id)
+    }
+}
+
 impl Subscriptions {
     pub(super) fn new(client: Client) -> Self {
         Self {
@@ -64,7 +83,65 @@ impl Subscriptions {
             client,
             entries: Mutex::default(),
             task: AtomicWaker::new(),
+            presence: Presence::default(),
         }
+    }
+
+    /// Whether somebody has asked that the connection of its client ends.
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.presence.is_dismissed()
+    }
+
+    /// Has the connection of its client end; false when it has none.
+    pub(crate) fn dismiss(&self) -> bool {
+        let is_connected = self.presence.dismiss();
+        if is_connected {
+            self.wake_task();
+        }
+        is_connected
+    }
+
+    /// Its client, if it is connected.
+    pub(crate) fn connected(&self) -> Option<Connected> {
+        let since = self.presence.since()?;
+        let counts = self.counts(usize::MAX);
+        let (subscriptions, pending) = self.pending();
+        Some(Connected {
+            id: self.client.id(),
+            principal: self.client.principal(),
+            address: self.client.address(),
+            since,
+            keep_alive: self.presence.keep_alive(),
+            subscriptions,
+            pending,
+            in_flight: self.presence.in_flight(),
+            conflated: counts.conflated,
+            skipped: counts.skipped,
+        })
+    }
+
+    /// How many subscriptions there are, and what waits for them; what waits for a group is nobody's in particular.
+    pub(crate) fn pending(&self) -> (usize, u64) {
+        let entries = lock(&self.entries);
+        let own = entries.iter().filter(|(_, entry)| !entry.grouped);
+        let pending = self.client.bus().read(|hub| {
+            own.filter_map(|(_, entry)| hub.pending(entry.id).ok())
+                .sum()
+        });
+        (entries.len(), pending)
+    }
+
+    /// Its subscriptions from this number on, at most so many.
+    pub(crate) fn subscribed(&self, from: u64, most: usize) -> Vec<Subscribed> {
+        let entries = lock(&self.entries);
+        let listed = entries.iter().filter(|(key, _)| *key >= from).take(most);
+        let listed: Vec<_> = listed.map(|(key, entry)| entry.listed(key)).collect();
+        drop(entries);
+        let shared = self.client.bus().shared();
+        let subscribed = listed.into_iter();
+        subscribed
+            .filter_map(|(subscribed, id)| shared.describe(id, subscribed))
+            .collect()
     }
 
     /// Ready when the bus is closing. One task at a time may wait.
@@ -81,7 +158,12 @@ impl Subscriptions {
         self.client.id()
     }
 
-    /// The bus is closing, or the rules have changed.
+    pub(crate) fn is_named(&self, transport: &str, client_id: &str) -> bool {
+        let principal = self.client.principal();
+        principal.transport == transport && principal.client_id == client_id
+    }
+
+    /// The bus is closing, or the rules have changed, or its client is to go.
     pub(crate) fn wake_task(&self) {
         self.task.wake();
     }

@@ -23,6 +23,9 @@ pub enum SignedOut {
     /// Its user was removed or changed, or the rules do not let it connect any more.
     #[error("the user was removed or changed, or may not connect any more")]
     Revoked,
+    /// An administrator has ended its connection: see [`Client::disconnect`](crate::Client::disconnect).
+    #[error("ended by an administrator")]
+    Dismissed,
 }
 
 /// What a run of a session knows of its peer's permission.

@@ -329,6 +329,9 @@ impl Server {
                 delays: connection.outlives_the_server(),
             });
         }
+        let traffic = subscriptions.traffic();
+        traffic.set_keep_alive(connection.keep_alive());
+        traffic.set_in_flight(connection.unacknowledged());
         let shared = Shared::new(connection);
         let wake = subscriptions.wake();
         Entered {
@@ -341,10 +344,11 @@ impl Server {
                 confirmations: subscriptions.confirmations(),
                 bus: bus.clone(),
                 client: subscriptions.client().clone(),
+                traffic: traffic.clone(),
                 alarm: Alarm::default(),
                 activity: None,
             },
-            sender: Sender::new(shared, writer, disk.clone(), wake, bus.clone()),
+            sender: Sender::new(shared, writer, disk.clone(), wake, (bus.clone(), traffic)),
             subscriptions,
             disk,
             has_will,

@@ -13,7 +13,7 @@ use bytes::{Buf, BytesMut};
 use futures_util::task::AtomicWaker;
 use latchbus_bus::{
     Alarm, BudgetExceeded, Bus, Client, Close, Confirmations, Event, Hold, LinkReceiver,
-    LinkSender, PublishRefused, Request, Wake,
+    LinkSender, PublishRefused, Request, SignedOut, Traffic, Wake,
 };
 use latchbus_core::hub::Hub;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -213,6 +213,7 @@ pub(crate) struct Receiver<R> {
     pub(crate) confirmations: Confirmations,
     pub(crate) bus: Bus,
     pub(crate) client: Client,
+    pub(crate) traffic: Traffic,
     /// For the deadline of the connection.
     pub(crate) alarm: Alarm,
     pub(crate) activity: Option<Activity>,
@@ -271,6 +272,7 @@ impl<R: AsyncRead + Unpin + Send> Receiver<R> {
             logging::refused_message(&self.client, reason);
         }
         self.input.account()?;
+        self.traffic.set_in_flight(connection.unacknowledged());
         if connection.has_output() || connection.has_notes() || connection.credit() > credit {
             self.wake.wake();
         }
@@ -343,6 +345,7 @@ pub(crate) struct Sender<W> {
     wake: Wake,
     bus: Bus,
     tally: Tally,
+    traffic: Traffic,
 }
 
 impl<W: AsyncWrite + Unpin + Send> Sender<W> {
@@ -351,9 +354,10 @@ impl<W: AsyncWrite + Unpin + Send> Sender<W> {
         writer: W,
         disk: Option<Disk>,
         wake: Wake,
-        bus: Bus,
+        (bus, traffic): (Bus, Traffic),
     ) -> Self {
         Self {
+            traffic,
             shared,
             writer,
             writing: BytesMut::new(),
@@ -443,7 +447,10 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
                 if self.writing.capacity() > KEPT_WRITE_BYTES {
                     self.writing = BytesMut::new();
                 }
-                self.shared.lock().take_output(&mut self.writing);
+                let mut connection = self.shared.lock();
+                connection.take_output(&mut self.writing);
+                self.traffic.set_in_flight(connection.unacknowledged());
+                drop(connection);
                 self.shared.drained.wake();
             }
             if self.writing.is_empty() {
@@ -472,6 +479,7 @@ impl<W: AsyncWrite + Unpin + Send> LinkSender for Sender<W> {
         let reason = match close {
             Close::GoingAway => Some(Reason::SERVER_SHUTTING_DOWN),
             Close::TakenOver => Some(Reason::SESSION_TAKEN_OVER),
+            Close::SignedOut(SignedOut::Dismissed) => Some(Reason::ADMINISTRATIVE_ACTION),
             Close::SignedOut(_) => Some(Reason::NOT_AUTHORIZED),
             Close::ReceiverEnded => None,
         };

@@ -175,7 +175,7 @@ impl Away {
         }
     }
 
-    fn end_held(self, claim: Claim) -> LastWords {
+    pub(crate) fn end_held(self, claim: Claim) -> LastWords {
         let hold = Some(Hold { claim, away: None });
         LastWords { hold, ..self.end() }
     }
@@ -223,6 +223,41 @@ impl Registry {
             };
             gone.cancelled().await;
         }
+    }
+
+    /// Waits until no connection has the client identifier.
+    pub(crate) async fn left(&self, id: &str) {
+        loop {
+            let gone = match self.lock().slots.get_mut(id) {
+                Some(Slot::Here { gone, .. }) => gone.get_or_insert_default().clone(),
+                Some(Slot::Away { .. }) | None => return,
+            };
+            gone.cancelled().await;
+        }
+    }
+
+    /// Whether a client has this identifier, be it away.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.lock().slots.contains_key(id)
+    }
+
+    /// Looks at the sessions of clients that are away, by client identifier: at most `most` of those behind `after`.
+    pub(crate) fn list_away<T>(
+        &self,
+        after: &str,
+        most: usize,
+        look: impl Fn(&str, &Away) -> Option<T>,
+    ) -> Vec<T> {
+        let clients = self.lock();
+        let mut away: Vec<_> = (clients.slots.iter())
+            .filter_map(|(id, slot)| match slot {
+                Slot::Away { away, .. } if **id > *after => Some((id, away)),
+                _ => None,
+            })
+            .collect();
+        away.sort_unstable_by_key(|(id, _)| *id);
+        let seen = away.into_iter().filter_map(|(id, away)| look(id, away));
+        seen.take(most).collect()
     }
 
     fn try_claim(
