@@ -46,6 +46,7 @@ use std::{io, path::PathBuf};
 use anyhow::bail;
 use latchbus_bus::{Bus, OpenError, StoreError, StoreKind};
 
+use crate::remote::Remote;
 use crate::settings::Settings;
 
 /// Where records come from or go to.
@@ -53,8 +54,8 @@ use crate::settings::Settings;
 pub enum Place {
     /// The store that these settings name, which no server has open.
     Store(Box<Settings>),
-    /// A running server: `http://HOST:PORT`.
-    Server(String),
+    /// A running server.
+    Server(Remote),
 }
 
 /// The directory of the store. Anything else keeps nothing to export.

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use latchbus_core::clicks::{Counter, MAX_COUNT};
 
 use crate::access::Access;
 use crate::cert::{Holder, Order};
 use crate::ctl::Action;
+use crate::log::LogFormat;
+use crate::remote::{self, Remote};
 use crate::settings::defaults;
 use crate::settings::{
     AccessLayer, Addresses, BasePath, Csp, Frame, HostName, Layer, LogFilter, Origin, Proxy, Room,
@@ -47,7 +48,7 @@ pub enum Command {
     /// Ask a running server to do something.
     Ctl {
         /// Which.
-        url: String,
+        remote: Remote,
         /// What.
         action: Action,
     },
@@ -81,7 +82,7 @@ pub enum Command {
 #[derive(Debug)]
 pub enum Source {
     /// A running server.
-    Server(String),
+    Server(Remote),
     /// The store that the settings name.
     Store {
         /// The settings file.
@@ -157,64 +158,18 @@ enum Verb {
     /// Change something on a running server, as its administrator; prints the server's answer
     Ctl {
         #[command(subcommand)]
-        action: CtlVerb,
-        /// The server
+        action: Action,
+        /// The server: http:// or https://, and its base path
         #[arg(
             long,
-            value_name = "http://HOST:PORT",
+            value_name = "URL",
             default_value = "http://127.0.0.1:3000",
             global = true
         )]
         url: String,
+        #[command(flatten)]
+        access: remote::Access,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum CtlVerb {
-    /// Reset a room to zero, or to the counts that are given
-    ///
-    /// What its devices have reported so far no longer counts; what they report beyond that does. It can be undone within
-    /// a minute.
-    ResetRoom {
-        /// The room
-        room: Room,
-        /// The clicks on red that the room begins with
-        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_COUNT))]
-        red: u64,
-        /// The clicks on blue
-        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_COUNT))]
-        blue: u64,
-    },
-    /// Remove a device with its clicks; it comes back with its next click
-    ///
-    /// It can be undone within a minute.
-    RemoveDevice {
-        /// Its room
-        room: Room,
-        /// The device
-        device: String,
-    },
-    /// Undo one of these within a minute
-    Undo {
-        /// The `id` in its answer
-        id: String,
-    },
-}
-
-impl From<CtlVerb> for Action {
-    fn from(verb: CtlVerb) -> Self {
-        match verb {
-            CtlVerb::ResetRoom { room, red, blue } => Self::ResetRoom {
-                room: room.0,
-                counts: Counter::new(red, blue),
-            },
-            CtlVerb::RemoveDevice { room, device } => Self::RemoveDevice {
-                room: room.0,
-                device,
-            },
-            CtlVerb::Undo { id } => Self::Undo { id },
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -333,8 +288,10 @@ impl From<Certificate> for Order {
 #[derive(Debug, Args)]
 struct Place {
     /// A running server, which has its directory locked
-    #[arg(long, value_name = "http://HOST:PORT", conflicts_with_all = ["data_dir", "config"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
     url: Option<String>,
+    #[command(flatten)]
+    access: remote::Access,
     /// The directory of a server that is not running [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -386,6 +343,9 @@ struct Serve {
     /// What to log: off, error, warn, info, debug, trace, or as in info,mqtt=debug [default: info] [env: LATCHBUS_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<LogFilter>,
+    /// How a line of the log is written [default: text] [env: LATCHBUS_LOG_FORMAT]
+    #[arg(long, value_name = "text|json")]
+    log_format: Option<LogFormat>,
     /// Origins of other servers whose pages may use this one, separated by commas; `https://*.example.com` are all below
     /// it, `null` the pages without an origin [env: LATCHBUS_ALLOW_ORIGINS]
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = trimmed::<Origin>)]
@@ -454,18 +414,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Some(Verb::CheckConfig { file }) => Command::CheckConfig(file),
         Some(Verb::Config { defaults: _ }) => Command::Print(defaults::toml()),
         Some(Verb::Export { place, file }) => Command::Export {
-            from: place.into(),
+            from: place.source()?,
             file,
         },
         Some(Verb::Import { place, file }) => Command::Import {
-            into: place.into(),
+            into: place.source()?,
             file,
         },
         Some(Verb::Access(access)) => Command::Access(access),
         Some(Verb::Cert(certificate)) => Command::Certificate(certificate.into()),
-        Some(Verb::Ctl { action, url }) => Command::Ctl {
+        Some(Verb::Ctl {
+            action,
             url,
-            action: action.into(),
+            access,
+        }) => Command::Ctl {
+            remote: Remote { url, access },
+            action,
         },
         Some(Verb::User { verb }) => verb.into(),
         Some(Verb::Serve(serve)) => (*serve).into(),
@@ -489,6 +453,7 @@ impl From<Serve> for Command {
             ephemeral,
             config,
             log,
+            log_format,
             allow_origins,
             allow_hosts,
             allow_frames,
@@ -523,6 +488,7 @@ impl From<Serve> for Command {
             data_dir,
             ephemeral: ephemeral.then_some(true),
             log,
+            log_format,
             allow_origins,
             allow_hosts,
             allow_frames,
@@ -545,17 +511,27 @@ impl From<Serve> for Command {
     }
 }
 
-impl From<Place> for Source {
-    fn from(place: Place) -> Self {
-        match place.url {
-            Some(url) => Self::Server(url),
-            None => Self::Store {
-                config: place.config,
+impl Place {
+    fn source(self) -> Result<Source, String> {
+        let Self {
+            url,
+            access,
+            data_dir,
+            config,
+        } = self;
+        match url {
+            Some(url) => Ok(Source::Server(Remote { url, access })),
+            None if access != remote::Access::default() => Err(
+                "--ca, --cert, --user and --token-file are for a server that --url names (see --help)"
+                    .to_owned(),
+            ),
+            None => Ok(Source::Store {
+                config,
                 flags: Box::new(Layer {
-                    data_dir: place.data_dir,
+                    data_dir,
                     ..Layer::default()
                 }),
-            },
+            }),
         }
     }
 }
@@ -630,21 +606,34 @@ mod tests {
     #[test]
     fn what_an_administrator_does_names_a_server() {
         let action = |words: &[&str]| match line(words) {
-            Ok(Command::Ctl { url, action }) => (url, action),
+            Ok(Command::Ctl { remote, action }) => (remote, action),
             other => panic!("{other:?}"),
         };
-        let (url, reset) = action(&["ctl", "reset-room", "main", "--red", "5"]);
-        assert_eq!(url, "http://127.0.0.1:3000");
-        let (room, counts) = ("main".to_owned(), Counter::new(5, 0));
-        assert_eq!(reset, Action::ResetRoom { room, counts });
+        let (remote, reset) = action(&["ctl", "reset-room", "main", "--red", "5"]);
+        assert_eq!(remote.url, "http://127.0.0.1:3000");
+        let (room, red, blue) = (Room("main".to_owned()), 5, 0);
+        assert_eq!(reset, Action::ResetRoom { room, red, blue });
         let url = "http://lab:1";
         let (named, _) = action(&["ctl", "remove-device", "main", "k", "--url", url]);
-        assert_eq!(named, url);
+        assert_eq!(named.url, url);
         let (named, undo) = action(&["ctl", "--url", url, "undo", "17"]);
         assert_eq!(
-            (named.as_str(), undo),
+            (named.url.as_str(), undo),
             (url, Action::Undo { id: "17".into() })
         );
+        let words = [
+            "ctl", "clients", "--json", "--user", "anna", "--ca", "ca.pem",
+        ];
+        let access = action(&words).0.access;
+        assert_eq!(
+            (access.user.as_deref(), access.ca),
+            (Some("anna"), Some("ca.pem".into()))
+        );
+        assert!(line(&["ctl", "disconnect", "anna"]).is_err());
+        assert!(line(&["ctl", "clients", "--password-file", "f"]).is_err());
+        assert!(line(&["ctl", "clients", "--user", "a", "--token-file", "f"]).is_err());
+        assert!(line(&["export", "--user", "a"]).is_err());
+        assert!(line(&["export", "--user", "a", "--url", url]).is_ok());
         assert!(line(&["ctl", "reset-room", "a b"]).is_err());
         assert!(line(&["ctl", "reset-room", "main", "--red", "9007199254740992"]).is_err());
     }

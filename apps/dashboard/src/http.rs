@@ -13,6 +13,11 @@
 //! | `POST /api/v1/rooms/<room>/reset` | the room begins anew, with the counts in the body |
 //! | `DELETE /api/v1/rooms/<room>/devices/<device>` | removes a device with its clicks |
 //! | `POST /api/v1/undo/<id>` | undoes one of these two within a minute |
+//! | `GET /api/v1/clients?after=&limit=` | who is connected, page by page |
+//! | `DELETE /api/v1/clients/<id>` | ends the connection of a client |
+//! | `GET /api/v1/clients/<id>/subscriptions` | its subscriptions |
+//! | `GET /api/v1/sessions?after=&limit=` | MQTT sessions whose clients are away |
+//! | `DELETE /api/v1/sessions/<client id>` | ends a session, and the connection of its client first |
 //! | `POST /api/v1/ticket` | what a page shows whose origin a proxy hides: `latchbus_ws::origin` |
 //! | `GET /api/v1/origin` | to any page: whether its origin may use this server, and which setting allows it |
 //! | `GET /socket.io/socket.io.js` | the client of Socket.IO |
@@ -24,6 +29,7 @@
 
 mod backup;
 mod base;
+mod clients;
 mod connection;
 mod counts;
 mod error;
@@ -214,6 +220,7 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
         .merge(topics::router())
         .merge(backup::router())
         .merge(operate::router())
+        .merge(clients::router())
         .merge(socketio_client::router())
         .fallback(page::page)
         .method_not_allowed_fallback(|| async { ApiError::method() })

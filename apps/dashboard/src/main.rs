@@ -50,8 +50,8 @@ fn run() -> Result<ExitCode, String> {
             let ended = backup::import::run(place(into)?, &file);
             ended.map_err(|error| failure::one_line(error.as_ref()))
         }
-        Command::Ctl { url, action } => {
-            let answer = ctl::run(&url, &action);
+        Command::Ctl { remote, action } => {
+            let answer = ctl::run(&remote, &action);
             print(&answer.map_err(|error| failure::one_line(error.as_ref()))?)
         }
         Command::Repair { config, flags } => {
@@ -99,7 +99,7 @@ fn settings(config: Option<PathBuf>, flags: Layer) -> Result<Settings, String> {
 
 fn place(source: Source) -> Result<backup::Place, String> {
     Ok(match source {
-        Source::Server(url) => backup::Place::Server(url),
+        Source::Server(remote) => backup::Place::Server(remote),
         Source::Store { config, flags } => {
             backup::Place::Store(Box::new(settings(config, *flags)?))
         }

@@ -41,7 +41,11 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn run(mut settings: Settings, source: Source) -> anyhow::Result<()> {
     let rules = Arc::new(RulesAuthorizer::new(settings.access.take()));
     settings.bus.authorizer = Arc::clone(&rules) as _;
-    let reload = Reload::new(source, log::start(&settings.log), rules);
+    let reload = Reload::new(
+        source,
+        log::start(&settings.log, settings.log_format),
+        rules,
+    );
     raise_open_files();
     let runtime = start_runtime(settings.threads).context("cannot start the runtime")?;
     let result = runtime.block_on(serve(settings, reload));

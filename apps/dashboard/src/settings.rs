@@ -31,6 +31,8 @@ use latchbus_core::hub;
 use latchbus_core::topic::TopicFilter;
 use latchbus_ws::OriginPolicy;
 
+use crate::log::LogFormat;
+
 /// The directory of the store unless another is named, below the one in which the program runs.
 pub const DEFAULT_DATA_DIR: &str = "latchbus-data";
 
@@ -59,6 +61,8 @@ pub struct Settings {
     pub serial: Vec<latchbus_serial::Address>,
     /// What is logged.
     pub log: LogFilter,
+    /// How.
+    pub log_format: LogFormat,
     /// Which web pages may use this server.
     pub origin: OriginPolicy,
     /// Who may show the pages in a frame, as in a `Content-Security-Policy`.
@@ -196,6 +200,7 @@ impl Default for Settings {
             tls: TlsLayer::default(),
             serial: Vec::new(),
             log: LogFilter::default(),
+            log_format: LogFormat::default(),
             origin: OriginPolicy::default(),
             allow_frames: Vec::new(),
             base_path: String::new(),
@@ -265,6 +270,7 @@ impl Settings {
             data_dir,
             ephemeral,
             log,
+            log_format,
             allow_origins,
             allow_hosts,
             allow_frames,
@@ -299,6 +305,7 @@ impl Settings {
             self.serial = serial.into_iter().map(|address| address.0).collect();
         }
         set(&mut self.log, log);
+        set(&mut self.log_format, log_format);
         if let Some(origins) = allow_origins {
             self.origin.allow_origins = origins.into_iter().map(|origin| origin.0).collect();
         }

@@ -3,11 +3,61 @@
 
 use core::fmt::Display;
 
-use tracing::{field, info};
+use tracing::{debug, field, info, warn};
 
-use crate::access::Principal;
+use crate::LogLimit;
+use crate::access::{Identity, Principal, SignIn, SignInRefused};
 use crate::bus::Client;
 use crate::log::shown;
+
+/// Somebody has proved who they are. Over HTTP everyone does with each request, which is no news.
+pub(crate) fn signed_in(principal: &Principal) {
+    let identity = match &principal.identity {
+        Identity::User(_) => "user",
+        Identity::Token { .. } => "token",
+        Identity::Certificate { .. } => "certificate",
+        Identity::Anonymous | Identity::Guest | Identity::Process => return,
+    };
+    let (by, name) = (by(principal), shown(&principal.client_id));
+    let (address, transport) = (principal.address.map(field::display), principal.transport);
+    if transport == "http" {
+        debug!(target: "audit", action = "sign-in", by, identity, transport, client = name, address, result = "done", "signed in");
+    } else {
+        info!(target: "audit", action = "sign-in", by, identity, transport, client = name, address, result = "done", "signed in");
+    }
+}
+
+/// Somebody was not let in. Of a flood from one address, few lines and how many were left out.
+pub(crate) fn sign_in_refused(limit: &LogLimit, who: &Asker, refused: &SignInRefused) {
+    let address = who.address.map(|address| address.ip());
+    let key = format!("sign-in refused {address:?} {}", who.transport);
+    if let Some(left_out) = limit.allow(&key) {
+        let (by, name) = (who.user.as_deref().map(shown), shown(&who.client_id));
+        let (address, transport) = (who.address.map(field::display), who.transport);
+        warn!(target: "audit", action = "sign-in", by, transport, client = name, address, result = %refused, left_out, "sign-in refused");
+    }
+}
+
+/// Who has tried to sign in, without what they have brought to prove it.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    transport: &'static str,
+    client_id: String,
+    address: Option<core::net::SocketAddr>,
+    /// As whom, where they have said so; it is not proved.
+    user: Option<String>,
+}
+
+impl From<&SignIn> for Asker {
+    fn from(sign_in: &SignIn) -> Self {
+        Self {
+            transport: sign_in.transport,
+            client_id: sign_in.client_id.clone(),
+            address: sign_in.address,
+            user: sign_in.credentials.user.clone(),
+        }
+    }
+}
 
 /// What an administrator has done, or was not let do: `what` with `target`.
 pub fn action<E: Display>(client: &Client, what: &str, target: &str, result: Result<&(), &E>) {

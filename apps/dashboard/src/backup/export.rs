@@ -9,6 +9,7 @@ use latchbus_bus::Principal;
 use tokio::runtime::Runtime;
 
 use super::{Place, Progress, Reader, Totals, Writer, directory, open, say, server};
+use crate::remote::Server;
 use crate::settings::Settings;
 
 /// Writes an export to a file, or to the standard output. The file is replaced when the export is whole and on
@@ -39,7 +40,7 @@ pub fn run(from: Place, file: Option<&Path>) -> anyhow::Result<()> {
 async fn write(from: Place, out: &mut impl Write) -> anyhow::Result<Totals> {
     match from {
         Place::Store(settings) => from_store(&settings, out).await,
-        Place::Server(url) => from_server(&url, out).await,
+        Place::Server(remote) => from_server(&remote.open()?, out).await,
     }
 }
 
@@ -61,8 +62,8 @@ async fn from_store(settings: &Settings, out: &mut impl Write) -> anyhow::Result
 }
 
 /// What comes is read on its way, so that an answer that was cut off is known as one.
-async fn from_server(url: &str, out: &mut impl Write) -> anyhow::Result<Totals> {
-    let mut answer = server::export(url).await?;
+async fn from_server(remote: &Server, out: &mut impl Write) -> anyhow::Result<Totals> {
+    let mut answer = server::export(remote).await?;
     let mut reader = Reader::default();
     let mut progress = Progress::new("exported");
     while let Some(piece) = answer.piece().await? {

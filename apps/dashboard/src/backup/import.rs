@@ -30,7 +30,7 @@ pub fn run(into: Place, path: &Path) -> anyhow::Result<()> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let merged = match into {
         Place::Store(settings) => runtime.block_on(into_store(&settings, file)),
-        Place::Server(url) => runtime.block_on(server::import(&url, file)),
+        Place::Server(remote) => runtime.block_on(server::import(&remote.open()?, file)),
     };
     merged.with_context(|| format!("in {}", path.display()))?;
     say(format_args!("imported {totals} from {}", path.display()));

@@ -1,4 +1,4 @@
-//! A running server, asked over plain HTTP.
+//! A running server, asked over HTTP.
 
 use core::time::Duration;
 use std::fs::File;
@@ -6,18 +6,20 @@ use std::io::Read as _;
 
 use anyhow::{Context as _, bail};
 use axum::body::{Body, BodyDataStream};
-use axum::http::header::{CONTENT_TYPE, HOST};
-use axum::http::uri::Scheme;
-use axum::http::{Method, Request, StatusCode, Uri};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use latchbus_tls::server::Protocol;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Progress, Totals};
+use crate::remote::Server;
 
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,11 +27,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may say nothing.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// What is read of an answer that is no export, in bytes.
-const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// What is read of an answer that is no export, in bytes. A page of a list may have long names in it.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
 
 /// A file is sent in pieces of so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// A connection, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// An answer on its way.
 #[derive(Debug)]
@@ -45,12 +52,12 @@ impl Answer {
 }
 
 /// Asks for an export.
-pub(super) async fn export(url: &str) -> anyhow::Result<Answer> {
-    ask(url, Method::GET, "/api/v1/export", Body::empty()).await
+pub(super) async fn export(remote: &Server) -> anyhow::Result<Answer> {
+    ask(remote, Method::GET, "/api/v1/export", Body::empty()).await
 }
 
 /// Sends a file, which the server merges.
-pub(super) async fn import(url: &str, file: File) -> anyhow::Result<()> {
+pub(super) async fn import(remote: &Server, file: File) -> anyhow::Result<()> {
     let pieces = stream::unfold(
         (file, Progress::new("sent"), 0),
         |(mut file, mut progress, sent)| async move {
@@ -68,7 +75,7 @@ pub(super) async fn import(url: &str, file: File) -> anyhow::Result<()> {
         },
     );
     let body = Body::from_stream(pieces);
-    let text = call(url, Method::POST, "/api/v1/import", body).await?;
+    let text = call(remote, Method::POST, "/api/v1/import", body).await?;
     let _merged: Totals =
         serde_json::from_slice(&text).context("the server's answer is not known")?;
     Ok(())
@@ -76,29 +83,25 @@ pub(super) async fn import(url: &str, file: File) -> anyhow::Result<()> {
 
 /// Asks for something whose answer is short.
 pub(crate) async fn call(
-    url: &str,
+    remote: &Server,
     method: Method,
     path: &str,
     body: Body,
 ) -> anyhow::Result<Vec<u8>> {
-    let mut answer = ask(url, method, path, body).await?;
+    let mut answer = ask(remote, method, path, body).await?;
     whole(&mut answer).await
 }
 
-async fn ask(url: &str, method: Method, path: &str, body: Body) -> anyhow::Result<Answer> {
-    let address: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
-    let is_plain = address
-        .scheme()
-        .is_none_or(|scheme| *scheme == Scheme::HTTP);
-    let (Some(authority), true) = (address.authority(), is_plain) else {
-        bail!(
-            "{url} is not of the form http://HOST:PORT, with the base path of the server behind it"
-        );
+async fn ask(remote: &Server, method: Method, path: &str, body: Body) -> anyhow::Result<Answer> {
+    let authority = &remote.authority;
+    let connected = async {
+        let stream = TcpStream::connect((remote.host(), remote.port)).await?;
+        Ok::<_, anyhow::Error>(match &remote.tls {
+            None => Box::new(stream) as Box<dyn Stream>,
+            Some(tls) => Box::new(tls.connect(remote.host(), stream, Protocol::Http).await?),
+        })
     };
-    let path = format!("{}{path}", address.path().trim_end_matches('/'));
-    let (host, port) = (authority.host(), authority.port_u16().unwrap_or(80));
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
+    let connected = timeout(CONNECT_TIMEOUT, connected).await;
     let unreachable = || format!("cannot reach {authority}");
     let stream = connected
         .with_context(unreachable)?
@@ -106,13 +109,15 @@ async fn ask(url: &str, method: Method, path: &str, body: Body) -> anyhow::Resul
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It ends with the answer, or with the runtime.
     tokio::spawn(connection);
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
-        .uri(path)
+        .uri(format!("{}{path}", remote.base))
         .header(HOST, authority.as_str())
-        .header(CONTENT_TYPE, "application/x-ndjson")
-        .body(body)?;
-    let response = sender.send_request(request).await;
+        .header(CONTENT_TYPE, "application/x-ndjson");
+    if let Some(authorization) = &remote.authorization {
+        request = request.header(AUTHORIZATION, authorization);
+    }
+    let response = sender.send_request(request.body(body)?).await;
     let response = response.context("the server has ended the connection")?;
     let status = response.status();
     let mut answer = Answer(Body::new(response.into_body()).into_data_stream());

@@ -190,6 +190,7 @@ fn general(settings: &Settings) -> Vec<Key> {
             text(&"info"),
             "off, error, warn, info, debug, trace; or as in \"info,mqtt=debug\"",
         ),
+        ("log_format", text(&"text"), "text; json: one object a line"),
         (
             "users",
             Example("\"latchbus-data/users\""),

@@ -18,6 +18,8 @@ use super::values::{
     UnixMode, Within,
 };
 
+use crate::log::LogFormat;
+
 /// The settings of one source. What it does not say is left to the sources below it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -40,6 +42,8 @@ pub struct Layer {
     pub ephemeral: Option<bool>,
     /// What is logged.
     pub log: Option<LogFilter>,
+    /// How.
+    pub log_format: Option<LogFormat>,
     /// Origins of other servers whose pages are welcome.
     pub allow_origins: Option<Vec<Origin>>,
     /// Host names to accept.
@@ -190,6 +194,7 @@ impl Layer {
             data_dir: variables.raw("LATCHBUS_DATA_DIR").map(PathBuf::from),
             ephemeral: variables.value("LATCHBUS_EPHEMERAL")?,
             log: variables.value("LATCHBUS_LOG")?,
+            log_format: variables.value("LATCHBUS_LOG_FORMAT")?,
             allow_origins: variables.list("LATCHBUS_ALLOW_ORIGINS")?,
             allow_hosts: variables.list("LATCHBUS_ALLOW_HOSTS")?,
             allow_frames: variables.list("LATCHBUS_ALLOW_FRAMES")?,

@@ -12,6 +12,8 @@ use latchbus_ws::OriginPolicy;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::log::LogFormat;
+
 /// Where one listener listens: a port of which 0 is any that is free, alone on the loopback interface, or behind an IP
 /// address, `localhost` or another name of this machine; the path of a Unix socket; or `off`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -464,7 +466,8 @@ macro_rules! deserialize_from_str {
 }
 
 deserialize_from_str!(
-    LogFilter, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath, Csp, UnixMode
+    LogFilter, LogFormat, Serial, Filter, Room, Origin, HostName, Frame, Proxy, BasePath, Csp,
+    UnixMode
 );
 
 #[cfg(test)]

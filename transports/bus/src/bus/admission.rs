@@ -15,6 +15,7 @@ use super::{Bus, Client, Inner};
 use crate::access::{
     Authenticator, Authorizer, Grant, Identity, Principal, Reader, SignIn, SignInRefused, SignedIn,
 };
+use crate::audit::{self, Asker};
 use crate::refusal::{ConnectRefused, SubscribeRefused};
 use crate::wake::lock;
 
@@ -45,8 +46,27 @@ impl Bus {
     /// # Errors
     /// When they are not who they say, or the rules refuse them.
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Client, SignInRefused> {
+        let asker = Asker::from(&sign_in);
+        let signed_in = self.admit_signed_in(sign_in).await;
+        self.note_sign_in(&asker, signed_in)
+    }
+
+    async fn admit_signed_in(&self, sign_in: SignIn) -> Result<Client, SignInRefused> {
         self.client(self.authenticate(sign_in).await?)
             .map_err(|ConnectRefused| SignInRefused::NotAuthorized)
+    }
+
+    /// Writes down for auditors what has come of it.
+    fn note_sign_in(
+        &self,
+        asker: &Asker,
+        signed_in: Result<Client, SignInRefused>,
+    ) -> Result<Client, SignInRefused> {
+        match &signed_in {
+            Ok(client) => audit::signed_in(&client.principal()),
+            Err(refused) => audit::sign_in_refused(self.log_limit(), asker, refused),
+        }
+        signed_in
     }
 
     /// [`sign_in`](Self::sign_in) for who can bring credentials later too, over its connection: who has brought none, and needs
@@ -56,15 +76,15 @@ impl Bus {
     /// When they are not who they say, or the rules refuse them.
     pub async fn sign_in_or_wait(&self, sign_in: SignIn) -> Result<Client, SignInRefused> {
         let brings_none = sign_in.credentials.is_empty();
-        let guest = sign_in.clone();
-        match self.sign_in(sign_in).await {
+        let (guest, asker) = (sign_in.clone(), Asker::from(&sign_in));
+        match self.admit_signed_in(sign_in).await {
             Err(SignInRefused::CredentialsRequired) if brings_none => {
                 let now = Duration::from_millis(self.clock().unix_ms());
                 let until = SystemTime::UNIX_EPOCH + now + SIGN_IN_TIMEOUT;
                 let signed_in = SignedIn::new(Identity::Guest).until(until);
                 Ok(self.admit(guest.principal(signed_in)))
             }
-            signed_in => signed_in,
+            signed_in => self.note_sign_in(&asker, signed_in),
         }
     }
 

@@ -459,6 +459,7 @@ impl Client {
         let principal = self.principal();
         // Of who has no name others are told nothing but the way that they came.
         let by = principal.identity.name().unwrap_or(principal.transport);
+        let transport = principal.transport;
         let operated = match &bus.writer {
             _ if !self.may_administer() => Err(OperationError::NotAllowed),
             None => lock(&bus.pipeline).accept_operation(&operate, by),
@@ -479,11 +480,11 @@ impl Client {
             }) => {
                 let kind = operate.kind();
                 let (from, to) = (field::display(from), field::display(to));
-                info!(target: "audit", kind, id, room, device, %from, %to, by, client, address, "operation made");
+                info!(target: "audit", action = kind, id, room, device, %from, %to, by, transport, client, address, result = "done", "operation made");
             }
             Err(error) => {
                 let kind = operate.kind();
-                info!(target: "audit", kind, by, client, address, "operation refused: {error}");
+                info!(target: "audit", action = kind, by, transport, client, address, result = %error, "operation refused");
             }
         }
         operated

@@ -11,6 +11,7 @@ use latchbus_core::topic::{TopicFilter, TopicName};
 use super::{Allowed, Client, Value};
 use crate::Delivery;
 use crate::access::{Credentials, Identity, Principal, SignIn, SignInRefused};
+use crate::audit::{self, Asker};
 use crate::refusal::SubscribeRefused;
 use crate::subscription::Subscription;
 
@@ -87,6 +88,7 @@ impl Client {
             .with_client_id(&before.client_id)
             .with_address(self.address())
             .with_credentials(credentials);
+        let asker = Asker::from(&sign_in);
         let signed_in = self
             .bus()
             .authenticate(sign_in)
@@ -102,10 +104,12 @@ impl Client {
             });
         match signed_in {
             Ok(principal) => {
+                audit::signed_in(&principal);
                 self.renew(principal);
                 Ok(())
             }
             Err(refused) => {
+                audit::sign_in_refused(self.bus().log_limit(), &asker, &refused);
                 if before.identity == Identity::Guest {
                     let mut gone = Principal::clone(&before);
                     gone.expires_at = Some(SystemTime::UNIX_EPOCH);
