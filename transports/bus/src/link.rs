@@ -56,7 +56,7 @@ pub enum Request {
         /// What the peer brings; nothing: it has signed in already, if it needs to.
         credentials: Credentials,
         /// What to do then.
-        then: Option<Box<Request>>,
+        then: Option<Box<Self>>,
     },
     /// Answered by [`Event::Pong`].
     Ping {

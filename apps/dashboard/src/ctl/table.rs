@@ -1,7 +1,8 @@
 //! Lists as tables, for people.
 
 use core::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
+use core::time::Duration;
+use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
 
