@@ -1,6 +1,6 @@
 /** A server, a browser and the mosquitto tools for the tests; everything started here is stopped by its own handle. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import net from 'node:net';
@@ -9,6 +9,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 import { DEADLINE_MS } from '../deadline.mjs';
 
@@ -66,8 +67,8 @@ export async function startServer(t, { dataDir, http = '127.0.0.1:0', mqtt = '12
   t.after(server.kill);
   const ready = new Promise((resolve) => {
     createInterface({ input: child.stdout }).on('line', (line) => {
-      const [, httpAt, mqttAt] = /^ready http=(\S+) mqtt=(\S+)$/.exec(line) ?? [];
-      if (httpAt) resolve({ http: httpAt, mqtt: mqttAt, url: `http://${httpAt}` });
+      const [, httpAt, mqttAt, httpTls] = /^ready http=(\S+) mqtt=(\S+)(?: http-tls=(\S+))?/.exec(line) ?? [];
+      if (httpAt) resolve({ http: httpAt, mqtt: mqttAt, url: `http://${httpAt}`, secureUrl: `https://${httpTls}` });
     });
   });
   const failed = ended.then((status) => assert.fail(`the server ended with ${status} before it was ready:\n${log}`));
@@ -81,12 +82,22 @@ export async function temporaryDirectory(t) {
   return directory;
 }
 
-/** One Chromium for a file of tests; each test takes contexts (a browser profile each) from it. */
-export function useBrowser() {
+/** The program as a command: `latchbus cert` and the like. */
+export async function runLatchbus(...command) {
+  await promisify(execFile)(serverBinary(), command, { timeout: DEADLINE_MS });
+}
+
+/**
+ * One Chromium for a file of tests; each test takes contexts (a browser profile each) from it. With `home` it has that
+ * directory for its own, where it finds the authorities that it trusts.
+ */
+export function useBrowser({ home = async () => undefined } = {}) {
   let browser;
   before(async () => {
     const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-    browser = await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS, timeout: DEADLINE_MS });
+    const directory = await home();
+    const env = directory ? { ...process.env, HOME: directory } : undefined;
+    browser = await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS, timeout: DEADLINE_MS, env });
   });
   after(() => browser?.close());
   return {

@@ -1,6 +1,9 @@
-// mqtt.js, 3.1.1 and 5, over TCP and WebSocket, against latchbus.
-import { spawn } from 'node:child_process';
+// mqtt.js, 3.1.1 and 5, over TCP and WebSocket, with TLS and without, against latchbus.
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { deepStrictEqual as same, ok } from 'node:assert';
 import mqtt from 'mqtt';
@@ -9,12 +12,34 @@ import { DEADLINE_MS } from '../deadline.mjs';
 const RETAINED = 10_000;
 const ROUNDS = 50;
 
+const certificates = mkdtempSync(path.join(tmpdir(), 'latchbus-mqttjs-'));
+let server;
+
+async function strangers(url) {
+  const client = mqtt.connect(url, { reconnectPeriod: 0 });
+  const [error] = await once(client, 'error');
+  ok(/self-signed|unable to (get|verify)/.test(error.message), error.message);
+  await client.endAsync(true);
+}
+
 async function start() {
-  const args = ['--ephemeral', '--http', '127.0.0.1:0', '--mqtt', '127.0.0.1:0'];
+  execFileSync(process.env.LATCHBUS, ['cert', certificates, '127.0.0.1'], { stdio: 'ignore' });
+  const file = (name) => path.join(certificates, name);
+  const args = [
+    '--ephemeral', '--http', '127.0.0.1:0', '--mqtt', '127.0.0.1:0', '--http-tls', '127.0.0.1:0', '--mqtt-tls', '127.0.0.1:0',
+    '--tls-cert', file('server.pem'), '--tls-key', file('server.key'),
+  ];
   const process_ = spawn(process.env.LATCHBUS, args, { stdio: ['ignore', 'pipe', 'ignore'] });
   const [line] = await once(createInterface(process_.stdout), 'line');
-  const word = (name) => line.match(new RegExp(`${name}=(\\S+)`))[1];
-  return { process: process_, mqtt: `mqtt://${word('mqtt')}`, ws: `ws://${word('http')}/mqtt` };
+  const word = (name) => line.match(new RegExp(` ${name}=(\\S+)`))[1];
+  return {
+    process: process_,
+    ca: readFileSync(file('ca.pem')),
+    mqtt: `mqtt://${word('mqtt')}`,
+    ws: `ws://${word('http')}/mqtt`,
+    mqtts: `mqtts://${word('mqtt-tls')}`,
+    wss: `wss://${word('http-tls')}/mqtt`,
+  };
 }
 
 async function until(condition, what) {
@@ -32,7 +57,7 @@ class Client {
     client.closed = 0;
     const properties = version === 5 && !clean ? { sessionExpiryInterval: 300 } : undefined;
     client.mqtt = mqtt.connect(url, {
-      clientId: clientId || undefined, clean, protocolVersion: version, reconnectPeriod: 0, properties, ...options,
+      clientId: clientId || undefined, clean, protocolVersion: version, reconnectPeriod: 0, properties, ca: server?.ca, ...options,
     });
     client.mqtt.on('message', (topic, payload, packet) => {
       client.received.push({ topic, text: payload.toString(), retain: packet.retain, qos: packet.qos, packet });
@@ -141,8 +166,8 @@ const checks = {
   },
 
   async [`${RETAINED} retained topics`](url, version) {
-    // Over TCP, mosquitto_sub does it as often.
-    const rounds = url.startsWith('ws') ? ROUNDS : 1;
+    // Over TCP, mosquitto_sub does it as often; TLS changes nothing about what is sent.
+    const rounds = url.startsWith('ws:') ? ROUNDS : 1;
     for (const qos of Array.from({ length: 3 * rounds }, (_, round) => round % 3)) {
       const client = await Client.open(url, version, '');
       await client.mqtt.subscribeAsync('many/#', { qos });
@@ -222,14 +247,17 @@ async function run(name, check, ...args) {
   }
 }
 
-const server = await start();
+server = await start();
 try {
   const filler = await Client.open(server.mqtt, 4, 'filler');
   const topics = Array.from({ length: RETAINED }, (_, number) => number);
   for (const n of topics) filler.mqtt.publish(`many/${n}`, `${n}`, { qos: 0, retain: true });
   await filler.mqtt.publishAsync('filled', 'x', { qos: 1 });
   await filler.close();
-  for (const [transport, url] of [['TCP', server.mqtt], ['WebSocket', server.ws]]) {
+  const transports = { TCP: server.mqtt, WebSocket: server.ws, TLS: server.mqtts, 'WebSocket with TLS': server.wss };
+  await run('a server that is not trusted, TLS', strangers, server.mqtts);
+  await run('a server that is not trusted, WebSocket with TLS', strangers, server.wss);
+  for (const [transport, url] of Object.entries(transports)) {
     for (const version of [4, 5]) {
       for (const [name, check] of Object.entries(checks)) {
         await run(`${name}, ${version === 4 ? '3.1.1' : '5'}, ${transport}`, check, url, version);
@@ -240,6 +268,7 @@ try {
 } finally {
   server.process.kill();
   await once(server.process, 'exit');
+  rmSync(certificates, { recursive: true });
 }
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);

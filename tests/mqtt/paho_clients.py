@@ -1,5 +1,10 @@
-"""paho-mqtt, 3.1.1 and 5, over TCP and WebSocket, against latchbus."""
+"""paho-mqtt, 3.1.1 and 5, over TCP and WebSocket, with TLS and without, against latchbus."""
 
+import collections
+import os
+import signal
+import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -12,6 +17,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from server import DEADLINE, Checks, Server, same, until
 
 RETAINED = 10_000
+# So many publish while the certificate is replaced; 200 take ten seconds on a quiet machine.
+CROWD = int(os.environ.get("CROWD", "40"))
 
 
 class Client:
@@ -22,11 +29,18 @@ class Client:
         self.five = version == 5
         protocol = mqtt.MQTTv5 if self.five else mqtt.MQTTv311
         options = {} if self.five else {"clean_session": clean}
+        over_websocket = transport in ("websockets", "wss")
         self.paho = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=protocol, transport=transport, **options
+            mqtt.CallbackAPIVersion.VERSION2,
+            client_id=name,
+            protocol=protocol,
+            transport="websockets" if over_websocket else "tcp",
+            **options,
         )
+        if transport in ("tls", "wss"):
+            self.paho.tls_set_context(server.trust)
         self.paho.max_inflight_messages_set(inflight)
-        if transport == "websockets":
+        if over_websocket:
             self.paho.ws_set_options(path="/mqtt")
         self.received, self.subscribed, self.connacks, self.losses = [], [], [], []
         self.paho.on_message = lambda _client, _data, message: self.received.append(message)
@@ -41,8 +55,8 @@ class Client:
             connect["properties"] = Properties(PacketTypes.CONNECT)
             if not clean:
                 connect["properties"].SessionExpiryInterval = expiry
-        port = server.http if transport == "websockets" else server.mqtt
-        self.paho.connect("127.0.0.1", port, **connect)
+        port = {"tcp": "mqtt", "websockets": "http", "tls": "mqtts", "wss": "https"}[transport]
+        self.paho.connect("127.0.0.1", getattr(server, port), **connect)
         self.paho.loop_start()
         until(lambda: self.connacks, "CONNACK")
         flags, code = self.connacks[0]
@@ -287,10 +301,93 @@ def through_a_cut(server, kind):
         writer.__exit__()
 
 
+def strangers(server, version):
+    """A client that does not trust the server's authority has no connection."""
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5 if version == 5 else mqtt.MQTTv311)
+    client.tls_set()
+    try:
+        client.connect("127.0.0.1", server.mqtts)
+    except ssl.SSLCertVerificationError:
+        return
+    raise AssertionError("it has connected")
+
+
+def certificate(server, port):
+    """That a new connection sees, which has to be trusted."""
+    with socket.create_connection(("127.0.0.1", port), DEADLINE) as plain:
+        with server.trust.wrap_socket(plain, server_hostname="127.0.0.1") as stream:
+            return stream.getpeercert(binary_form=True)
+
+
+def replaced(server):
+    """The certificate is replaced while many publish: no connection ends, no message is lost, and new ones see the new one."""
+    counts, acknowledged, stop = collections.Counter(), collections.Counter(), threading.Event()
+
+    def keep_publishing(client, name):
+        def publish():
+            counts[name] += 1
+            client.paho.publish(f"crowd/{name}", str(counts[name]), 1)
+
+        def published(*_):
+            if not stop.is_set():
+                publish()
+            acknowledged[name] += 1
+
+        client.paho.on_publish = published
+        publish()
+
+    def all_publish(more):
+        before = {name: acknowledged[name] for name in counts}
+        until(lambda: all(acknowledged[name] >= before[name] + more for name in before), "messages of all")
+
+    def show(what, before):
+        for port in (server.mqtts, server.https):
+            until(lambda: (certificate(server, port) == before) == (what == "the old one"), f"{what} on {port}")
+
+    kinds = [(version, transport) for version in (3, 5) for transport in ("tls", "wss")]
+    with Client(server, (5, "tls"), "crowd-reader") as reader:
+        reader.subscribe("crowd/+", 1)
+        crowd = {str(number): Client(server, kinds[number % 4], f"crowd-{number}") for number in range(CROWD)}
+        for name, client in crowd.items():
+            keep_publishing(client, name)
+        all_publish(2)
+        old = certificate(server, server.mqtts)
+        new_certificate, new_key = server.new_certificate()
+        # Half of a pair, as between two files that are replaced one after the other.
+        os.replace(new_certificate, server.certificate)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "stays as it is" in "".join(server.log), "the half is refused")
+        show("the old one", old)
+        all_publish(2)
+        # Nobody tells the server this time.
+        os.replace(new_key, server.key)
+        show("the new one", old)
+        all_publish(2)
+        stop.set()
+        until(lambda: acknowledged == counts, "the last acknowledgements")
+        until(lambda: len(reader.received) >= sum(counts.values()), "all messages")
+        received = collections.defaultdict(list)
+        for message in reader.received:
+            received[message.topic.removeprefix("crowd/")].append(int(message.payload))
+        for name, client in crowd.items():
+            same((client.losses, len(client.connacks)), ([], 1))
+            same(received[name], list(range(1, counts[name] + 1)))
+            client.__exit__()
+        same((reader.losses, len(reader.connacks)), ([], 1))
+
+
 def main():
     checks = Checks()
     for version in (3, 5):
         checks.run(f"over_a_kill {version}", over_a_kill, (version, "tcp"))
+    with tempfile.TemporaryDirectory() as tls, Server(tls=tls) as server:
+        for version in (3, 5):
+            for transport in ("tls", "wss"):
+                for check in (each_quality, retained, will, persistent, burst):
+                    checks.run(f"{check.__name__} {version} {transport}", check, server, (version, transport))
+            checks.run(f"strangers {version}", strangers, server, version)
+        checks.run("snapshot 3 tls", snapshot, server, (3, "tls"))
+        checks.run(f"replaced while {CROWD} publish", replaced, server)
     with Server() as server:
         for version in (3, 5):
             for transport in ("tcp", "websockets"):

@@ -1,6 +1,8 @@
 """A latchbus server, and checks that are counted."""
 
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -10,15 +12,33 @@ import traceback
 from deadline import DEADLINE
 
 
-class Server:
-    """latchbus on ports of the system's choice, unless it is given one; in memory unless it is given a directory."""
+def make_certificate(directory, *options):
+    command = [os.environ["LATCHBUS"], "cert", directory, "127.0.0.1", *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-    def __init__(self, directory=None, mqtt=0):
+
+def pair_in(directory):
+    return os.path.join(directory, "server.pem"), os.path.join(directory, "server.key")
+
+
+class Server:
+    """latchbus on ports of the system's choice, unless it is given one; in memory unless it is given a directory. With the
+    directory of certificates it speaks TLS too, on other ports."""
+
+    def __init__(self, directory=None, mqtt=0, tls=None):
         self.port = mqtt
+        self.tls = []
+        if tls:
+            make_certificate(tls)
+            self.certificate, self.key = pair_in(tls)
+            self.trust = ssl.create_default_context(cafile=os.path.join(tls, "ca.pem"))
+            self.tls = ["--http-tls", "127.0.0.1:0", "--mqtt-tls", "127.0.0.1:0"]
+            self.tls += ["--tls-cert", self.certificate, "--tls-key", self.key]
         self.storage = ["--data-dir", directory] if directory else ["--ephemeral"]
 
     def __enter__(self):
         command = [os.environ["LATCHBUS"], *self.storage, "--http", "127.0.0.1:0", "--mqtt", f"127.0.0.1:{self.port}"]
+        command += self.tls
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.log = []
         threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
@@ -29,7 +49,18 @@ class Server:
             raise RuntimeError(f"no server: {line!r} {''.join(self.log)}")
         self.mqtt = int(words["mqtt"].rsplit(":", 1)[1])
         self.http = int(words["http"].rsplit(":", 1)[1])
+        if self.tls:
+            self.mqtts = int(words["mqtt-tls"].rsplit(":", 1)[1])
+            self.https = int(words["http-tls"].rsplit(":", 1)[1])
         return self
+
+    def new_certificate(self):
+        """Of the same authority, in files of its own."""
+        directory = os.path.dirname(self.certificate)
+        other = os.path.join(directory, "new")
+        shutil.copytree(directory, other)
+        make_certificate(other, "--force")
+        return pair_in(other)
 
     def kill(self, meanwhile=lambda: None):
         """Ends it as a power cut does, and starts it again on what is left."""
