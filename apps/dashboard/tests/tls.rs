@@ -6,14 +6,20 @@
 mod support;
 
 use core::net::SocketAddr;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use self::support::{DEADLINE, Server, latchbus, refused, run, until};
@@ -184,7 +190,7 @@ fn openssl_agrees_on_versions_and_protocols() {
 
 /// What is answered to bytes, until the server closes.
 fn answer(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = std::net::TcpStream::connect(to).unwrap();
+    let mut stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
@@ -505,16 +511,122 @@ fn connect(path: &Path) -> [u8; 4] {
     answer
 }
 
+/// Clients that begin a handshake and never end it, more of them than there may be handshakes at a time. Whoever is cut
+/// comes back at once.
+struct Crowd {
+    stop: Option<Sender<()>>,
+    cut: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Crowd {
+    const CLIENTS: usize = 1_200;
+
+    fn at(to: SocketAddr) -> Self {
+        // More than many systems let a program have unless it asks.
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let current = maximum;
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+        let mut clients: Vec<_> = (0..Self::CLIENTS)
+            .map(|number| Stalled::new(to, number))
+            .collect();
+        let (stop, stopped) = channel();
+        let cut = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&cut);
+        let keep_stalling = move || {
+            while stopped.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout)
+            {
+                for (number, client) in clients.iter_mut().enumerate() {
+                    if !client.stalls() {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        *client = Stalled::new(to, number);
+                    }
+                }
+            }
+        };
+        Self {
+            stop: Some(stop),
+            cut,
+            thread: Some(thread::spawn(keep_stalling)),
+        }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.stop.take();
+        let _ended = self.thread.take().unwrap().join();
+    }
+}
+
+/// One of them: silent, with the first byte, with half a ClientHello, or with a byte of it now and then.
+struct Stalled {
+    stream: TcpStream,
+    slow: bool,
+}
+
+impl Stalled {
+    /// A record of 512 bytes with a ClientHello of 508.
+    const HELLO: [u8; 9] = [22, 3, 1, 2, 0, 1, 0, 1, 0xfc];
+
+    fn new(to: SocketAddr, number: usize) -> Self {
+        let mut stream = TcpStream::connect(to).unwrap();
+        let sent = match number % 4 {
+            0 => 0,
+            1 => 1,
+            _ => Self::HELLO.len(),
+        };
+        // It may be cut already.
+        let _sent = stream.write_all(&Self::HELLO[..sent]);
+        stream.set_nonblocking(true).unwrap();
+        let slow = number % 4 == 3;
+        Self { stream, slow }
+    }
+
+    /// Whether it is still connected.
+    fn stalls(&mut self) -> bool {
+        let is_open = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
+        let silent = self.stream.read(&mut [0; 64]).is_err_and(|e| is_open(&e));
+        silent && (!self.slow || self.stream.write(&[3]).is_ok())
+    }
+}
+
 #[test]
-fn curl_is_not_stalled_by_clients_that_send_nothing() {
+fn mosquitto_and_curl_are_served_beside_handshakes_that_never_end() {
     let certificates = Certificates::new();
     let server = certificates.serve(&[]);
-    let to = http_tls(&server);
-    let silent: Vec<_> = (0..100)
-        .map(|_| std::net::TcpStream::connect(to).unwrap())
-        .collect();
     let ca = certificates.text("ca.pem");
-    let url = format!("https://{to}/healthz");
-    assert_eq!(curl(&["--cacert", &ca, &url]).1, "ok\n");
-    drop(silent);
+    server.send("PUT", "/api/v1/topics/tls/a", "before");
+    let mut subscriber = Subscriber::new(&server, &ca);
+    assert_eq!(subscriber.next(), "before");
+
+    let crowds = [Crowd::at(mqtt_tls(&server)), Crowd::at(http_tls(&server))];
+    let publish = ["--cafile", &ca, "-q", "1", "-r", "-m", "beside"];
+    let (status, _, err) = run(mosquitto("mosquitto_pub", mqtt_tls(&server), &publish));
+    assert_eq!(status, Some(0), "{err}");
+    assert_eq!(subscriber.next(), "beside");
+    let url = format!("https://{}/api/v1/topics/tls/a", http_tls(&server));
+    assert_eq!(
+        curl(&["--cacert", &ca, &url]),
+        (Some(0), "beside".to_owned())
+    );
+    // They had to make room.
+    for crowd in &crowds {
+        assert!(crowd.cut.load(Ordering::Relaxed) > 0);
+    }
+}
+
+#[test]
+fn openssl_finds_no_weak_cipher_suite() {
+    let certificates = Certificates::new();
+    let server = certificates.serve(&[]);
+    let weak = "ALL:!ECDHE+AESGCM:!ECDHE+CHACHA20:@SECLEVEL=0";
+    for to in [http_tls(&server), mqtt_tls(&server)] {
+        let said = s_client(to, &["-tls1_2", "-cipher", weak]);
+        assert!(said.contains("Cipher is (NONE)"), "{said}");
+        let said = s_client(to, &["-tls1_2", "-cipher", "ALL:@SECLEVEL=0"]);
+        assert!(said.contains("Cipher is ECDHE-"), "{said}");
+        assert!(said.contains("Compression: NONE"), "{said}");
+        assert!(said.contains("Extended master secret: yes"), "{said}");
+    }
 }
