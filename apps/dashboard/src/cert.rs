@@ -195,7 +195,7 @@ fn explain(
              The server: --tls-client-ca {ca}\n\
              mosquitto:  mosquitto_pub --cafile {ca} --cert {certificate} --key {key} -p 8883 …\n\
              curl:       curl --cacert {ca} --cert {certificate} --key {key} https://…\n\
-             device:     latchbus-device --ca {ca} --cert {certificate} --key {key} …\n\
+             device:     latchbus-device --ca {ca} --cert {certificate} --key {key} --url mqtts://… --id kiosk-1\n\
              browser:    openssl pkcs12 -export -in {certificate} -inkey {key} -out client.p12, and import that\n"
         ),
         Holder::Server(names) => {
@@ -209,9 +209,11 @@ fn explain(
                 false => format!(" --allow-hosts '{}'", hosts.join(",")),
             };
             let named = names.iter().find(|name| !name.starts_with("*."));
-            let name = match named.map(String::as_str) {
-                Some(name) if name.parse::<core::net::Ipv6Addr>().is_ok() => format!("[{name}]"),
-                name => name.unwrap_or("NAME").to_owned(),
+            let host = named.map_or("NAME", String::as_str);
+            // In a URL.
+            let name = match host.parse::<core::net::Ipv6Addr>() {
+                Ok(_) => format!("[{host}]"),
+                Err(_) => host.to_owned(),
             };
             let ca_key = authority.key().display();
             write!(
@@ -220,12 +222,13 @@ fn explain(
                  {ca_key}: its key; whoever has it can pass for this server\n\
                  {certificate}: the certificate of {all}, until {until}\n\
                  {key}: its key\n\n\
-                 Start the server:\n  \
+                 Start the server, which asks who comes in (`--anonymous`: everybody who reaches it):\n  \
+                   latchbus user add anna\n  \
                    latchbus --http-tls 0.0.0.0:3443 --mqtt-tls 0.0.0.0:8883 --tls-cert {certificate} --tls-key {key}{hosts}\n\n\
                  Trust the authority:\n  \
                    curl             curl --cacert {ca} https://{name}:3443/healthz\n  \
-                   mosquitto        mosquitto_sub --cafile {ca} -h {name} -p 8883 -t '#'\n  \
-                   latchbus-device  latchbus-device --ca {ca} --url mqtts://{name}:8883\n  \
+                   mosquitto        mosquitto_sub --cafile {ca} -h {host} -p 8883 -u anna -P PASSWORD -t '#'\n  \
+                   latchbus-device  latchbus-device --ca {ca} --url mqtts://{name}:8883 --id kiosk-1 --user anna --password-file FILE\n  \
                    Python           ssl.create_default_context(cafile=\"{ca}\"); paho: client.tls_set(\"{ca}\")\n  \
                    Node             NODE_EXTRA_CA_CERTS={ca}\n  \
                    Debian, Ubuntu   cp {ca} /usr/local/share/ca-certificates/latchbus.crt && update-ca-certificates\n  \

@@ -306,6 +306,54 @@ fn mosquitto_and_curl_show_certificates() {
     );
 }
 
+/// A line of the documentation, as somebody types it in this directory.
+fn typed(line: &str, directory: &Path) -> Command {
+    let programs = Path::new(env!("CARGO_BIN_EXE_latchbus")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).current_dir(directory);
+    command.env("PATH", path).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LATCHBUS_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+#[test]
+fn curl_and_mosquitto_do_what_the_command_for_certificates_prints() {
+    let directory = tempfile::tempdir().unwrap();
+    let typed = |line: &str| typed(line, directory.path());
+    let (status, out, _) = run(typed("latchbus cert tls localhost bus.lan"));
+    assert_eq!(status, Some(0));
+    let printed = |begin: &str| {
+        let mut lines = out.lines();
+        let found = lines.find_map(|line| line.find(begin).map(|at| &line[at..]));
+        found.unwrap_or_else(|| panic!("no `{begin}` in {out}"))
+    };
+
+    let add = printed("latchbus user add");
+    let (status, _, err) = run(typed(&format!("echo secret | {add} --password-stdin")));
+    assert_eq!(status, Some(0), "{err}");
+    // Ports of the system's choice.
+    let start = printed("latchbus --http-tls");
+    let start = start.replace(":3443", ":0").replace(":8883", ":0");
+    let plain = "--http 127.0.0.1:0 --mqtt 127.0.0.1:0";
+    let server = Server::start(typed(&format!("exec {start} {plain}")));
+
+    let curl = printed("curl --cacert").replace(":3443", &format!(":{}", http_tls(&server).port()));
+    let (status, out, err) = run(typed(&format!("{curl} --silent --noproxy '*'")));
+    assert_eq!((status, out.as_str()), (Some(0), "ok\n"), "{err}");
+    let port = format!("-p {}", mqtt_tls(&server).port());
+    let subscribe = printed("mosquitto_sub").replace("-p 8883", &port);
+    // `-E`: until it has subscribed.
+    let subscribe = |password| typed(&format!("{} -E", subscribe.replace("PASSWORD", password)));
+    let (status, _, err) = run(subscribe("secret"));
+    assert_eq!(status, Some(0), "{err}");
+    assert_ne!(run(subscribe("guess")).0, Some(0));
+}
+
 /// A subscriber that has a connection.
 struct Subscriber {
     child: Child,
