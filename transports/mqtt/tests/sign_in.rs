@@ -1,6 +1,12 @@
 //! Who comes in over MQTT, what they are told who do not, and what becomes of their sessions.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 mod support;
 
