@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use latchbus_bus::{
     Bus, Clock, Delivery, Event, Options, Properties, Publish, PublishRefused, Request,
-    SubscribeRefused,
+    SignInRefused, SubscribeRefused,
 };
 use latchbus_core::hub::Counts;
 use latchbus_core::topic::TopicName;
@@ -332,6 +332,13 @@ impl Peer<'_> {
                     None => return,
                 }
             }
+            Request::SignIn { id, .. } => Event::SignedIn {
+                id,
+                result: match refuses {
+                    true => Err(SignInRefused::Expired),
+                    false => Ok(()),
+                },
+            },
             // MQTT has no packet for it.
             Request::History { .. } => return,
             Request::Ping { id } => Event::Pong {
