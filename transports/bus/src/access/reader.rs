@@ -1,7 +1,7 @@
 //! What may be read, and the memory of what was looked up.
 
-use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::{fmt, mem};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,6 +10,10 @@ use latchbus_core::topic::{TopicFilter, TopicName};
 
 /// Topics whose verdicts a [`Reader`] remembers. When there are more it begins anew.
 const MAX_REMEMBERED: usize = 16_384;
+
+/// Topics whose verdicts all readers of the process remember together. Rules that name the client give each client a reader of its
+/// own: they share it, and whoever finds no room looks up each time.
+const MAX_REMEMBERED_BY_ALL: usize = 131_072;
 
 /// Longer topics are looked up each time.
 const MAX_REMEMBERED_BYTES: usize = 256;
@@ -37,16 +41,63 @@ struct Inner {
     id: u64,
     rules: Box<dyn ReadRules>,
     verdicts: RwLock<HashMap<Box<str>, bool>>,
+    all: &'static All,
 }
+
+/// What readers share of memory.
+#[derive(Debug)]
+struct All {
+    /// How many there are.
+    readers: AtomicUsize,
+    /// Topics that they remember, together.
+    remembered: AtomicUsize,
+    most: usize,
+}
+
+impl All {
+    const fn new(most: usize) -> Self {
+        Self {
+            readers: AtomicUsize::new(0),
+            remembered: AtomicUsize::new(0),
+            most,
+        }
+    }
+
+    /// Topics that each may remember.
+    fn share(&self) -> usize {
+        let readers = self.readers.load(Ordering::Relaxed).max(1);
+        (self.most / readers).clamp(1, MAX_REMEMBERED)
+    }
+
+    /// Takes room for one more topic, if there is any.
+    fn take(&self) -> bool {
+        let more = |remembered| (remembered < self.most).then_some(remembered + 1);
+        let order = Ordering::Relaxed;
+        self.remembered.fetch_update(order, order, more).is_ok()
+    }
+
+    fn give_back(&self, topics: usize) {
+        self.remembered.fetch_sub(topics, Ordering::Relaxed);
+    }
+}
+
+/// Those of this process.
+static ALL: All = All::new(MAX_REMEMBERED_BY_ALL);
 
 impl Reader {
     /// A reader that asks these rules.
     pub fn new(rules: impl ReadRules) -> Self {
+        Self::among(&ALL, rules)
+    }
+
+    fn among(all: &'static All, rules: impl ReadRules) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        all.readers.fetch_add(1, Ordering::Relaxed);
         Self(Arc::new(Inner {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             rules: Box::new(rules),
             verdicts: RwLock::default(),
+            all,
         }))
     }
 
@@ -93,12 +144,28 @@ impl Inner {
         if topic.as_str().len() <= MAX_REMEMBERED_BYTES {
             let verdicts = self.verdicts.write();
             let mut verdicts = verdicts.unwrap_or_else(PoisonError::into_inner);
-            if verdicts.len() >= MAX_REMEMBERED {
-                verdicts.clear();
+            if verdicts.contains_key(topic.as_str()) {
+                // Somebody else has looked it up meanwhile.
+                return verdict;
             }
-            verdicts.insert(topic.as_str().into(), verdict);
+            if verdicts.len() >= self.all.share() {
+                // Its memory too: the share may have become smaller.
+                self.all.give_back(mem::take(&mut *verdicts).len());
+            }
+            if self.all.take() {
+                verdicts.insert(topic.as_str().into(), verdict);
+            }
         }
         verdict
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let verdicts = self.verdicts.get_mut();
+        let verdicts = verdicts.unwrap_or_else(PoisonError::into_inner);
+        self.all.give_back(verdicts.len());
+        self.all.readers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -152,5 +219,48 @@ mod tests {
             assert!(reader.may_read(topic(&text)));
             assert!(reader.0.verdicts.read().unwrap().len() <= MAX_REMEMBERED);
         }
+    }
+
+    #[test]
+    fn all_readers_together_are_bounded_and_answer_the_same_without_room() {
+        let all: &'static All = Box::leak(Box::new(All::new(64)));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let reader = || Reader::among(all, Counting(Arc::clone(&asked)));
+        let known = |reader: &Reader| reader.0.verdicts.read().unwrap().len();
+        let look_up = |reader: &Reader| {
+            for n in 0..64 {
+                assert!(reader.may_read(topic(&format!("lab/{n}"))));
+                assert!(!reader.may_read(topic(&format!("den/{n}"))));
+            }
+        };
+        // Alone it has all the room there is.
+        let first = reader();
+        for n in 0..64 {
+            assert!(first.may_read(topic(&format!("lab/{n}"))));
+        }
+        assert_eq!(known(&first), 64);
+        let mut others: Vec<_> = (0..15).map(|_| reader()).collect();
+        for _ in 0..2 {
+            for reader in others.iter().chain([&first]) {
+                look_up(reader);
+                let sum: usize = others.iter().chain([&first]).map(known).sum();
+                assert_eq!(all.remembered.load(Ordering::Relaxed), sum);
+                assert!(sum <= 64, "{sum}");
+            }
+        }
+        // Each has its share then.
+        assert!(
+            others
+                .iter()
+                .chain([&first])
+                .all(|reader| (1..=4).contains(&known(reader)))
+        );
+        // More readers than room.
+        others.extend((0..100).map(|_| reader()));
+        others.iter().for_each(look_up);
+        assert!(all.remembered.load(Ordering::Relaxed) <= 64);
+        drop((first, others));
+        assert_eq!(all.remembered.load(Ordering::Relaxed), 0);
+        assert_eq!(all.readers.load(Ordering::Relaxed), 0);
     }
 }
