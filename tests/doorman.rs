@@ -4,6 +4,7 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use latchbus_bus::{
     Authenticator, Authorizer, BoxFuture, Grant, Identity, Options, Principal, ReadRules, Reader,
@@ -11,15 +12,16 @@ use latchbus_bus::{
 };
 use tokio::sync::watch;
 
-/// Everybody's password is `right`, their token `token-` and their name, and everybody reads what begins with the first letter of their name.
+/// Everybody's password is `right`, their token `token-` and their name, or `old-` and their name for one that ends in 2001, and
+/// everybody reads what begins with the first letter of their name, until it is closed. A certificate proves its common name.
 #[derive(Clone)]
 pub(crate) struct Doorman(Arc<Mutex<BTreeSet<String>>>, watch::Sender<u64>);
 
-struct Letter(char);
+struct Letter(char, BTreeSet<String>);
 
 impl ReadRules for Letter {
     fn may_read(&self, topic: TopicName<&str>) -> bool {
-        topic.as_str().starts_with(self.0)
+        topic.as_str().starts_with(self.0) && !self.1.contains(topic.as_str())
     }
 }
 
@@ -28,9 +30,14 @@ impl Doorman {
         Self(Arc::default(), watch::Sender::new(0))
     }
 
-    pub(crate) fn remove(&self, user: &str) {
-        self.0.lock().unwrap().insert(user.to_owned());
+    /// Removes a user; or a topic, which nobody reads any more; or the filter `a/+`, which is granted QoS 0 from then on.
+    pub(crate) fn remove(&self, name: &str) {
+        self.0.lock().unwrap().insert(name.to_owned());
         self.1.send_modify(|n| *n += 1);
+    }
+
+    fn has_removed(&self, name: &str) -> bool {
+        self.0.lock().unwrap().contains(name)
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -49,13 +56,27 @@ impl Authenticator for Doorman {
         Box::pin(async move {
             let credentials = sign_in.credentials;
             if let Some(token) = &credentials.token {
-                return match token.strip_prefix("token-") {
-                    Some("expired") => Err(SignInRefused::Expired),
-                    Some(name) => Ok(SignedIn::new(Identity::Token {
-                        subject: name.to_owned(),
-                    })),
-                    None => Err(SignInRefused::BadCredentials),
+                let by_token = |subject: &str| {
+                    SignedIn::new(Identity::Token {
+                        subject: subject.to_owned(),
+                    })
                 };
+                return match token.split_once('-') {
+                    Some(("token", "expired")) => Err(SignInRefused::Expired),
+                    Some(("token", "often")) => Err(SignInRefused::TooManyAttempts {
+                        retry_after: Duration::from_secs(9),
+                    }),
+                    Some(("token", "broken")) => Err(SignInRefused::Unavailable),
+                    Some(("token", name)) => Ok(by_token(name)),
+                    Some(("old", name)) => Ok(by_token(name)
+                        .until(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))),
+                    _ => Err(SignInRefused::BadCredentials),
+                };
+            }
+            if let (Some(certificate), None) = (&credentials.certificate, &credentials.user) {
+                return Ok(SignedIn::new(Identity::Certificate {
+                    subject: certificate.common_name.clone().unwrap_or_default(),
+                }));
             }
             match (credentials.user.as_deref(), credentials.password.as_deref()) {
                 (None, _) => Err(SignInRefused::CredentialsRequired),
@@ -73,7 +94,7 @@ impl Authenticator for Doorman {
 
     fn still_valid(&self, principal: &Principal) -> bool {
         let name = principal.identity.name();
-        !name.is_some_and(|name| self.0.lock().unwrap().contains(name))
+        !name.is_some_and(|name| self.has_removed(name))
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {
@@ -90,12 +111,15 @@ impl Authorizer for Doorman {
         match filter.as_str() {
             "closed" => None,
             "plain" => Some(Grant::up_to(0)),
+            "a/#" => Some(Grant::up_to(2)),
+            "a/+" if self.has_removed("a/+") => Some(Grant::up_to(0)),
             _ => Some(Grant::up_to(1)),
         }
     }
 
     fn reader(&self, principal: &Principal) -> Option<Reader> {
         let first = principal.identity.name()?.chars().next()?;
-        Some(Reader::new(Letter(first)))
+        let removed = self.0.lock().unwrap().clone();
+        Some(Reader::new(Letter(first, removed)))
     }
 }

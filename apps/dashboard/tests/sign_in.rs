@@ -3,15 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use core::net::SocketAddr;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::io;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use latchbus::http;
-use latchbus_bus::Bus;
+use latchbus_bus::accept::{Acceptor, Connection};
+use latchbus_bus::{Bus, Certificate};
 use latchbus_mqtt::server as mqtt;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -32,8 +38,71 @@ struct Running {
     serving: JoinHandle<()>,
 }
 
+/// Accepts connections whose clients have shown a certificate of anna's.
+struct Certified<T>(T);
+
+impl Acceptor for Certified<TcpListener> {
+    type Connection = Certified<TcpStream>;
+
+    async fn accept(&mut self) -> io::Result<Certified<TcpStream>> {
+        Acceptor::accept(&mut self.0).await.map(Certified)
+    }
+}
+
+impl Connection for Certified<TcpStream> {
+    type Reader = OwnedReadHalf;
+    type Writer = OwnedWriteHalf;
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer()
+    }
+
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        Some(Arc::new(Certificate {
+            common_name: Some("anna".to_owned()),
+            alternative_names: Vec::new(),
+        }))
+    }
+
+    fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        self.0.into_split()
+    }
+}
+
+impl AsyncRead for Certified<TcpStream> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Certified<TcpStream> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 impl Running {
     async fn start(doorman: &Doorman) -> Self {
+        Self::on(doorman, |listener| listener).await
+    }
+
+    async fn on<A: Acceptor>(doorman: &Doorman, acceptor: impl FnOnce(TcpListener) -> A) -> Self {
         let bus = Bus::open(doorman.options()).unwrap();
         for topic in ["a/kept", "b/kept"] {
             bus.publish_state(topic, "1").await.unwrap();
@@ -42,7 +111,7 @@ impl Running {
         let http = http::Http::new(bus.clone(), mqtt, http::Config::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(http.serve(listener));
+        let serving = tokio::spawn(http.serve(acceptor(listener)));
         Self {
             bus,
             address,
@@ -370,5 +439,34 @@ async fn socket_io_signs_in_by_its_connect() {
     }
     let refused = running.socket(PATH, Some("Bearer x")).await;
     assert!(matches!(refused, Err(tungstenite::Error::Http(answer)) if answer.status() == 401));
+    running.stop().await;
+}
+
+/// What TLS has verified counts at every door, where nothing else is brought.
+#[tokio::test]
+async fn a_certificate_of_the_connection_signs_in() {
+    let running = Running::on(&Doorman::new(), Certified).await;
+    assert_eq!(running.status("GET /api/v1/topics/a/kept", "").await, 200);
+    assert_eq!(running.status("GET /api/v1/topics/b/kept", "").await, 403);
+    // What is brought counts before it, right or wrong.
+    for (authorization, expected) in [("Bearer token-bea", 200), ("Bearer x", 401)] {
+        let line = "GET /api/v1/topics/b/kept";
+        let status = running.status(line, &header(authorization)).await;
+        assert_eq!(status, expected, "{authorization}");
+    }
+    let mut anna = running.socket("/ws", None).await.unwrap();
+    assert_eq!(anna.json().await["op"], "welcome");
+    assert_eq!(anna.topics().await, ["a/kept"]);
+    let mut anna = running.socket("/mqtt", None).await.unwrap();
+    let connect = [16, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, b'a'];
+    let connect = Message::binary(connect.to_vec());
+    anna.0.send(connect).await.unwrap();
+    assert_eq!(&anna.next().await.into_data()[..], [0x20, 2, 0, 0]);
+    let path = "/socket.io/?EIO=4&transport=websocket";
+    let mut anna = running.socket(path, None).await.unwrap();
+    assert!(anna.next().await.to_text().unwrap().starts_with('0'));
+    anna.send("40").await;
+    let answer = anna.next().await.into_text().unwrap();
+    assert!(answer.starts_with("40{"), "{answer}");
     running.stop().await;
 }

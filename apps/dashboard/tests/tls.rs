@@ -354,6 +354,50 @@ fn curl_and_mosquitto_do_what_the_command_for_certificates_prints() {
     assert_ne!(run(subscribe("guess")).0, Some(0));
 }
 
+/// The common name of a certificate is who somebody is, for the rules.
+#[test]
+fn mosquitto_and_curl_are_who_their_certificate_says() {
+    let certificates = Certificates::new();
+    for name in ["anna", "bert"] {
+        certificates.make(&["--client", name]);
+    }
+    let ca = certificates.text("ca.pem");
+    let rules = certificates.text("access.toml");
+    fs::write(
+        &rules,
+        "[roles.own]\npublish = [\"own/{user}\"]\nsubscribe = [\"own/{user}\"]\n[certificates]\nanna = [\"own\"]\nbert = [\"own\"]\n",
+    )
+    .unwrap();
+    let server = certificates.serve(&["--tls-client-ca", &ca, "--access", &rules]);
+    for (name, other) in [("anna", "bert"), ("bert", "anna")] {
+        let (cert, key) = (
+            certificates.text(&format!("client-{name}.pem")),
+            certificates.text(&format!("client-{name}.key")),
+        );
+        let shown = ["--cert", &cert, "--key", &key];
+        for (topic, passes) in [(name, true), (other, false)] {
+            let url = format!("https://{}/api/v1/topics/own/{topic}", http_tls(&server));
+            let put = ["--cacert", &ca, "-X", "PUT", "-d", "1"];
+            let (_, said) = curl(&[&put[..], &shown, &["-w", "%{http_code}", &url]].concat());
+            let status = if passes { "200" } else { "403" };
+            assert!(said.ends_with(status), "{name}: {said}");
+            // MQTT 3.1.1 has no answer to a publish that is refused.
+            let topic = format!("own/{topic}");
+            let publish = [
+                "-V", "5", "--cafile", &ca, "-q", "1", "-t", &topic, "-m", name,
+            ];
+            let to = mqtt_tls(&server);
+            let mut command = Command::new("mosquitto_pub");
+            let (host, port) = (to.ip().to_string(), to.port().to_string());
+            command.args(["-h", &host, "-p", &port]);
+            command.args([&publish[..], &shown].concat());
+            let (_, out, err) = run(command);
+            let said = out + &err;
+            assert_eq!(!said.contains("Not authorized"), passes, "{name}: {said}");
+        }
+    }
+}
+
 /// A subscriber that has a connection.
 struct Subscriber {
     child: Child,

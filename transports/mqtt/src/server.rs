@@ -202,7 +202,8 @@ impl Server {
         let peer = connection.peer();
         match connection.begin(&self.0.config.trusted_proxies).await {
             Ok(address) => {
-                let credentials = Credentials::default();
+                let certificate = connection.certificate();
+                let credentials = Credentials::default().with_certificate(certificate);
                 let (reader, writer) = connection.into_split();
                 self.enter(reader, writer, address, None, credentials).await
             }
