@@ -4,6 +4,7 @@ mod bounds;
 mod last_will;
 mod noting;
 mod publishing;
+mod signing_in;
 pub(crate) mod subscribing;
 
 use core::num::NonZeroU16;
@@ -57,6 +58,8 @@ pub struct Connection {
     away_to: u64,
     /// See [`of_client`](Self::of_client).
     client: Option<Client>,
+    /// The rules by which its subscriptions have their greatest quality of service.
+    rules: u64,
     /// When it is to be noted how far the subscriptions have come.
     mark_at: Option<Instant>,
     /// Whether what the CONNECT has changed is not on disk yet: nothing goes out before, the CONNACK first.
@@ -65,6 +68,8 @@ pub struct Connection {
     /// What the client's topic aliases stand for.
     aliases: BTreeMap<NonZeroU16, TopicName<String>>,
     problem_information: bool,
+    /// Whether the client may prove anew who it is.
+    by_token: bool,
     /// What the bus writes beside the messages of this client.
     origin: u64,
     out: BytesMut,
@@ -184,11 +189,13 @@ impl Connection {
             revision: 0,
             away_to: 0,
             client: None,
+            rules: 0,
             mark_at: None,
             opening: false,
             marks: Vec::new(),
             aliases: BTreeMap::new(),
             problem_information: connect.problem_information,
+            by_token: connect.by_token,
             origin: 0,
             out,
             ending: None,
@@ -209,9 +216,11 @@ impl Connection {
         self
     }
 
-    /// Names the client whose rules say with which quality of service it may subscribe.
+    /// Names the client whose rules say what it may be sent, and with which quality of service.
     #[must_use]
     pub fn of_client(mut self, client: Client) -> Self {
+        self.rules = client.rules();
+        self.session.follow_rules(&client);
         self.client = Some(client);
         self
     }
@@ -289,6 +298,7 @@ impl Connection {
                 delivery,
                 retained,
             } => {
+                self.follow_rules();
                 let Some(options) = self.session.options(subscription) else {
                     return;
                 };
@@ -302,7 +312,8 @@ impl Connection {
                 if own || delivery.payload.is_expiry() {
                     return;
                 }
-                let qos = options.qos.min(delivery.payload.qos());
+                let granted = options.qos.min(options.max_qos);
+                let qos = granted.min(delivery.payload.qos());
                 let missed = !retained && delivery.rev <= self.away_to;
                 if qos == 0 && missed && !self.bounds.queue_qos0 {
                     return;
@@ -325,10 +336,8 @@ impl Connection {
             Event::Unsubscribed { existed, .. } => self.unsubscribed(&existed),
             // MQTT has no words for these.
             Event::Synced { .. } | Event::Gap { .. } | Event::Reset { .. } => {}
-            Event::Pong { .. }
-            | Event::Bad { .. }
-            | Event::History { .. }
-            | Event::SignedIn { .. } => {}
+            Event::SignedIn { result, .. } => self.signed_in(result),
+            Event::Pong { .. } | Event::Bad { .. } | Event::History { .. } => {}
         }
     }
 
@@ -356,8 +365,11 @@ impl Connection {
         let Session {
             outgoing, ledger, ..
         } = &mut self.session;
-        let window = self.window;
-        self.too_large += outgoing.resend(window, &mut self.wire, room, &mut self.out, ledger);
+        let (window, client) = (self.window, self.client.as_ref());
+        let may_receive =
+            |topic: TopicName<&str>| client.is_none_or(|client| client.may_receive(topic));
+        let (wire, out) = (&mut self.wire, &mut self.out);
+        self.too_large += outgoing.resend(window, wire, room, out, ledger, may_receive);
         core::mem::swap(&mut self.out, bytes);
     }
 
@@ -505,6 +517,9 @@ impl Connection {
                 encode::ack(Ack::Pubcomp, self.version, id, reason, out);
             }
             Packet::Ping => encode::pong(&mut self.out),
+            Packet::Authenticate { method, data } => {
+                return self.authenticate(&method, data.as_deref()).map(Some);
+            }
             Packet::Disconnect { .. } => {}
         }
         Ok(None)

@@ -2,7 +2,7 @@
 
 use core::num::NonZeroU32;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use latchbus_bus::log::shown;
 use latchbus_core::topic::{TopicFilter, TopicName};
 
@@ -10,7 +10,8 @@ use crate::connection::subscribing::shared;
 use crate::packet::{Goodbye, Options, Packet, Retained, Version};
 use crate::properties::{AT, REV, read_publish};
 use crate::property::{
-    self, Place, REASON_STRING, SESSION_EXPIRY, SUBSCRIPTION_IDENTIFIER, USER, Value,
+    self, AUTHENTICATION_DATA, AUTHENTICATION_METHOD, Place, REASON_STRING, SESSION_EXPIRY,
+    SUBSCRIPTION_IDENTIFIER, USER, Value,
 };
 use crate::reader::Reader;
 use crate::{Reason, Violation};
@@ -91,12 +92,7 @@ impl Decoder {
                     session_expiry_secs,
                 }
             }
-            AUTH => {
-                self.reason(Place::Auth, rest)?;
-                rest.end()?;
-                // MQTT-4.12.0-6
-                return Err(Violation::Protocol("AUTH without a method agreed on"));
-            }
+            AUTH => self.auth(rest)?,
             CONNECT => return Err(Violation::Protocol("a second CONNECT")),
             _ => return Err(Violation::Malformed("fixed header")),
         };
@@ -125,6 +121,26 @@ impl Decoder {
             property::read(place, rest, each)?;
         }
         Ok(reason)
+    }
+
+    /// The server asks for no more data within an authentication, so a client can only begin another (MQTT 5 §4.12.1).
+    fn auth(&self, rest: &mut Reader<'_>) -> Result<Packet, Violation> {
+        let (mut method, mut data) = (None, None);
+        let reason = self.reason_and(Place::Auth, rest, |id, value| match (id, value) {
+            (AUTHENTICATION_METHOD, Value::Text(text)) => method = Some(text.to_owned()),
+            (AUTHENTICATION_DATA, Value::Binary(bytes)) => {
+                data = Some(Bytes::copy_from_slice(bytes));
+            }
+            _ => {}
+        })?;
+        rest.end()?;
+        match (reason, method) {
+            (Reason::REAUTHENTICATE, Some(method)) => Ok(Packet::Authenticate { method, data }),
+            (Reason::REAUTHENTICATE, None) => {
+                Err(Violation::Protocol("AUTH without an authentication method"))
+            }
+            _ => Err(Violation::Protocol("AUTH that nobody has asked for")),
+        }
     }
 
     fn subscribe(&self, rest: &mut Reader<'_>) -> Result<Packet, Violation> {

@@ -7,11 +7,11 @@ use core::num::NonZeroU16;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::packet::Version;
+use crate::packet::{TOKEN_METHOD, Version};
 use crate::properties::{Added, put_bytes};
 use crate::property::{
-    ASSIGNED_CLIENT_ID, MAXIMUM_PACKET_SIZE, REASON_STRING, RECEIVE_MAXIMUM, SERVER_KEEP_ALIVE,
-    SESSION_EXPIRY, TOPIC_ALIAS_MAXIMUM,
+    ASSIGNED_CLIENT_ID, AUTHENTICATION_METHOD, MAXIMUM_PACKET_SIZE, REASON_STRING, RECEIVE_MAXIMUM,
+    SERVER_KEEP_ALIVE, SESSION_EXPIRY, TOPIC_ALIAS_MAXIMUM,
 };
 use crate::{Connect, Reason};
 
@@ -262,6 +262,10 @@ pub(crate) fn welcome(connect: &Connect, welcome: &Welcome, out: &mut BytesMut) 
         said.put_u8(SERVER_KEEP_ALIVE);
         said.put_u16(secs);
     }
+    if connect.by_token {
+        // MQTT-4.12.0-5
+        put_method(&mut said);
+    }
     // A few properties, and an identifier that the server has chosen.
     let bytes = u32::try_from(said.len()).unwrap_or(u32::MAX);
     let length = 2 + bytes + varint_bytes(bytes) as u32;
@@ -270,6 +274,23 @@ pub(crate) fn welcome(connect: &Connect, welcome: &Welcome, out: &mut BytesMut) 
     out.put_slice(&[u8::from(welcome.session_present), Reason::SUCCESS.0]);
     put_varint(bytes, out);
     out.put_slice(&said);
+}
+
+/// AUTH: the client has proved anew who it is. It is smaller than the CONNACK of such a client.
+pub(crate) fn authenticated(out: &mut BytesMut) {
+    let mut said = BytesMut::new();
+    put_method(&mut said);
+    let bytes = u32::try_from(said.len()).unwrap_or(u32::MAX);
+    out.put_u8(0xF0);
+    put_varint(2 + bytes, out);
+    out.put_u8(Reason::SUCCESS.0);
+    put_varint(bytes, out);
+    out.put_slice(&said);
+}
+
+fn put_method(said: &mut BytesMut) {
+    said.put_u8(AUTHENTICATION_METHOD);
+    put_bytes(TOKEN_METHOD.as_bytes(), said);
 }
 
 pub(crate) const fn varint_bytes(value: u32) -> usize {

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
-use latchbus_bus::{Delivery, Event, PublishRefused, Request, SubscribeRefused};
+use latchbus_bus::{Delivery, Event, PublishRefused, Request, SignInRefused, SubscribeRefused};
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::Decoder as _;
 
@@ -96,6 +96,7 @@ fn connect(version: Version) -> Connect {
         maximum_packet_bytes: None,
         topic_alias_maximum: 0,
         problem_information: true,
+        by_token: version == Version::V5,
         will: None,
     }
 }
@@ -114,6 +115,15 @@ fn answer(connection: &mut Connection, request: Request, deliveries: &[Delivery]
                 },
                 _ => Event::Published { id, rev: 1 },
             });
+        }
+        Request::SignIn {
+            id, credentials, ..
+        } => {
+            let result = match credentials.token.is_some_and(|token| token.len() % 2 == 0) {
+                true => Ok(()),
+                false => Err(SignInRefused::BadCredentials),
+            };
+            connection.handle_event(Event::SignedIn { id, result });
         }
         Request::Subscribe { id, subscriptions } => {
             let result = |length: usize| match length % 8 {

@@ -37,7 +37,8 @@
 //!   connections are bounded: see [`Bounds`] and [`server::Config`].
 //! - What a publisher of MQTT 5 says beside the payload reaches the subscribers of MQTT 5, and stays with a
 //!   retained message. Nobody is given a message whose time is over.
-//! - Enhanced authentication is not here, and is refused with the code for it.
+//! - Of enhanced authentication there is one method, [`TOKEN_METHOD`], whose data is a bearer token; any other is refused with the
+//!   code for it.
 //!
 //! # The age of a message
 //! A SUBSCRIBE of MQTT 5 with a user property `latchbus-rev` (of any value) asks for a user property of that
@@ -68,7 +69,7 @@ mod session;
 pub use connection::{Bounds, Connection, Progress, Remains};
 pub use encode::refusal;
 pub use opening::{Opening, opening};
-pub use packet::{Connect, Version, Will};
+pub use packet::{Connect, TOKEN_METHOD, Version, Will};
 pub use reason::{Reason, Violation};
 pub use record::Note;
 pub use session::Session;

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use latchbus_bus::Credentials;
 
 use crate::decode::{CONNECT, Frame, topic};
-use crate::packet::{Connect, Version, Will};
+use crate::packet::{Connect, TOKEN_METHOD, Version, Will};
 use crate::properties::Said;
 use crate::property::{
     self, AUTHENTICATION_DATA, AUTHENTICATION_METHOD, MAXIMUM_PACKET_SIZE, Place, RECEIVE_MAXIMUM,
@@ -165,16 +165,18 @@ fn connect(frame: &Frame<'_>, spoken: &mut Spoken) -> Result<Opening, Violation>
         maximum_packet_bytes: None,
         topic_alias_maximum: 0,
         problem_information: true,
+        by_token: false,
         will: None,
     };
-    let (mut has_method, mut has_data) = (false, false);
+    let (mut method, mut data) = (None, None);
     if version == Version::V5 {
         let limit = &mut spoken.maximum_packet_bytes;
         property::read(Place::Connect, &mut rest, |id, value| {
-            let Value::Number(number) = value else {
-                has_method |= id == AUTHENTICATION_METHOD;
-                has_data |= id == AUTHENTICATION_DATA;
-                return;
+            let number = match (id, value) {
+                (_, Value::Number(number)) => number,
+                (AUTHENTICATION_METHOD, Value::Text(text)) => return method = Some(text),
+                (AUTHENTICATION_DATA, Value::Binary(bytes)) => return data = Some(bytes),
+                _ => return,
             };
             let two_bytes = u16::try_from(number).unwrap_or(u16::MAX);
             match id {
@@ -203,17 +205,28 @@ fn connect(frame: &Frame<'_>, spoken: &mut Spoken) -> Result<Opening, Violation>
     }
     // MQTT-3.1.2-18, -20
     rest.end()?;
-    if has_method {
-        return Ok(spoken.refuse(version, Reason::BAD_AUTHENTICATION_METHOD));
-    }
-    if has_data {
-        return Err(Violation::Protocol("authentication data without a method"));
+    match (method, data) {
+        (None, None) => {}
+        (None, Some(_)) => {
+            return Err(Violation::Protocol("authentication data without a method"));
+        }
+        (Some(TOKEN_METHOD), data) => {
+            connect.by_token = true;
+            connect.credentials.token = Some(token(data));
+        }
+        (Some(_), _) => return Ok(spoken.refuse(version, Reason::BAD_AUTHENTICATION_METHOD)),
     }
     if version == Version::V3 && connect.client_id.is_empty() && !connect.clean_start {
         // MQTT-3.1.3-8
         return Ok(spoken.refuse(version, Reason::CLIENT_IDENTIFIER_NOT_VALID));
     }
     Ok(Opening::Connect(Box::new(connect)))
+}
+
+/// The token in the data of [`TOKEN_METHOD`]. What is no text, or not there, is one that proves nothing.
+pub(crate) fn token(data: Option<&[u8]>) -> String {
+    let text = data.and_then(|data| core::str::from_utf8(data).ok());
+    text.unwrap_or_default().to_owned()
 }
 
 fn will(version: Version, flags: Flags, rest: &mut Reader<'_>) -> Result<Will, Violation> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::BytesMut;
 use latchbus_bus::Delivery;
+use latchbus_core::topic::TopicName;
 
 use crate::Reason;
 use crate::encode::{self, Ack};
@@ -54,7 +55,7 @@ enum Stage {
     Published(Message),
     /// PUBREL was sent, PUBCOMP is to come.
     Released,
-    /// The time of a QoS 2 message that was sent is over, and no PUBREC has come: it is not sent again. The client may
+    /// The time of a QoS 2 message that was sent is over, or the rules forbid it now, and no PUBREC has come: it is not sent again. The client may
     /// have it, and keeps its identifier then: PUBREL was sent over one connection, for which PUBCOMP is to come.
     Expired,
 }
@@ -75,6 +76,14 @@ impl Flight {
             Stage::Published(message) => {
                 (message.delivery.payload).has_expired(wire.clock.deadline_ms())
             }
+            Stage::Released | Stage::Expired => false,
+        }
+    }
+
+    /// Whether the client may not be sent it any more.
+    fn is_forbidden(&self, may_receive: impl Fn(TopicName<&str>) -> bool) -> bool {
+        match &self.stage {
+            Stage::Published(message) => !may_receive(message.delivery.topic.borrowed()),
             Stage::Released | Stage::Expired => false,
         }
     }
@@ -233,7 +242,8 @@ impl Outgoing {
     }
 
     /// Sends what is unacknowledged from earlier connections, and what has waited for the disk, as far as `window` and
-    /// `room` allow. How many messages were larger than the client accepts.
+    /// `room` allow. The rules may have changed since it was taken: what the client may not have any more ends as what has
+    /// expired does. How many messages were larger than the client accepts.
     pub(crate) fn resend(
         &mut self,
         window: usize,
@@ -241,6 +251,7 @@ impl Outgoing {
         room: usize,
         out: &mut BytesMut,
         ledger: &mut Ledger,
+        may_receive: impl Fn(TopicName<&str>) -> bool,
     ) -> u64 {
         let mut too_large = 0;
         while self.sent < window
@@ -249,16 +260,15 @@ impl Outgoing {
             && flight.gate == Gate::Open
         {
             let once = flight.service == Service::Zero;
-            let has_expired = flight.has_expired(wire);
+            let is_over = flight.has_expired(wire) || flight.is_forbidden(&may_receive);
             // A client that does not expect the PUBREL may end the connection: it is told once.
-            if (has_expired && !flight.may_be_received()) || matches!(flight.stage, Stage::Expired)
-            {
+            if (is_over && !flight.may_be_received()) || matches!(flight.stage, Stage::Expired) {
                 let flight = self.flights.remove(self.sent);
                 self.finished(flight, ledger);
                 continue;
             }
             let fits = match (&flight.stage, flight.service.id()) {
-                (Stage::Published(message), _) if !has_expired => {
+                (Stage::Published(message), _) if !is_over => {
                     message.encode(flight.service, flight.repeated, wire, out)
                 }
                 (_, Some(id)) => {
@@ -267,7 +277,7 @@ impl Outgoing {
                 }
                 (_, None) => false,
             };
-            if has_expired && let Some(flight) = self.flights.get_mut(self.sent) {
+            if is_over && let Some(flight) = self.flights.get_mut(self.sent) {
                 flight.stage = Stage::Expired;
             }
             too_large += u64::from(!fits);

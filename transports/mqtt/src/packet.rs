@@ -19,6 +19,9 @@ pub enum Version {
     V5,
 }
 
+/// The authentication method whose data is a bearer token: the only one.
+pub const TOKEN_METHOD: &str = "token";
+
 /// A CONNECT.
 #[derive(Debug, Clone)]
 pub struct Connect {
@@ -46,6 +49,8 @@ pub struct Connect {
     pub topic_alias_maximum: u16,
     /// Whether it wants to be told in words why something was refused.
     pub problem_information: bool,
+    /// Whether it signs in by [`TOKEN_METHOD`] (MQTT 5 §4.12), and may do so again.
+    pub by_token: bool,
     /// What to publish when it does not leave by itself.
     pub will: Option<Will>,
 }
@@ -86,6 +91,11 @@ pub(crate) enum Packet {
         filters: Vec<String>,
     },
     Ping,
+    /// AUTH with the code that asks for a re-authentication.
+    Authenticate {
+        method: String,
+        data: Option<Bytes>,
+    },
     Disconnect {
         goodbye: Goodbye,
         session_expiry_secs: Option<u32>,
@@ -142,8 +152,10 @@ impl Service {
 /// What a client asks of a subscription (MQTT 5 §3.8.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// The most it wants, 0 to 2.
+    /// The most it wants and was granted, 0 to 2.
     pub(crate) qos: u8,
+    /// The most that the rules allow it now, 0 to 2. Not stored.
+    pub(crate) max_qos: u8,
     pub(crate) no_local: bool,
     /// Whether the retain flag is to be forwarded as it was published.
     pub(crate) retain_as_published: bool,
@@ -159,6 +171,7 @@ impl Options {
     /// Those of a subscription of which nothing is known any more.
     pub(crate) const NONE: Self = Self {
         qos: 2,
+        max_qos: 2,
         no_local: false,
         retain_as_published: false,
         retained: Retained::Always,

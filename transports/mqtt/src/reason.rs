@@ -19,6 +19,8 @@ impl Reason {
     pub const DISCONNECT_WITH_WILL: Self = Self(0x04);
     /// There was no such subscription to end.
     pub const NO_SUBSCRIPTION_EXISTED: Self = Self(0x11);
+    /// A client proves anew who it is.
+    pub const REAUTHENTICATE: Self = Self(0x19);
     /// None of the others.
     pub const UNSPECIFIED: Self = Self(0x80);
     /// The packet cannot be read.
@@ -39,7 +41,9 @@ impl Reason {
     pub const BAD_USER_NAME_OR_PASSWORD: Self = Self(0x86);
     /// The server stops.
     pub const SERVER_SHUTTING_DOWN: Self = Self(0x8B);
-    /// There is no enhanced authentication here.
+    /// Too much is going on to do it now.
+    pub const SERVER_BUSY: Self = Self(0x89);
+    /// An authentication method that is not known here, or not the one that the connection began with.
     pub const BAD_AUTHENTICATION_METHOD: Self = Self(0x8C);
     /// The client was silent for longer than it had promised.
     pub const KEEP_ALIVE_TIMEOUT: Self = Self(0x8D);
@@ -76,7 +80,7 @@ impl Reason {
         match self {
             Self::UNSUPPORTED_VERSION => "unsupported version of the protocol",
             Self::CLIENT_IDENTIFIER_NOT_VALID => "client identifier not valid",
-            Self::BAD_AUTHENTICATION_METHOD => "enhanced authentication is not supported",
+            Self::BAD_AUTHENTICATION_METHOD => "unknown authentication method",
             _ => "see the code",
         }
     }
@@ -87,6 +91,15 @@ impl Reason {
             None => Err(Violation::Malformed("a reason code that there is not")),
             Some((_, places)) if places.contains(&place) => Ok(Self(code)),
             Some(_) => Err(Violation::Protocol("a reason code of another packet")),
+        }
+    }
+
+    /// Why a re-authentication is refused: DISCONNECT has fewer codes for that than CONNACK (MQTT 5 §3.14.2.1).
+    pub(crate) const fn of_reauthentication(refused: &SignInRefused) -> Self {
+        match refused {
+            SignInRefused::TooManyAttempts { .. } => Self::QUOTA_EXCEEDED,
+            SignInRefused::Unavailable => Self::SERVER_BUSY,
+            _ => Self::NOT_AUTHORIZED,
         }
     }
 
@@ -223,6 +236,12 @@ pub enum Violation {
     /// A publish of a client of 3.1.1 that the bus has rejected, for which that version has no answer.
     #[error("publish rejected: {0}")]
     PublishRejected(&'static str),
+    /// It proves anew who it is by another method than that of its CONNECT (MQTT-4.12.1-1), or had none there.
+    #[error("re-authentication by another method than that of the CONNECT")]
+    AuthenticationMethod,
+    /// It was refused when it proved anew who it is (MQTT-4.12.1-2).
+    #[error("re-authentication refused")]
+    NotSignedIn(Reason),
     /// No packet for one and a half times the keep-alive interval (MQTT 3.1.1 §3.1.2.10).
     #[error("keep-alive timeout")]
     KeepAlive,
@@ -240,6 +259,8 @@ impl Violation {
             Self::ReceiveMaximum(_) => Reason::RECEIVE_MAXIMUM_EXCEEDED,
             Self::Budget { .. } => Reason::QUOTA_EXCEEDED,
             Self::PublishRejected(_) => Reason::IMPLEMENTATION_SPECIFIC,
+            Self::AuthenticationMethod => Reason::BAD_AUTHENTICATION_METHOD,
+            Self::NotSignedIn(reason) => *reason,
             Self::KeepAlive => Reason::KEEP_ALIVE_TIMEOUT,
         }
     }

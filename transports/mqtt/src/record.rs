@@ -209,6 +209,7 @@ impl SubscriptionRecord {
     pub(crate) fn options(&self) -> Options {
         Options {
             qos: self.qos.min(2),
+            max_qos: 2,
             no_local: self.no_local,
             retain_as_published: self.retain_as_published,
             retained: match self.retained {

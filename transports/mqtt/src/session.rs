@@ -3,8 +3,10 @@
 use core::num::NonZeroU16;
 use std::collections::{BTreeMap, HashMap};
 
-use latchbus_bus::{Delivery, VecMap};
+use latchbus_bus::{Client, Delivery, VecMap};
+use latchbus_core::topic::TopicFilter;
 
+use crate::connection::subscribing::shared;
 use crate::ledger::Ledger;
 use crate::outgoing::Outgoing;
 use crate::packet::Options;
@@ -45,6 +47,18 @@ impl Session {
         self.last_number += 1;
         self.numbers.insert(filter.to_owned(), self.last_number);
         (self.last_number, false)
+    }
+
+    /// The greatest quality of service of each subscription is what the rules say now.
+    pub(crate) fn follow_rules(&mut self, client: &Client) {
+        for (filter, number) in &self.numbers {
+            let plain = shared(filter).map_or(filter.as_str(), |(_, plain)| plain);
+            if let Some(options) = self.options.get_mut(*number)
+                && let Ok(filter) = TopicFilter::parse(plain)
+            {
+                options.max_qos = client.max_qos(filter);
+            }
+        }
     }
 
     pub(crate) fn options(&self, number: u64) -> Option<Options> {

@@ -12,11 +12,13 @@ mod support;
 
 use core::time::Duration;
 
-use latchbus_bus::{Options, StoreKind};
+use latchbus_bus::{Clock, Options, StoreKind};
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v3::{Connect, Packet};
-use rmqtt_codec::v5::{self, DisconnectReasonCode, SubscribeAckReason};
+use rmqtt_codec::v5::{
+    self, Auth, AuthReasonCode, ConnectAckReason, DisconnectReasonCode, SubscribeAckReason,
+};
 use support::five::{V5, one};
 use support::{Raw, Running, client, eventually, five};
 
@@ -200,5 +202,252 @@ async fn a_user_that_is_removed_is_disconnected() {
     anna.ends(DisconnectReasonCode::NotAuthorized).await;
     assert_eq!(old.next_or_end().await, None);
     bea.quiet().await;
+    running.stop().await;
+}
+
+/// Signs in by the method `token`.
+fn by_token(id: &str, token: &str) -> v5::Connect {
+    v5::Connect {
+        auth_method: Some("token".into()),
+        auth_data: Some(token.to_owned().into()),
+        ..five::client(id)
+    }
+}
+
+fn auth(method: Option<&'static str>, data: Option<&'static [u8]>) -> Auth {
+    Auth {
+        reason_code: AuthReasonCode::ReAuth,
+        auth_method: method.map(Into::into),
+        auth_data: data.map(Into::into),
+        ..Auth::default()
+    }
+}
+
+fn renewed() -> v5::Packet {
+    v5::Packet::Auth(Auth {
+        auth_method: Some("token".into()),
+        ..Auth::default()
+    })
+}
+
+/// MQTT 5 §4.12.
+#[tokio::test]
+async fn a_token_comes_by_the_authentication_method_of_that_name() {
+    use ConnectAckReason::{
+        BadAuthenticationMethod, BadUserNameOrPassword, QuotaExceeded, ServerUnavailable, Success,
+    };
+
+    let running = Running::with(Doorman::new().options(), Config::default()).await;
+    for (token, expected) in [
+        ("token-anna", Success),
+        ("x", BadUserNameOrPassword),
+        ("", BadUserNameOrPassword),
+        ("token-expired", BadUserNameOrPassword),
+        ("token-often", QuotaExceeded),
+        ("token-broken", ServerUnavailable),
+    ] {
+        let (_, ack) = V5::connect(running.address, by_token("a", token)).await;
+        assert_eq!(ack.reason_code, expected, "{token}");
+        // MQTT-4.12.0-5
+        let method = (expected == Success).then(|| "token".into());
+        assert_eq!((ack.auth_method, ack.auth_data), (method, None), "{token}");
+    }
+    for (method, data, expected) in [
+        ("token", None, BadUserNameOrPassword),
+        ("token", Some(&b"\xff"[..]), BadUserNameOrPassword),
+        ("Token", Some(b"token-anna"), BadAuthenticationMethod),
+        ("", Some(b"token-anna"), BadAuthenticationMethod),
+    ] {
+        let connect = v5::Connect {
+            auth_method: Some(method.into()),
+            auth_data: data.map(Into::into),
+            ..five::client("a")
+        };
+        let (_, ack) = V5::connect(running.address, connect).await;
+        assert_eq!(ack.reason_code, expected, "{method} {data:?}");
+    }
+    // The token counts, whatever user stands beside it.
+    let connect = v5::Connect {
+        username: Some("bea".into()),
+        ..by_token("a", "token-anna")
+    };
+    let (mut anna, _) = V5::connect(running.address, connect).await;
+    running.publish("a/kept", "1", true, 1).await;
+    running.publish("b/kept", "1", true, 1).await;
+    anna.subscribe(one("#", v5::SubscriptionOptions::default()))
+        .await;
+    assert_eq!(&*anna.message().await.topic, "a/kept");
+    anna.quiet().await;
+    running.stop().await;
+}
+
+/// MQTT 5 §4.12.1: the sign-in goes on with the new token, and everything else goes on meanwhile.
+#[tokio::test]
+async fn a_client_proves_anew_who_it_is() {
+    const END_MS: u64 = 1_000_000_000_000;
+    let (clock, doorman) = (Clock::manual(END_MS - 1_000_000), Doorman::new());
+    let options = Options {
+        clock: clock.clone(),
+        ..doorman.options()
+    };
+    let running = Running::with(options, Config::default()).await;
+    let (mut anna, _) = V5::connect(running.address, by_token("a", "old-anna")).await;
+    let (mut bea, _) = V5::connect(running.address, by_token("b", "old-bea")).await;
+    anna.subscribe(one("#", v5::SubscriptionOptions::default()))
+        .await;
+    for _ in 0..2 {
+        anna.send(v5::Packet::Auth(auth(Some("token"), Some(b"token-anna"))))
+            .await;
+        assert_eq!(anna.next().await, Some(renewed()));
+    }
+    clock.set(END_MS + 1);
+    // Everything that is open is looked at again.
+    doorman.remove("nobody");
+    bea.ends(DisconnectReasonCode::NotAuthorized).await;
+    running.publish("a/live", "1", false, 0).await;
+    assert_eq!(&*anna.message().await.topic, "a/live");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_cannot_prove_anew_who_it_is_has_to_go() {
+    use DisconnectReasonCode::{
+        BadAuthenticationMethod, NotAuthorized, ProtocolError, QuotaExceeded, ServerBusy,
+    };
+
+    let running = Running::with(Doorman::new().options(), Config::default()).await;
+    let continues = Auth {
+        reason_code: AuthReasonCode::ContinueAuth,
+        ..auth(Some("token"), Some(b"token-anna"))
+    };
+    for (auth, expected) in [
+        (auth(Some("token"), Some(b"x")), NotAuthorized),
+        (auth(Some("token"), Some(b"\xff")), NotAuthorized),
+        (auth(Some("token"), None), NotAuthorized),
+        (auth(Some("token"), Some(b"token-expired")), NotAuthorized),
+        // Somebody else.
+        (auth(Some("token"), Some(b"token-bea")), NotAuthorized),
+        (auth(Some("token"), Some(b"token-often")), QuotaExceeded),
+        (auth(Some("token"), Some(b"token-broken")), ServerBusy),
+        (
+            auth(Some("other"), Some(b"token-anna")),
+            BadAuthenticationMethod,
+        ),
+        (auth(None, None), ProtocolError),
+        (continues, ProtocolError),
+    ] {
+        let (mut anna, _) = V5::connect(running.address, by_token("a", "token-anna")).await;
+        anna.send(v5::Packet::Auth(auth.clone())).await;
+        // What comes behind it is not done.
+        let publish = five::message("a/late", "1", QoS::AtMostOnce, 0);
+        anna.send(v5::Packet::Publish(Box::new(publish))).await;
+        match anna.next().await {
+            Some(v5::Packet::Disconnect(goodbye)) => {
+                assert_eq!(goodbye.reason_code, expected, "{auth:?}");
+            }
+            other => panic!("{auth:?}: {other:?}"),
+        }
+        assert_eq!(anna.next().await, None);
+    }
+    // A password was no method.
+    let (mut anna, _) = V5::connect(running.address, four("a", "anna", "right")).await;
+    anna.send(v5::Packet::Auth(auth(Some("token"), Some(b"token-anna"))))
+        .await;
+    anna.ends(ProtocolError).await;
+    running.stop().await;
+}
+
+/// What was on its way when the rules changed is not sent again to who may not read it any more; also after a restart.
+#[tokio::test]
+async fn what_is_sent_again_is_what_may_be_read_now() {
+    for restarts in [false, true] {
+        let (directory, doorman) = (tempfile::tempdir().unwrap(), Doorman::new());
+        let options = || Options {
+            store: match restarts {
+                true => StoreKind::Directory(directory.path().to_owned()),
+                false => StoreKind::Memory,
+            },
+            ..doorman.options()
+        };
+        let mut running = Running::with(options(), Config::default()).await;
+        let connect = || Connect {
+            clean_session: false,
+            ..three("a", "anna", "right")
+        };
+        let (mut anna, _) = Raw::connect(running.address, connect()).await;
+        anna.subscribe("a/#", QoS::ExactlyOnce).await;
+        let mut ids = Vec::new();
+        for (topic, qos) in [("a/1", 1), ("a/2", 2), ("a/3", 1), ("a/4", 2)] {
+            running.publish(topic, "x", false, qos).await;
+            let message = anna.message().await;
+            assert_eq!(&*message.topic, topic);
+            ids.push(message.packet_id.unwrap());
+        }
+        drop(anna);
+        eventually(|| running.server.metrics().sessions_away.get() == 1).await;
+        for topic in ["a/1", "a/2"] {
+            doorman.remove(topic);
+        }
+        if restarts {
+            running.stop().await;
+            running = Running::with(options(), Config::default()).await;
+        }
+        let (mut anna, present) = Raw::connect(running.address, connect()).await;
+        assert!(present);
+        // The client may have a/2, and waits for this.
+        let release = Packet::PublishRelease { packet_id: ids[1] };
+        assert_eq!(anna.next().await, release);
+        for (topic, id) in [("a/3", ids[2]), ("a/4", ids[3])] {
+            let message = anna.message().await;
+            assert_eq!((&*message.topic, message.packet_id), (topic, Some(id)));
+            assert!(message.dup);
+        }
+        anna.send(Packet::PublishComplete { packet_id: ids[1] })
+            .await;
+        anna.send(Packet::PublishAck { packet_id: ids[2] }).await;
+        anna.quiet().await;
+        running.stop().await;
+    }
+}
+
+/// The greatest quality of service is that of the rules of now, for subscriptions that are there too.
+#[tokio::test]
+async fn subscriptions_that_are_there_follow_the_rules() {
+    let (directory, doorman) = (tempfile::tempdir().unwrap(), Doorman::new());
+    let options = || Options {
+        store: StoreKind::Directory(directory.path().to_owned()),
+        ..doorman.options()
+    };
+    let running = Running::with(options(), Config::default()).await;
+    let connect = || Connect {
+        clean_session: false,
+        ..three("a", "anna", "right")
+    };
+    let (mut anna, _) = Raw::connect(running.address, connect()).await;
+    anna.subscribe("a/+", QoS::AtLeastOnce).await;
+    running.publish("a/1", "x", false, 1).await;
+    let before = anna.message().await;
+    assert_eq!(before.qos, QoS::AtLeastOnce);
+    doorman.remove("a/+");
+    loop {
+        running.publish("a/2", "x", false, 1).await;
+        let message = anna.message().await;
+        if message.qos == QoS::AtMostOnce {
+            break;
+        }
+        let packet_id = message.packet_id.unwrap();
+        anna.send(Packet::PublishAck { packet_id }).await;
+    }
+    let packet_id = before.packet_id.unwrap();
+    anna.send(Packet::PublishAck { packet_id }).await;
+    anna.quiet().await;
+    running.stop().await;
+
+    let running = Running::with(options(), Config::default()).await;
+    let (mut anna, present) = Raw::connect(running.address, connect()).await;
+    assert!(present);
+    running.publish("a/3", "x", false, 1).await;
+    let message = anna.message().await;
+    assert_eq!((&*message.topic, message.qos), ("a/3", QoS::AtMostOnce));
     running.stop().await;
 }

@@ -41,6 +41,14 @@ impl Client {
         })
     }
 
+    /// Whether it may be sent what was published to this topic, through whichever of its subscriptions: for who holds messages
+    /// back, and sends them when the rules may have changed.
+    pub fn may_receive(&self, topic: TopicName<&str>) -> bool {
+        let principal = self.principal();
+        let reader = self.bus().authorizer().reader(&principal);
+        principal.identity != Identity::Guest && reader.is_none_or(|reader| reader.may_read(topic))
+    }
+
     /// The newest value of a topic; none where it has none, or may not be read.
     pub fn last(&self, topic: TopicName<&str>) -> Option<Delivery> {
         self.may_read(topic).then(|| self.bus().last(topic))?
@@ -130,7 +138,7 @@ impl Client {
     }
 
     /// Changes whenever what it may do may have changed.
-    pub(crate) fn rules(&self) -> u64 {
+    pub fn rules(&self) -> u64 {
         // Neither ever goes back.
         self.bus().rules() + self.0.renewed.load(Ordering::Acquire)
     }

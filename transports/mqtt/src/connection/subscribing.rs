@@ -43,6 +43,17 @@ impl Connection {
         self.refused_filter.take()
     }
 
+    /// Looks what the subscriptions may bring at most, if the rules have changed.
+    pub(super) fn follow_rules(&mut self) {
+        if let Some(client) = &self.client {
+            let rules = client.rules();
+            if rules != self.rules {
+                self.session.follow_rules(client);
+                self.rules = rules;
+            }
+        }
+    }
+
     pub(super) fn subscribe(
         &mut self,
         id: NonZeroU16,

@@ -76,6 +76,8 @@ impl Open {
             LinkError::Violation(Violation::PublishRejected(_)) => {
                 metrics.rejected_publish_disconnects.add(1);
             }
+            // It has kept to the protocol.
+            LinkError::Violation(Violation::NotSignedIn(_)) => {}
             LinkError::Violation(_) | LinkError::ProxyHeader => metrics.violations.add(1),
             LinkError::Io(_) | LinkError::Eof => {}
         }

@@ -240,6 +240,7 @@ pub(crate) fn persistent() -> latchbus_mqtt::Connect {
         maximum_packet_bytes: None,
         topic_alias_maximum: 0,
         problem_information: true,
+        by_token: false,
         will: None,
     }
 }
