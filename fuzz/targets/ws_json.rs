@@ -31,6 +31,7 @@ fn accepted(mut request: Request, value: Option<&Value>) {
             Request::Unsubscribe { .. } => "unsubscribe",
             Request::Publish { .. } => "publish",
             Request::History { .. } => "history",
+            Request::SignIn { .. } => "auth",
             Request::Ping { .. } | Request::Bad { .. } => "ping",
         };
         assert_eq!(value["op"], op);
@@ -57,6 +58,38 @@ fn accepted(mut request: Request, value: Option<&Value>) {
         );
         let again = json::decode(&plain).map(|request| format!("{request:?}"));
         assert_eq!(again, Ok(meaning), "{plain}");
+        // It has no postcard form.
+        return;
+    }
+    if let Request::SignIn {
+        id,
+        credentials,
+        then: None,
+    } = &request
+    {
+        let number = id.map_or("null".to_owned(), |id| id.to_string());
+        let text = |bytes: &[u8]| quoted(core::str::from_utf8(bytes).expect("it came as text"));
+        let plain = match (&credentials.token, &credentials.user, &credentials.password) {
+            (Some(token), None, None) => {
+                format!(r#"{{"op":"auth","id":{number},"token":{}}}"#, quoted(token))
+            }
+            (None, Some(user), Some(password)) => format!(
+                r#"{{"op":"auth","id":{number},"user":{},"password":{}}}"#,
+                quoted(user),
+                text(password)
+            ),
+            _ => panic!("{credentials:?}"),
+        };
+        // What is shown of a request hides secrets.
+        let Ok(Request::SignIn {
+            id: again,
+            credentials: same,
+            then: None,
+        }) = json::decode(&plain)
+        else {
+            panic!("not the same");
+        };
+        assert_eq!((again, &same), (*id, credentials));
         // It has no postcard form.
         return;
     }
@@ -163,7 +196,7 @@ fn plainly(request: &Request) -> (String, ClientFrame<'_>) {
             format!(r#"{{"op":"ping","id":{id}}}"#),
             ClientFrame::Ping { id: *id },
         ),
-        Request::History { .. } => panic!("it has no postcard form"),
+        Request::History { .. } | Request::SignIn { .. } => panic!("it has no postcard form"),
         Request::Bad { .. } => panic!("a refusal is an error"),
     }
 }
