@@ -19,6 +19,7 @@ pub use values::{
 };
 
 use core::net::{Ipv4Addr, SocketAddr};
+use core::num::NonZeroU64;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -443,6 +444,30 @@ impl Settings {
         set_within(rooms, limits.rooms);
         set_within(devices, limits.room_devices);
         set_within(incarnations, limits.device_incarnations);
+        let quotas = &mut self.bus.quotas;
+        // 0 is no limit.
+        let some = |limit: usize| (limit > 0).then_some(limit);
+        let rate = |limit: usize| NonZeroU64::new(limit as u64);
+        set(
+            &mut quotas.user_connections,
+            limits.user_connections.map(|it| some(it.0)),
+        );
+        set(
+            &mut quotas.address_connections,
+            limits.address_connections.map(|it| some(it.0)),
+        );
+        set(
+            &mut quotas.user_subscriptions,
+            limits.user_subscriptions.map(|it| some(it.0)),
+        );
+        set(
+            &mut quotas.publishes_per_second,
+            limits.publishes_per_second.map(|it| rate(it.0)),
+        );
+        set(
+            &mut quotas.bytes_per_second,
+            limits.bytes_per_second.map(|it| rate(it.0)),
+        );
     }
 
     fn check(&self) -> Result<(), SettingsError> {

@@ -338,3 +338,31 @@ fn ctl_lists_and_ends_over_https_with_a_password() {
     has("end-session", "root", "", "done");
     has("end-session", "root", "", "there is no such session");
 }
+
+#[test]
+fn who_publishes_too_fast_is_told_when_to_try_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("latchbus.toml");
+    fs::write(
+        &config,
+        "ephemeral = true\n[limits]\npublishes_per_second = 2\n",
+    )
+    .unwrap();
+    let server = Server::on_free_ports(["--config".as_ref(), config.as_os_str()]);
+    let post = || server.send("POST", "/api/v1/topics/a", "x");
+    let mut refused = post();
+    // However slow this machine is.
+    until("one is refused", || {
+        refused = post();
+        refused.status == 429
+    });
+    let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=2).contains(&retry_after), "{retry_after}");
+    assert_eq!(refused.json()["error"]["code"], "rate_limited");
+    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let counted = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    assert!(counted("latchbus_publishes_rate_limited_total") > 0);
+}

@@ -11,8 +11,8 @@ mod values;
 
 pub use self::admission::SIGN_IN_TIMEOUT;
 pub use self::builder::Builder;
-pub(crate) use self::client::Queued;
 pub use self::client::{Accepted, Client, Receipt};
+pub(crate) use self::client::{Queued, Rate};
 pub use self::connected::{AdminError, CLIENTS_PAGE, Connected, MAX_CLIENTS_PAGE, Subscribed};
 pub use self::farewell::Farewell;
 pub use self::history::{HISTORY_PAGE, HISTORY_PAGE_BYTES, HistoryPage, MAX_HISTORY_PAGE};
@@ -47,6 +47,7 @@ use crate::commits::{Commits, QUEUE};
 use crate::health::Health;
 use crate::metrics::{Gauge, Metrics};
 use crate::pipeline::Pipeline;
+use crate::quota::{Quotas, Table as Quota};
 use crate::refusal::{PublishRefused, SubscribeRefused};
 use crate::session::Subscriptions;
 use crate::shared::Shared;
@@ -73,6 +74,8 @@ pub struct Options {
     pub rooms: Vec<String>,
     /// The bounds of one session.
     pub session: SessionLimits,
+    /// What one user, or one address, may take.
+    pub quotas: Quotas,
     /// Topics that keep more than their last value; the first rule that matches counts.
     pub history: Vec<HistoryRule>,
     /// State that was published at QoS 0 is shown before it is on disk, and is there after so long at the latest;
@@ -99,6 +102,7 @@ impl Default for Options {
             clicks: ClickLimits::default(),
             rooms: vec!["main".into()],
             session: SessionLimits::default(),
+            quotas: Quotas::default(),
             history: Vec::new(),
             sync_interval: Duration::from_secs(1),
             clock: Clock::system(),
@@ -117,6 +121,7 @@ impl fmt::Debug for Options {
             .field("clicks", &self.clicks)
             .field("rooms", &self.rooms)
             .field("session", &self.session)
+            .field("quotas", &self.quotas)
             .field("history", &self.history)
             .field("sync_interval", &self.sync_interval)
             .field("clock", &self.clock)
@@ -247,6 +252,8 @@ pub(crate) struct Inner {
     /// See [`Bus::rules`].
     rules: AtomicU64,
     session: SessionLimits,
+    /// None where nothing is bounded, so that it costs nothing then.
+    quota: Option<Quota>,
     metrics: Arc<Metrics>,
     closing: CancellationToken,
     /// Who still has something to say before the sessions end, and whether these are to.
@@ -382,6 +389,7 @@ impl Bus {
             authorizer: Asked(options.authorizer),
             rules: AtomicU64::new(0),
             session: options.session,
+            quota: Quota::new(options.quotas),
             metrics,
             closing: CancellationToken::new(),
             farewells: AtomicUsize::new(0),

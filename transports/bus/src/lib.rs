@@ -79,6 +79,7 @@ mod outbox;
 mod pacing;
 mod pipeline;
 pub mod proxy;
+mod quota;
 mod refusal;
 mod rooms;
 mod session;
@@ -122,6 +123,7 @@ pub use message::{Delivery, Encoding, Payload, PayloadFormat, Properties, Publis
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use operate::{Operate, Operated, OperationError};
+pub use quota::Quotas;
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 pub use session::{Confirmations, Ended, Session, SignedOut, Traffic};
 pub use store::{Repaired, StoreError, repair};

@@ -214,6 +214,12 @@ pub trait LinkReceiver: Send {
     /// The peer's next request; `None` when it has left as its protocol provides. A peer that is silent
     /// for too long is an error of the link. The session reads no further while the bus cannot keep up.
     fn recv(&mut self) -> impl Future<Output = Result<Option<Request>, Self::Error>> + Send;
+
+    /// Whether a peer that publishes more than it may ([`Quotas`](crate::Quotas)) is read more slowly, because it cannot be told
+    /// that a publish was refused.
+    fn waits_for_its_rate(&self) -> bool {
+        false
+    }
 }
 
 /// The half of a link that sends.

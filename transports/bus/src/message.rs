@@ -78,6 +78,11 @@ impl Properties {
 }
 
 impl Publish {
+    /// What counts for the rate of its publisher.
+    pub(crate) fn counted_bytes(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len()
+    }
+
     /// The quality of service of a publisher that has none: it caps nobody.
     pub const STATE_QOS: u8 = 2;
 

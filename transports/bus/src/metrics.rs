@@ -87,6 +87,14 @@ pub struct Metrics {
     pub publishes_dropped: Counter,
     /// Of these, those that were larger than a limit: payload, topic, properties.
     pub publishes_too_large: Counter,
+    /// Of these, those that came faster than their publisher may publish.
+    pub publishes_rate_limited: Counter,
+    /// Publishes that were read later, because they came faster and their publisher cannot be told so.
+    pub publishes_delayed: Counter,
+    /// Connections that were refused because their user, or their address, has as many as it may.
+    pub connections_over_quota: Counter,
+    /// Subscriptions that were refused because their user has as many as it may.
+    pub subscriptions_over_quota: Counter,
     /// Messages that were not sent to a device over a serial link because they are too long for it.
     pub serial_messages_too_large: Counter,
     /// Click reports and presses that were malformed.
@@ -130,6 +138,7 @@ impl Metrics {
         match refused {
             PublishRefused::NotAllowed(_) => self.publishes_not_allowed.add(1),
             PublishRefused::Malformed { .. } => self.clicks_malformed.add(1),
+            PublishRefused::RateLimited { .. } => self.publishes_rate_limited.add(1),
             _ => {}
         }
     }

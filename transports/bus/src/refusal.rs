@@ -1,5 +1,7 @@
 //! Why the bus refuses something.
 
+use core::time::Duration;
+
 use latchbus_core::hub::{PublishError, SubscribeError};
 use latchbus_core::topic::{TopicError, TopicName};
 use latchbus_core::wire::ErrorCode;
@@ -14,6 +16,12 @@ pub enum PublishRefused {
     /// This peer has still to sign in.
     #[error("signing in is required")]
     SignInRequired,
+    /// This peer publishes more than it may.
+    #[error("published faster than allowed, try again in {} ms", retry_after.as_millis().max(1))]
+    RateLimited {
+        /// When it may try again.
+        retry_after: Duration,
+    },
     /// The topic is none.
     #[error("`{topic}` is no topic")]
     InvalidTopic {
@@ -92,6 +100,7 @@ impl PublishRefused {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::NotAllowed(_) | Self::SignInRequired => "not allowed",
+            Self::RateLimited { .. } => "rate limited",
             Self::Malformed { .. } | Self::InvalidTopic { .. } => "malformed",
             _ if self.is_too_large() => "too large",
             _ => "full",
@@ -117,6 +126,7 @@ impl PublishRefused {
     /// The setting of the `latchbus` program that changes the limit or the rule; `fixed` where there is none.
     pub fn setting(&self) -> &'static str {
         match self {
+            Self::RateLimited { .. } => "limits.publishes_per_second, limits.bytes_per_second",
             Self::Hub(PublishError::Full { .. }) => "limits.kept_values",
             Self::Hub(PublishError::PayloadTooLarge { .. }) => "limits.payload_bytes",
             Self::Hub(PublishError::TopicTooLong { .. }) => "limits.topic_bytes",
@@ -134,6 +144,7 @@ impl PublishRefused {
         match self {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
             Self::SignInRequired => ErrorCode::Unauthorized,
+            Self::RateLimited { .. } => ErrorCode::RateLimited,
             Self::Malformed { .. } => ErrorCode::BadMessage,
             Self::Hub(PublishError::TopicTooLong { .. }) | Self::InvalidTopic { .. } => {
                 ErrorCode::InvalidTopic
@@ -184,6 +195,12 @@ pub enum SubscribeRefused {
         /// The bound.
         limit: usize,
     },
+    /// Its user has as many subscriptions as it may, over all sessions.
+    #[error("the user has {limit} subscriptions already")]
+    UserFull {
+        /// The bound.
+        limit: usize,
+    },
     /// The bus is closing, or its store has ended.
     #[error("the bus is closed")]
     Closed,
@@ -196,7 +213,8 @@ impl SubscribeRefused {
             Self::Hub(
                 SubscribeError::Full { limit } | SubscribeError::FilterTooLong { limit, .. },
             )
-            | Self::SessionFull { limit } => Some(*limit),
+            | Self::SessionFull { limit }
+            | Self::UserFull { limit } => Some(*limit),
             Self::Hub(_)
             | Self::NotAllowed(_)
             | Self::SignInRequired
@@ -211,6 +229,7 @@ impl SubscribeRefused {
             Self::Hub(SubscribeError::Full { .. }) => "limits.subscriptions",
             Self::Hub(SubscribeError::FilterTooLong { .. }) => "limits.topic_bytes",
             Self::SessionFull { .. } => "limits.session_subscriptions",
+            Self::UserFull { .. } => "limits.user_subscriptions",
             Self::Hub(_)
             | Self::NotAllowed(_)
             | Self::SignInRequired
@@ -227,7 +246,9 @@ impl SubscribeRefused {
             Self::Hub(SubscribeError::FilterTooLong { .. }) | Self::InvalidFilter { .. } => {
                 ErrorCode::InvalidFilter
             }
-            Self::Hub(_) | Self::SessionFull { .. } | Self::Closed => ErrorCode::Full,
+            Self::Hub(_) | Self::SessionFull { .. } | Self::UserFull { .. } | Self::Closed => {
+                ErrorCode::Full
+            }
         }
     }
 }

@@ -121,6 +121,11 @@ const MARK_INTERVAL: Duration = Duration::from_secs(1);
 const DONE_WINDOWS: usize = 16;
 
 impl Connection {
+    /// Whether the client can be told why its connection ends.
+    pub fn can_be_told(&self) -> bool {
+        self.version == Version::V5
+    }
+
     /// The keep-alive interval that holds; none: the client may be silent as long as it likes.
     pub fn keep_alive(&self) -> Option<Duration> {
         self.keep_alive.map(|longest| longest * 2 / 3)

@@ -61,6 +61,8 @@ impl Reason {
     pub const TOPIC_ALIAS_INVALID: Self = Self(0x94);
     /// The packet is larger than the receiver accepts.
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
+    /// The client publishes faster than it may.
+    pub const MESSAGE_RATE_TOO_HIGH: Self = Self(0x96);
     /// A bound of the server.
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
     /// An administrator has ended the connection.
@@ -170,7 +172,9 @@ impl From<&SignInRefused> for Reason {
             SignInRefused::BadCredentials | SignInRefused::Expired => {
                 Self::BAD_USER_NAME_OR_PASSWORD
             }
-            SignInRefused::TooManyAttempts { .. } => Self::QUOTA_EXCEEDED,
+            SignInRefused::TooManyAttempts { .. } | SignInRefused::TooManyConnections { .. } => {
+                Self::QUOTA_EXCEEDED
+            }
             SignInRefused::Unavailable => Self::SERVER_UNAVAILABLE,
             _ => Self::NOT_AUTHORIZED,
         }
@@ -186,6 +190,7 @@ impl From<&SubscribeRefused> for Reason {
             }
             SubscribeRefused::Hub(_)
             | SubscribeRefused::SessionFull { .. }
+            | SubscribeRefused::UserFull { .. }
             | SubscribeRefused::Closed => Self::QUOTA_EXCEEDED,
             _ => Self::UNSPECIFIED,
         }
@@ -242,6 +247,9 @@ pub enum Violation {
     /// It was refused when it proved anew who it is (MQTT-4.12.1-2).
     #[error("re-authentication refused")]
     NotSignedIn(Reason),
+    /// The client publishes faster than it may.
+    #[error("publishes faster than allowed")]
+    RateLimited,
     /// No packet for one and a half times the keep-alive interval (MQTT 3.1.1 §3.1.2.10).
     #[error("keep-alive timeout")]
     KeepAlive,
@@ -261,6 +269,7 @@ impl Violation {
             Self::PublishRejected(_) => Reason::IMPLEMENTATION_SPECIFIC,
             Self::AuthenticationMethod => Reason::BAD_AUTHENTICATION_METHOD,
             Self::NotSignedIn(reason) => *reason,
+            Self::RateLimited => Reason::MESSAGE_RATE_TOO_HIGH,
             Self::KeepAlive => Reason::KEEP_ALIVE_TIMEOUT,
         }
     }

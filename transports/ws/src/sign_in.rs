@@ -57,6 +57,11 @@ pub fn challenge(
                 vec![(RETRY_AFTER, HeaderValue::from(seconds))],
             )
         }
+        // Connections end at any time: to come back soon is right.
+        SignInRefused::TooManyConnections { .. } => (
+            StatusCode::TOO_MANY_REQUESTS,
+            vec![(RETRY_AFTER, HeaderValue::from(1))],
+        ),
         SignInRefused::Unavailable => (
             StatusCode::SERVICE_UNAVAILABLE,
             vec![(RETRY_AFTER, HeaderValue::from(1))],

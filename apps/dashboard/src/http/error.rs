@@ -1,6 +1,6 @@
 //! Errors as answers: a status, and `{"error":{"code":…,"message":…}}`.
 
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use latchbus_bus::{PublishRefused, SignInRefused, SubscribeRefused};
@@ -127,7 +127,12 @@ impl From<PublishRefused> for ApiError {
         if refused == PublishRefused::Closed {
             return Self::unavailable(refused);
         }
-        Self::refused(refused.code(), refused)
+        let mut error = Self::refused(refused.code(), &refused);
+        if let PublishRefused::RateLimited { retry_after } = refused {
+            let seconds = retry_after.as_secs().saturating_add(1);
+            error.headers.push((RETRY_AFTER, seconds.into()));
+        }
+        error
     }
 }
 

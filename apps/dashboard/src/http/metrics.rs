@@ -148,6 +148,26 @@ fn text(app: &App) -> String {
         metrics.publishes_too_large.get(),
     );
     out.counter(
+        "publishes_rate_limited_total",
+        "Of the refused publishes, those that came faster than their user may publish.",
+        metrics.publishes_rate_limited.get(),
+    );
+    out.counter(
+        "publishes_delayed_total",
+        "Publishes of MQTT 3.1.1 that were read later because they came faster.",
+        metrics.publishes_delayed.get(),
+    );
+    out.counter(
+        "connections_over_quota_total",
+        "Connections refused because their user or address has as many as it may.",
+        metrics.connections_over_quota.get(),
+    );
+    out.counter(
+        "subscriptions_over_quota_total",
+        "Subscriptions refused because their user has as many as it may.",
+        metrics.subscriptions_over_quota.get(),
+    );
+    out.counter(
         "serial_messages_too_large_total",
         "Messages that were not sent over a serial link because they are too long for a device.",
         metrics.serial_messages_too_large.get(),

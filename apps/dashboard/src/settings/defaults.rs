@@ -380,6 +380,27 @@ fn limits(settings: &Settings) -> Vec<Key> {
             is(clicks.incarnations),
             "starts of a device that are told apart",
         ),
+        (
+            "user_connections",
+            is(0),
+            "connections of one user; 0: no limit, here and below",
+        ),
+        ("address_connections", is(0), "connections from one address"),
+        (
+            "user_subscriptions",
+            is(0),
+            "subscriptions of one user, over all clients",
+        ),
+        (
+            "publishes_per_second",
+            is(0),
+            "messages that one user may publish",
+        ),
+        (
+            "bytes_per_second",
+            is(0),
+            "bytes of topics and payloads that one user may publish",
+        ),
     ]
 }
 

@@ -131,6 +131,16 @@ pub struct LimitsLayer {
     pub room_devices: Option<Within<1, 10_000_000>>,
     /// Live incarnations of a device.
     pub device_incarnations: Option<Within<1, 10_000>>,
+    /// Connections of one user; 0: as many as there may be.
+    pub user_connections: Option<Within<0, 10_000_000>>,
+    /// Connections from one address.
+    pub address_connections: Option<Within<0, 10_000_000>>,
+    /// Subscriptions of one user, over all sessions.
+    pub user_subscriptions: Option<Within<0, 100_000_000>>,
+    /// Messages that one user publishes in a second.
+    pub publishes_per_second: Option<Within<0, 10_000_000>>,
+    /// Bytes of them.
+    pub bytes_per_second: Option<Within<0, 1_099_511_627_776>>,
 }
 
 /// One rule: state that matches `filter` keeps its last `keep` values.

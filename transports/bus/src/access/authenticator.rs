@@ -346,6 +346,14 @@ pub enum SignInRefused {
         /// When it may try again.
         retry_after: Duration,
     },
+    /// Its user, or its address, has as many connections as it may.
+    #[error("{limit} connections already (setting: {setting})")]
+    TooManyConnections {
+        /// The bound.
+        limit: usize,
+        /// The setting of the `latchbus` program that changes it.
+        setting: &'static str,
+    },
     /// Nobody can tell now.
     #[error("signing in is not possible now")]
     Unavailable,

@@ -16,6 +16,7 @@ use crate::access::{
     Authenticator, Authorizer, Grant, Identity, Principal, Reader, SignIn, SignInRefused, SignedIn,
 };
 use crate::audit::{self, Asker};
+use crate::quota::{Seat, TooMany};
 use crate::refusal::{ConnectRefused, SubscribeRefused};
 use crate::wake::lock;
 
@@ -52,8 +53,33 @@ impl Bus {
     }
 
     async fn admit_signed_in(&self, sign_in: SignIn) -> Result<Client, SignInRefused> {
-        self.client(self.authenticate(sign_in).await?)
-            .map_err(|ConnectRefused| SignInRefused::NotAuthorized)
+        let principal = self.authenticate(sign_in).await?;
+        let seat = self.seat(&principal)?;
+        let client = self.client(principal);
+        let client = client.map_err(|ConnectRefused| SignInRefused::NotAuthorized)?;
+        client.sit(seat);
+        Ok(client)
+    }
+
+    /// Takes the place of a connection among those of its user and its address. A request over HTTP is none.
+    pub(super) fn seat(&self, principal: &Principal) -> Result<Option<Seat>, SignInRefused> {
+        let is_connection = principal.transport != "http";
+        let Some(quota) = self.0.quota.as_ref().filter(|_| is_connection) else {
+            return Ok(None);
+        };
+        let now = self.clock().deadline_ms();
+        let seat = quota.connect(principal, now, false).or_else(|too_many| {
+            // It takes over from another of its own, which is about to go.
+            let mut sessions = self.live_sessions().into_iter();
+            match sessions.any(|session| session.is_replaced_by(principal)) {
+                true => quota.connect(principal, now, true),
+                false => Err(too_many),
+            }
+        });
+        seat.map(Some).map_err(|TooMany { limit, setting }| {
+            self.metrics().connections_over_quota.add(1);
+            SignInRefused::TooManyConnections { limit, setting }
+        })
     }
 
     /// Writes down for auditors what has come of it.
@@ -82,7 +108,13 @@ impl Bus {
                 let now = Duration::from_millis(self.clock().unix_ms());
                 let until = SystemTime::UNIX_EPOCH + now + SIGN_IN_TIMEOUT;
                 let signed_in = SignedIn::new(Identity::Guest).until(until);
-                Ok(self.admit(guest.principal(signed_in)))
+                let guest = guest.principal(signed_in);
+                let seat = self.seat(&guest).inspect_err(|refused| {
+                    audit::sign_in_refused(self.log_limit(), &asker, refused);
+                })?;
+                let guest = self.admit(guest);
+                guest.sit(seat);
+                Ok(guest)
             }
             signed_in => self.note_sign_in(&asker, signed_in),
         }

@@ -10,6 +10,7 @@ use latchbus_core::topic::TopicFilter;
 use super::{Bus, ClickLimits, HistoryRule, OpenError, Options, SessionLimits, StoreKind};
 use crate::access::{Authenticator, Authorizer};
 use crate::clock::Clock;
+use crate::quota::Quotas;
 
 /// Sets up a [`Bus`]. Without any of it the bus keeps everything in memory and everybody may do everything.
 ///
@@ -62,6 +63,12 @@ impl Builder {
     /// The bounds of one session.
     pub const fn session_limits(mut self, limits: SessionLimits) -> Self {
         self.options.session = limits;
+        self
+    }
+
+    /// What one user, or one address, may take.
+    pub const fn quotas(mut self, quotas: Quotas) -> Self {
+        self.options.quotas = quotas;
         self
     }
 

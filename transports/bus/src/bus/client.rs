@@ -5,6 +5,7 @@ use core::{
     pin::Pin,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -19,6 +20,7 @@ use super::Bus;
 use crate::access::{Principal, PublishRequest};
 use crate::backup::{Export, Record};
 use crate::log::{self, shown};
+use crate::quota::{Seat, Table, TooMany};
 use crate::refusal::{PublishRefused, Rejected, SubscribeRefused};
 use crate::wake::lock;
 use crate::{Note, Operate, Operated, OperationError, Publish, pipeline};
@@ -43,6 +45,17 @@ pub(super) struct ClientInner {
     /// Messages of this client that wait for the store. While there are any, its events queue behind
     /// them, so that a client's messages keep their order.
     queued: Arc<AtomicUsize>,
+    /// Its place among the connections of its user and its address, where these are bounded.
+    seat: Mutex<Option<Seat>>,
+}
+
+/// Whether the rate of a publisher has been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rate {
+    /// It is now.
+    Checked,
+    /// It has been, by [`Client::charge`].
+    Paid,
 }
 
 /// A message was accepted.
@@ -63,6 +76,7 @@ impl Client {
             principal: RwLock::new(Arc::new(principal)),
             renewed: AtomicU64::new(0),
             queued: Arc::default(),
+            seat: Mutex::default(),
         }))
     }
 
@@ -110,7 +124,17 @@ impl Client {
     /// store's queue, no more; the receipt then resolves when the message is accepted and, where it is to be durable, on
     /// disk. Messages of one client keep their order.
     pub async fn enqueue(&self, publish: Publish) -> Receipt {
-        match self.begin_publish(publish) {
+        self.enqueue_at(publish, Rate::Checked).await
+    }
+
+    /// The same for what its rate does not hold up, and counts for it: a will.
+    pub async fn enqueue_will(&self, publish: Publish) -> Receipt {
+        self.charge(&publish);
+        self.enqueue_at(publish, Rate::Paid).await
+    }
+
+    async fn enqueue_at(&self, publish: Publish, rate: Rate) -> Receipt {
+        match self.begin_publish(publish, rate) {
             Ok(receipt) => {
                 if self.0.bus.is_stored() {
                     // Who never waits for receipts fills the queue, and must let the others run meanwhile.
@@ -126,12 +150,17 @@ impl Client {
     pub(crate) fn begin_publish(
         &self,
         publish: Publish,
+        rate: Rate,
     ) -> Result<Receipt, BoxFuture<'_, Receipt>> {
         let bus = &self.0.bus.0;
         bus.metrics.messages_received.add(1);
         let bytes = publish.payload.len() as u64;
         bus.metrics.payload_bytes_received.add(bytes);
-        if let Err(refused) = self.check_access(&publish) {
+        let checked = match &bus.quota {
+            Some(quota) if rate == Rate::Checked => self.check_rate(quota, &publish),
+            _ => Ok(()),
+        };
+        if let Err(refused) = checked.and_then(|()| self.check_access(&publish)) {
             bus.metrics.refused(&refused);
             let bytes = publish.payload.len();
             self.log_rejected(&refused, Some(&publish.topic), bytes);
@@ -183,6 +212,48 @@ impl Client {
             Ok(receipt) => Ok(receipt.about(about)),
             Err(room) => Err(room.map(|receipt| receipt.about(about)).boxed()),
         }
+    }
+
+    fn check_rate(&self, quota: &Table, publish: &Publish) -> Result<(), PublishRefused> {
+        let now = self.0.bus.clock().deadline_ms();
+        let taken = quota.publish(&self.principal(), now, publish.counted_bytes());
+        taken.map_err(|retry_after| PublishRefused::RateLimited { retry_after })
+    }
+
+    /// Counts a publish that its rate does not refuse, and says how long to wait before it.
+    pub(crate) fn charge(&self, publish: &Publish) -> Duration {
+        let bus = &self.0.bus;
+        let now = bus.clock().deadline_ms();
+        let owed = |quota: &Table| quota.owe(&self.principal(), now, publish.counted_bytes());
+        bus.0.quota.as_ref().map(owed).unwrap_or_default()
+    }
+
+    /// Takes the place of another connection of the same client, which it goes on for.
+    pub fn take_seat_of(&self, other: &Self) {
+        let seat = lock(&other.0.seat).take();
+        self.sit(seat);
+    }
+
+    pub(super) fn sit(&self, seat: Option<Seat>) {
+        *lock(&self.0.seat) = seat;
+    }
+
+    /// Its connection has ended.
+    pub(crate) fn stand_up(&self) {
+        self.sit(None);
+    }
+
+    /// Takes the place of a subscription.
+    pub(crate) fn seat_subscription(&self) -> Result<Option<Seat>, SubscribeRefused> {
+        let bus = &self.0.bus;
+        let Some(quota) = &bus.0.quota else {
+            return Ok(None);
+        };
+        let seat = quota.subscribe(&self.principal(), bus.clock().deadline_ms());
+        seat.map_err(|TooMany { limit, .. }| {
+            bus.metrics().subscriptions_over_quota.add(1);
+            SubscribeRefused::UserFull { limit }
+        })
     }
 
     /// Waits for memory first.

@@ -109,6 +109,14 @@ impl Client {
                     true => Ok(principal),
                     false => Err(SignInRefused::NotAuthorized),
                 }
+            })
+            .and_then(|principal| {
+                if before.identity != principal.identity {
+                    // The place that it had is no other's meanwhile for longer than this takes.
+                    self.stand_up();
+                    self.sit(self.bus().seat(&principal)?);
+                }
+                Ok(principal)
             });
         match signed_in {
             Ok(principal) => {

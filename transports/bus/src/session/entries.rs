@@ -8,9 +8,10 @@ use futures_util::task::AtomicWaker;
 use latchbus_core::hub::{Counts, Mode, SubscriptionId};
 
 use super::presence::Presence;
-use crate::access::Reader;
+use crate::access::{Principal, Reader};
 use crate::bus::{Behind, Client, Connected, Subscribed};
 use crate::pacing::Pacing;
+use crate::quota::Seat;
 use crate::vec_map::VecMap;
 use crate::wake::lock;
 
@@ -54,6 +55,8 @@ pub(super) struct Entry {
     /// What its client may read of it; none: everything.
     pub(super) reader: Option<Reader>,
     pub(super) pacing: Pacing,
+    /// Its place among the subscriptions of its user, where these are bounded.
+    pub(super) seat: Option<Seat>,
     /// It stands on the hub's waiting list, once, and comes back through the mailbox. Else its key is in
     /// the mailbox or in the work of the write loop, once.
     pub(super) waiting: bool,
@@ -85,6 +88,11 @@ impl Subscriptions {
             task: AtomicWaker::new(),
             presence: Presence::default(),
         }
+    }
+
+    /// The connection of its client has ended.
+    pub(super) fn connection_ended(&self) {
+        self.client.stand_up();
     }
 
     /// Whether somebody has asked that the connection of its client ends.
@@ -156,6 +164,14 @@ impl Subscriptions {
     /// [`Client::id`] of its client.
     pub(crate) fn client_id(&self) -> u64 {
         self.client.id()
+    }
+
+    /// Whether it is a connection of the same user with the same client identifier.
+    pub(crate) fn is_replaced_by(&self, principal: &Principal) -> bool {
+        !principal.client_id.is_empty()
+            && self.presence.since().is_some()
+            && self.is_named(principal.transport, &principal.client_id)
+            && self.client.principal().identity == principal.identity
     }
 
     pub(crate) fn is_named(&self, transport: &str, client_id: &str) -> bool {

@@ -61,6 +61,7 @@ impl Present {
 impl Drop for Present {
     fn drop(&mut self) {
         self.0.presence.since.store(0, Ordering::Release);
+        self.0.connection_ended();
     }
 }
 

@@ -7,11 +7,12 @@ use futures_util::future::BoxFuture;
 use latchbus_core::hub::Start;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop;
+use tokio::time::sleep;
 
 use super::Session;
 use super::entries::Entry;
 use crate::access::Reader;
-use crate::bus::{Allowed, HistoryPage, Receipt};
+use crate::bus::{Allowed, HistoryPage, Rate, Receipt};
 use crate::link::{Event, LinkReceiver, Request, Subscribe};
 use crate::outbox::{Answer, Outbox, Place};
 use crate::pacing::Pacing;
@@ -41,6 +42,17 @@ impl Session {
             // The place for its answer comes first: a publish that was made is always answered, as far as
             // the sender's state machine is concerned.
             let place = outbox.reserve().await;
+            let rate = match &request {
+                Request::Publish { publish, .. } if receiver.waits_for_its_rate() => {
+                    let early = self.client.charge(publish);
+                    if !early.is_zero() {
+                        self.client.bus().metrics().publishes_delayed.add(1);
+                        sleep(early).await;
+                    }
+                    Rate::Paid
+                }
+                _ => Rate::Checked,
+            };
             let request = match request {
                 Request::SignIn {
                     id,
@@ -55,7 +67,7 @@ impl Session {
                 },
                 request => request,
             };
-            if let Err(full) = self.answer(request, turn, place) {
+            if let Err(full) = self.answer(request, rate, turn, place) {
                 full.publish().await;
             }
             // A peer that never stops sending must not keep the other connections from their turns.
@@ -67,12 +79,13 @@ impl Session {
     fn answer<'a>(
         &'a self,
         request: Request,
+        rate: Rate,
         turn: Option<OwnedSemaphorePermit>,
         place: Place<'a>,
     ) -> Result<(), Full<'a>> {
         let answer = match request {
             Request::Publish { id, publish } => {
-                return match self.client.begin_publish(publish) {
+                return match self.client.begin_publish(publish, rate) {
                     Ok(receipt) => {
                         place.promise(id, receipt);
                         Ok(())
@@ -164,6 +177,10 @@ impl Session {
             }
             return Ok(());
         }
+        let seat = match subscriptions.get_mut(subscribe.id) {
+            Some(entry) => entry.seat.take(),
+            None => self.client.seat_subscription()?,
+        };
         let grouped = subscribe.group.is_some();
         let (shared, reads) = (bus.shared(), reader.as_ref());
         let id = match subscribe.group {
@@ -184,6 +201,7 @@ impl Session {
             mode: subscribe.mode,
             reader,
             pacing: Pacing::new(min_interval),
+            seat,
             waiting: false,
         };
         let replaced = subscriptions.insert(subscribe.id, entry);

@@ -78,13 +78,15 @@ impl Connection {
         Ok(topic)
     }
 
-    /// The bus has rejected a publish. MQTT 5 is told so. For 3.1.1, which has no words for it, what a rule forbids
+    /// The bus has rejected a publish. MQTT 5 is told so; who publishes too fast is disconnected with 0x96, which no
+    /// acknowledgement has (§2.4). (A client of 3.1.1 is read more slowly instead.) For 3.1.1, which has no words for it, what a rule forbids
     /// is acknowledged and dropped (MQTT 3.1.1 §3.3.5), where the bounds have it so; what cannot be taken otherwise
     /// ends the connection: the client keeps the message, and its user finds out.
     pub(super) fn rejected(&mut self, id: Option<u64>, rejected: &PublishRefused) {
         let denied = matches!(rejected, PublishRefused::NotAllowed(_));
         let tolerated = denied && !self.bounds.disconnect_on_denied;
-        if self.version == Version::V5 || tolerated {
+        let too_fast = matches!(rejected, PublishRefused::RateLimited { .. });
+        if (self.version == Version::V5 && !too_fast) || tolerated {
             if let Some(id) = id {
                 self.published(id, Some(rejected));
             }
@@ -95,6 +97,10 @@ impl Connection {
             // It is new when it comes again.
             Some(Service::Two(id)) => self.session.incoming.refused(id),
             _ => {}
+        }
+        if too_fast {
+            (self.ending).get_or_insert(Violation::RateLimited);
+            return;
         }
         let cause = match rejected {
             PublishRefused::NotAllowed(_) => "not allowed",

@@ -95,7 +95,7 @@ impl Disk {
     /// remembered.
     pub(crate) async fn publish(&self, mut will: Publish, notes: &[Note]) -> Receipt {
         will.notes = notes.iter().map(|note| self.note(note.clone())).collect();
-        self.0.client.enqueue(will).await
+        self.0.client.enqueue_will(will).await
     }
 }
 

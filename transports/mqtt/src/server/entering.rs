@@ -293,6 +293,7 @@ impl Server {
             {
                 let principal = client.principal();
                 subscriptions.client().renew(Principal::clone(&principal));
+                subscriptions.client().take_seat_of(&client);
                 (Some(session), subscriptions)
             }
             Some(mut ended) => {
@@ -334,6 +335,7 @@ impl Server {
         let traffic = subscriptions.traffic();
         traffic.set_keep_alive(connection.keep_alive());
         traffic.set_in_flight(connection.unacknowledged());
+        let is_paced = !connection.can_be_told();
         let shared = Shared::new(connection);
         let wake = subscriptions.wake();
         Entered {
@@ -347,6 +349,7 @@ impl Server {
                 bus: bus.clone(),
                 client: subscriptions.client().clone(),
                 traffic: traffic.clone(),
+                is_paced,
                 alarm: Alarm::default(),
                 activity: None,
             },

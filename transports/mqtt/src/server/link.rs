@@ -214,6 +214,8 @@ pub(crate) struct Receiver<R> {
     pub(crate) bus: Bus,
     pub(crate) client: Client,
     pub(crate) traffic: Traffic,
+    /// Whether it is read more slowly where it publishes too fast.
+    pub(crate) is_paced: bool,
     /// For the deadline of the connection.
     pub(crate) alarm: Alarm,
     pub(crate) activity: Option<Activity>,
@@ -294,6 +296,10 @@ impl<R: AsyncRead + Unpin + Send> Receiver<R> {
 
 impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
     type Error = LinkError;
+
+    fn waits_for_its_rate(&self) -> bool {
+        self.is_paced
+    }
 
     async fn recv(&mut self) -> Result<Option<Request>, LinkError> {
         let mut heard = false;

@@ -24,7 +24,7 @@ impl LastWords {
             (Some(will), Some(disk)) => Some(disk.publish(will, &self.notes).await),
             // What is refused is counted by the bus.
             (Some(will), None) => {
-                drop(self.client.enqueue(will).await);
+                drop(self.client.enqueue_will(will).await);
                 None
             }
             (None, Some(disk)) => {
@@ -86,7 +86,7 @@ pub(super) async fn say_before_the_end(words: Vec<LastWords>) {
         };
         let receipt = match &words.disk {
             Some(disk) => disk.publish(will, &words.notes).await,
-            None => words.client.enqueue(will).await,
+            None => words.client.enqueue_will(will).await,
         };
         receipts.push((receipt, words.disk, words.notes));
     }
