@@ -1,4 +1,9 @@
 //! What one user, or one address, may take.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "the lints spare tests, and their helpers are a part of them"
+)]
 
 mod support;
 
