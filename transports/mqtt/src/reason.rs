@@ -99,7 +99,9 @@ impl Reason {
     /// Why a re-authentication is refused: DISCONNECT has fewer codes for that than CONNACK (MQTT 5 §3.14.2.1).
     pub(crate) const fn of_reauthentication(refused: &SignInRefused) -> Self {
         match refused {
-            SignInRefused::TooManyAttempts { .. } => Self::QUOTA_EXCEEDED,
+            SignInRefused::TooManyAttempts { .. } | SignInRefused::TooManyConnections { .. } => {
+                Self::QUOTA_EXCEEDED
+            }
             SignInRefused::Unavailable => Self::SERVER_BUSY,
             _ => Self::NOT_AUTHORIZED,
         }

@@ -114,7 +114,11 @@ impl Client {
                 if before.identity != principal.identity {
                     // The place that it had is no other's meanwhile for longer than this takes.
                     self.stand_up();
-                    self.sit(self.bus().seat(&principal)?);
+                    let seat = self.bus().seat(&principal).inspect_err(|_| {
+                        // It stays who it was.
+                        self.sit(self.bus().seat(&before).ok().flatten());
+                    });
+                    self.sit(seat?);
                 }
                 Ok(principal)
             });
