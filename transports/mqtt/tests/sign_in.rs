@@ -12,7 +12,7 @@ mod support;
 
 use core::time::Duration;
 
-use latchbus_bus::{Clock, Options, StoreKind};
+use latchbus_bus::{Clock, Options, Principal, StoreKind};
 use latchbus_mqtt::server::Config;
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v3::{Connect, Packet};
@@ -158,6 +158,17 @@ async fn a_will_is_read_by_rule() {
     running.stop().await;
 }
 
+/// Reads up to this topic; whatever comes is of those with the same first letter.
+async fn brings(raw: &mut Raw, topic: &str) {
+    loop {
+        let message = raw.message().await;
+        assert_eq!(message.topic.chars().next(), topic.chars().next());
+        if &*message.topic == topic {
+            return;
+        }
+    }
+}
+
 /// A session is its owner's, also after a restart.
 #[tokio::test]
 async fn nobody_takes_over_the_session_of_another_user() {
@@ -184,10 +195,48 @@ async fn nobody_takes_over_the_session_of_another_user() {
     anna.quiet().await;
     drop(anna);
     eventually(|| running.server.metrics().sessions_away.get() == 1).await;
+    // Who comes with the same client identifier and is somebody else gets a session of their own, and leaves the other where it is.
     let (mut bea, present) = Raw::connect(running.address, connect("bea")).await;
     assert!(!present, "the session of somebody else");
     running.publish("a/2", "x", false, 1).await;
     bea.quiet().await;
+    let (mut anna, present) = Raw::connect(running.address, connect("anna")).await;
+    assert!(present, "ended by somebody else");
+    // What was not acknowledged comes again before it.
+    brings(&mut anna, "a/2").await;
+    bea.subscribe("#", QoS::AtLeastOnce).await;
+    running.publish("b/3", "x", false, 1).await;
+    assert_eq!(&*bea.message().await.topic, "b/3");
+    for raw in [&mut anna, &mut bea] {
+        raw.quiet().await;
+    }
+    running.stop().await;
+
+    // Nor does a restart mix them up.
+    let running = Running::with(options(), Config::default()).await;
+    for (user, topic) in [("bea", "b/4"), ("anna", "a/4")] {
+        running.publish(topic, "x", false, 1).await;
+        let (mut raw, present) = Raw::connect(running.address, connect(user)).await;
+        assert!(present);
+        brings(&mut raw, topic).await;
+        raw.quiet().await;
+    }
+
+    // An administrator sees both under the one identifier, and ends both.
+    eventually(|| running.server.metrics().sessions_away.get() == 2).await;
+    let admin = running.bus.client(Principal::process()).unwrap();
+    let sessions = running.server.sessions(&admin, "", 1).unwrap();
+    let seen = sessions.iter().map(|session| {
+        let name = session.principal.identity.name().unwrap_or_default();
+        (&*session.client_id, name)
+    });
+    let seen: Vec<_> = seen.collect();
+    assert_eq!(seen, [("shared-id", "anna"), ("shared-id", "bea")]);
+    let behind = running.server.sessions(&admin, "shared-id", 1);
+    assert_eq!(behind.unwrap(), []);
+    let ended = running.server.end_session(&admin, "shared-id");
+    ended.await.unwrap();
+    assert_eq!(running.server.sessions(&admin, "", 9).unwrap(), []);
     running.stop().await;
 }
 

@@ -6,6 +6,7 @@ use latchbus_bus::{Client, Note as Stored, Publish, PublishRefused, Receipt, Wak
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::registry::session_name;
 use crate::record::Note;
 
 /// Whose the notes are in the bus's store.
@@ -39,7 +40,7 @@ impl Disk {
             Self(Arc::new(Inner {
                 client: client.clone(),
                 owner: OWNER.into(),
-                name: client.principal().client_id.as_str().into(),
+                name: session_name(&client.principal()).into(),
             }))
         })
     }

@@ -6,8 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use latchbus_bus::{
-    Alarm, Client, Credentials, Ended, Identity, Principal, PublishRefused, SignIn, SignInRefused,
-    proxy,
+    Alarm, Client, Credentials, Ended, Principal, PublishRefused, SignIn, SignInRefused, proxy,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,7 +16,7 @@ use super::Server;
 use super::disk::Disk;
 use super::link::{Activity, Input, LinkError, Receiver, Sender, Shared};
 use super::logging::{self, Arrived};
-use super::registry::{Away, Claim, Present};
+use super::registry::{Away, Claim, Present, session_name};
 use crate::connection::Connection;
 use crate::opening::{Opening, opening};
 use crate::record::Note;
@@ -242,7 +241,8 @@ impl Server {
             let cause = format!("will rejected: {refused} (setting: {setting})");
             return Err((Reason::from(&refused), cause));
         }
-        let claim = self.0.registry.claim(&connect.client_id, address);
+        let name = session_name(&client.principal());
+        let claim = self.0.registry.claim(&name, address);
         let (claim, away) = timeout_at(deadline, claim).await.map_err(|_| {
             let cause = "the connection that has its client identifier does not end";
             (Reason::SERVER_UNAVAILABLE, cause.to_owned())
@@ -287,10 +287,7 @@ impl Server {
                 subscriptions,
                 expires,
                 ..
-            }) if !connect.clean_start
-                && expires > Instant::now()
-                && may_resume(subscriptions.client(), &client) =>
-            {
+            }) if !connect.clean_start && expires > Instant::now() => {
                 let principal = client.principal();
                 subscriptions.client().renew(Principal::clone(&principal));
                 subscriptions.client().take_seat_of(&client);
@@ -360,13 +357,6 @@ impl Server {
             claim,
         }
     }
-}
-
-/// Whether a session is this client's: that of somebody else, who has used the same client identifier, is not; that of somebody who
-/// had not signed in is anybody's.
-fn may_resume(session: &Client, client: &Client) -> bool {
-    let (owner, returned) = (session.principal(), client.principal());
-    owner.identity == Identity::Anonymous || owner.identity == returned.identity
 }
 
 /// Whether a will is the one that a bridge of Mosquitto has unless it is told otherwise: it says on the other server that the

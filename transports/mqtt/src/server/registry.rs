@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::task::AtomicWaker;
-use latchbus_bus::{Client, Publish};
+use latchbus_bus::{Client, Identity, Principal, Publish};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use crate::record::{Note, Part};
 use crate::server::Metrics;
 use crate::{Session, packet};
 
-/// One slot for each client identifier: at most one connection has it, or a session that is kept.
+/// One slot for each [name](session_name): at most one connection has it, or a session that is kept.
 #[derive(Debug)]
 pub(crate) struct Registry {
     clients: Mutex<Clients>,
@@ -135,7 +135,7 @@ pub(crate) struct LastWords {
     pub(crate) hold: Option<Hold>,
 }
 
-/// Keeps a client identifier until the last words are said: who comes back speaks after them, and they forget
+/// Keeps a session's name until the last words are said: who comes back speaks after them, and they forget
 /// nothing that is new.
 #[derive(Debug)]
 pub(crate) struct Hold {
@@ -144,7 +144,30 @@ pub(crate) struct Hold {
     away: Option<(Place, Away)>,
 }
 
-/// A connection's hold on its client identifier, until it is dropped or released.
+/// The name by which a session is found: the client identifier and, of who has signed in, who that is. Whoever uses the identifier of
+/// somebody else takes over nothing of theirs, and does not end their connection.
+pub(super) fn session_name(principal: &Principal) -> String {
+    let id = &principal.client_id;
+    let kind = match principal.identity {
+        Identity::User(_) => 'u',
+        Identity::Token { .. } => 't',
+        Identity::Certificate { .. } => 'c',
+        _ => return id.clone(),
+    };
+    let name = principal.identity.name().unwrap_or_default();
+    format!("{id}{SEPARATOR}{kind}{name}")
+}
+
+/// In no client identifier (MQTT 3.1.1 §1.5.3, MQTT 5 §1.5.4).
+const SEPARATOR: char = '\0';
+
+/// The client identifier in a [session's name](session_name).
+pub(super) fn client_id(session_name: &str) -> &str {
+    let (id, _) = (session_name.split_once(SEPARATOR)).unwrap_or((session_name, ""));
+    id
+}
+
+/// A connection's hold on its session's name, until it is dropped or released.
 #[derive(Debug)]
 pub(crate) struct Claim {
     registry: Arc<Registry>,
@@ -208,8 +231,8 @@ impl Registry {
         }
     }
 
-    /// Takes the client identifier, from another connection if one has it (MQTT 3.1.1 §3.1.4), with the
-    /// session that is kept for it. That other connection ends first: its will is published, its
+    /// Takes a session's name, from another connection if one has it (MQTT 3.1.1 §3.1.4), with the
+    /// session that is kept under it. That other connection ends first: its will is published, its
     /// session handed over.
     pub(crate) async fn claim(
         self: &Arc<Self>,
@@ -225,7 +248,7 @@ impl Registry {
         }
     }
 
-    /// Waits until no connection has the client identifier.
+    /// Waits until no connection has the session's name.
     pub(crate) async fn left(&self, id: &str) {
         loop {
             let gone = match self.lock().slots.get_mut(id) {
@@ -236,12 +259,15 @@ impl Registry {
         }
     }
 
-    /// Whether a client has this identifier, be it away.
-    pub(crate) fn has(&self, id: &str) -> bool {
-        self.lock().slots.contains_key(id)
+    /// The names of the sessions with this client identifier: one of each user that has come with it.
+    pub(crate) fn named(&self, id: &str) -> Vec<Arc<str>> {
+        let clients = self.lock();
+        let names = clients.slots.keys().filter(|name| client_id(name) == id);
+        names.cloned().collect()
     }
 
-    /// Looks at the sessions of clients that are away, by client identifier: at most `most` of those behind `after`.
+    /// Looks at the sessions of clients that are away, by client identifier: at most `most` of those behind `after`, and
+    /// those with the same client identifier as the last of them.
     pub(crate) fn list_away<T>(
         &self,
         after: &str,
@@ -250,14 +276,23 @@ impl Registry {
     ) -> Vec<T> {
         let clients = self.lock();
         let mut away: Vec<_> = (clients.slots.iter())
-            .filter_map(|(id, slot)| match slot {
-                Slot::Away { away, .. } if **id > *after => Some((id, away)),
+            .filter_map(|(name, slot)| match slot {
+                Slot::Away { away, .. } if client_id(name) > after => Some((name, away)),
                 _ => None,
             })
             .collect();
-        away.sort_unstable_by_key(|(id, _)| *id);
-        let seen = away.into_iter().filter_map(|(id, away)| look(id, away));
-        seen.take(most).collect()
+        away.sort_unstable_by_key(|(name, _)| (client_id(name), *name));
+        let mut listed = Vec::new();
+        let mut last = None;
+        for (name, away) in away {
+            let id = client_id(name);
+            if listed.len() >= most && last != Some(id) {
+                break;
+            }
+            listed.extend(look(id, away));
+            last = Some(id);
+        }
+        listed
     }
 
     fn try_claim(
@@ -276,7 +311,7 @@ impl Registry {
         Ok((claim, away))
     }
 
-    /// Takes a client identifier that nobody has.
+    /// Takes a name that nobody has.
     fn hold(self: &Arc<Self>, clients: &mut Clients, id: Arc<str>) -> Claim {
         let turn = clients.next_turn();
         let stop = Arc::<Stop>::default();
@@ -521,7 +556,7 @@ fn gone(slot: Option<Slot>) {
 mod tests {
     use core::time::Duration;
 
-    use latchbus_bus::{Bus, Options, Principal};
+    use latchbus_bus::{Bus, Options};
     use latchbus_core::topic::TopicName;
 
     use super::*;

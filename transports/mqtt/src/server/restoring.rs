@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::disk::{Disk, OWNER};
 use super::logging;
-use super::registry::{Away, LastWords, Registry, Will};
+use super::registry::{Away, LastWords, Registry, Will, client_id};
 use crate::restore::{Restored, restore};
 
 /// Puts back what was stored, and gives out what there is no room for.
@@ -25,7 +25,7 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
     for (name, parts) in clients {
         let parts = parts.iter().map(|(part, value)| (&**part, value));
         let mut restored = restore(parts, bus.epoch());
-        let mut principal = Principal::anonymous("mqtt").with_client_id(&name);
+        let mut principal = Principal::anonymous("mqtt").with_client_id(client_id(&name));
         if let Some(owner) = restored.owner.take() {
             principal.identity = owner;
         }
@@ -33,7 +33,7 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
         let client = match bus.client(principal) {
             Ok(client) => client,
             Err(refused) => {
-                logging::not_restored(bus, &name, &refused);
+                logging::not_restored(bus, client_id(&name), &refused);
                 continue;
             }
         };

@@ -38,7 +38,7 @@ pub struct SessionAway {
 
 impl Server {
     /// The sessions of clients that are away, by client identifier: at most `most`, and [`MAX_CLIENTS_PAGE`], of those behind
-    /// `after`. Looks at each of them.
+    /// `after`, and those of other users with the same client identifier as the last of them. Looks at each of them.
     ///
     /// # Errors
     /// When `admin` is no administrator.
@@ -69,7 +69,7 @@ impl Server {
         Ok(self.0.registry.list_away(after, most, listed))
     }
 
-    /// Ends the session of a client, with all that waits for it; where the client is connected, its connection first. A will
+    /// Ends the session of a client, or those of all users with this client identifier, with all that waits for it; where the client is connected, its connection first. A will
     /// is published, as when a session expires (MQTT 5 §3.1.2.5).
     ///
     /// # Errors
@@ -84,20 +84,21 @@ impl Server {
     async fn try_end(&self, admin: &Client, client_id: &str) -> Result<(), AdminError> {
         admin.check_administer()?;
         let registry = &self.0.registry;
-        if !registry.has(client_id) {
+        let names = registry.named(client_id);
+        if names.is_empty() {
             return Err(AdminError::UnknownSession);
         }
         // It may have left by itself meanwhile.
         let _left = admin.disconnect_named("mqtt", client_id);
-        let claimed = async {
-            registry.left(client_id).await;
-            registry.claim(client_id, None).await
+        let ended = async {
+            for name in names {
+                registry.left(&name).await;
+                let (claim, away) = registry.claim(&name, None).await;
+                if let Some(away) = away {
+                    away.end_held(claim).say().await;
+                }
+            }
         };
-        let claimed = timeout(LEAVE_TIME, claimed).await;
-        let (claim, away) = claimed.map_err(|_| AdminError::StillConnected)?;
-        if let Some(away) = away {
-            away.end_held(claim).say().await;
-        }
-        Ok(())
+        (timeout(LEAVE_TIME, ended).await).map_err(|_| AdminError::StillConnected)
     }
 }
