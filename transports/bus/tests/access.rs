@@ -192,6 +192,27 @@ async fn credentials_become_a_principal_or_a_refusal() {
     }
 }
 
+/// What an MQTT client with no-local does not get is its own, and not that of somebody else who uses its client identifier.
+#[tokio::test]
+async fn who_uses_the_name_of_another_is_another_origin() {
+    let bus = open_by(&Rules::new(&[]));
+    let named = |principal: Principal| bus.client(principal.with_client_id("kiosk")).unwrap();
+    let user = |name: &str| named(Principal::user(name.into(), "mqtt")).origin();
+    let mut token = Principal::anonymous("mqtt");
+    token.identity = Identity::Token {
+        subject: "anna".into(),
+    };
+    let origins = [
+        user("anna"),
+        user("bea"),
+        named(token).origin(),
+        named(Principal::anonymous("mqtt")).origin(),
+    ];
+    let different: BTreeSet<_> = origins.into_iter().collect();
+    assert_eq!(different.len(), 4);
+    assert_eq!(user("anna"), origins[0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_authenticator_that_does_not_answer_is_given_up() {
     let bus = open_by(&Rules::new(&[]));
@@ -254,6 +275,58 @@ async fn a_wide_filter_brings_what_may_be_read() {
         exported += 1;
     }
     assert!(exported >= 2);
+}
+
+/// Also where it is hidden from `#`, and where a part of the whole may not be subscribed to.
+#[tokio::test]
+async fn an_export_has_what_may_be_read_and_nothing_else() {
+    struct Only(&'static str, &'static [&'static str]);
+    impl ReadRules for Only {
+        fn may_read(&self, topic: TopicName<&str>) -> bool {
+            topic.as_str().starts_with(self.0)
+        }
+        fn may_read_all(&self, filter: TopicFilter<&str>) -> bool {
+            self.1.contains(&filter.as_str())
+        }
+    }
+    struct Rules(Reader, &'static [&'static str]);
+    impl Authorizer for Rules {
+        fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> Option<Grant> {
+            (self.1.contains(&filter.as_str())).then(Grant::default)
+        }
+        fn reader(&self, principal: &Principal) -> Option<Reader> {
+            (principal.identity != Identity::Process).then(|| self.0.clone())
+        }
+    }
+    const BOTH: &[&str] = &["#", "$SYS/#"];
+    for (prefix, all, subscribes, expected) in [
+        ("a", &[][..], BOTH, Some("a/1")),
+        ("a", &[], &["#"][..], Some("a/1")),
+        ("$s", &[], &["$SYS/#"], Some("$s/1")),
+        ("a", &[], &["a/#"], None),
+        ("a", BOTH, BOTH, Some("a/1")),
+    ] {
+        let bus = Bus::open(Options {
+            sys_every: None,
+            rooms: Vec::new(),
+            authorizer: Arc::new(Rules(Reader::new(Only(prefix, all)), subscribes)),
+            ..Options::default()
+        })
+        .unwrap();
+        for topic in ["a/1", "$s/1"] {
+            bus.publish(state(topic, "x")).await.unwrap();
+        }
+        let exported = match user(&bus, "anna").export().await {
+            Ok(export) => export.map(|record| format!("{record:?}")).collect(),
+            Err(_) => Vec::new(),
+        };
+        assert_eq!(
+            exported.len(),
+            usize::from(expected.is_some()),
+            "{exported:?}"
+        );
+        assert!(exported.iter().all(|it| it.contains(expected.unwrap())));
+    }
 }
 
 /// Its clicks too are read by rule only, and an export is a way to read.

@@ -17,7 +17,7 @@ use tokio::task::coop;
 use tracing::{field, info};
 
 use super::Bus;
-use crate::access::{Principal, PublishRequest};
+use crate::access::{Identity, Principal, PublishRequest};
 use crate::backup::{Export, Record};
 use crate::log::{self, shown};
 use crate::quota::{Seat, Table, TooMany};
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// What stands for who it is beside its messages, also after a restart: the same for clients that have the same name on the
-    /// same transport. Not 0.
+    /// same transport and, where they have signed in, are the same user. Not 0.
     pub fn origin(&self) -> u64 {
         self.0.origin
     }
@@ -477,21 +477,21 @@ impl Client {
     /// is for what it is writing.
     ///
     /// # Errors
-    /// When the rules do not let this peer subscribe to everything, or the bus closes.
+    /// When the rules let this peer subscribe to neither `#` nor `$SYS/#`, or the bus closes.
     pub async fn export(&self) -> Result<Export, SubscribeRefused> {
         let bus = &self.0.bus;
-        let mut readers = Vec::new();
-        for filter in ["#", "$SYS/#"] {
+        let check = |filter| {
             let filter =
                 TopicFilter::parse(filter).unwrap_or_else(|_| unreachable!("both are filters"));
-            let allowed = bus.check_subscribe(&self.principal(), filter)?;
-            readers.extend(allowed.reader);
-        }
+            bus.check_subscribe(&self.principal(), filter)
+        };
+        check("#").or_else(|refused| check("$SYS/#").map_err(|_| refused))?;
         let export = match &bus.0.writer {
             None => lock(&bus.0.pipeline).export(),
             Some(writer) => writer.export().await.ok_or(SubscribeRefused::Closed)?,
         };
-        Ok(match readers.pop() {
+        // There are topics that neither filter matches.
+        Ok(match bus.authorizer().reader(&self.principal()) {
             None => export,
             Some(reader) => export.readable_by(&reader),
         })
@@ -656,15 +656,27 @@ impl Future for Receipt {
     }
 }
 
-/// FNV-1a of the transport and the name. It is stored, so it must not depend on the version of a library.
+/// FNV-1a of the transport, the name and, of who has signed in, who that is. It is stored, so it must not depend on the version of a library.
 fn origin(principal: &Principal) -> u64 {
     const OFFSET: u64 = 0xCBF2_9CE4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01B3;
+    let kind = match principal.identity {
+        Identity::User(_) => b'u',
+        Identity::Token { .. } => b't',
+        Identity::Certificate { .. } => b'c',
+        Identity::Anonymous | Identity::Guest | Identity::Process => 0,
+    };
+    let name = principal.identity.name();
+    let identity = name.into_iter().flat_map(|name| {
+        let kind = [0, kind];
+        kind.into_iter().chain(name.bytes())
+    });
     let bytes = principal
         .transport
         .bytes()
         .chain([0])
-        .chain(principal.client_id.bytes());
+        .chain(principal.client_id.bytes())
+        .chain(identity);
     let hash = bytes.fold(OFFSET, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(PRIME)
     });
