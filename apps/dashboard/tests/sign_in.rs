@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use core::future::pending;
 use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -13,7 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use latchbus::http;
 use latchbus_bus::accept::{Acceptor, Connection};
-use latchbus_bus::{Bus, Certificate};
+use latchbus_bus::{
+    Bus, Certificate, Event, Mode, Principal, Session, Start, Subscribe, TopicFilter, memory,
+};
 use latchbus_mqtt::server as mqtt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -297,6 +300,47 @@ async fn http_gives_what_may_be_read() {
         assert_eq!(running.status(&line, &anna).await, expected, "{topic}");
     }
     running.stop().await;
+}
+
+#[tokio::test]
+async fn clients_are_named_to_administrators_only() {
+    let running = Running::start(&Doorman::new()).await;
+    let slow = Principal::user("slow".into(), "mqtt").with_client_id("slow-client");
+    let slow = running.bus.client(slow).unwrap();
+    let mut session = Session::new(slow);
+    let subscribed = session.subscribe(vec![Subscribe {
+        id: 1,
+        filter: TopicFilter::parse("s/#".to_owned()).unwrap(),
+        mode: Mode::Latest,
+        start: Start::Snapshot,
+        pace: None,
+        group: None,
+        durable: false,
+    }]);
+    assert!(subscribed[0].is_ok());
+    for n in 0..3 {
+        let payload = n.to_string();
+        running.bus.publish_state("s/fast", payload).await.unwrap();
+    }
+    // It takes the newest, and has lost what was before.
+    let (mut link, mut peer) = memory::link(4);
+    let run = tokio::spawn(async move {
+        let (receiver, sender) = (link.receiver, &mut link.sender);
+        session.run(receiver, sender, pending()).await;
+    });
+    while !matches!(peer.events.recv().await, Ok(Event::Message { .. })) {}
+    for (user, is_named) in [("anna", false), ("root", true)] {
+        let (_, metrics) = running
+            .ask("GET /metrics", &header(&basic(user, "right")), "")
+            .await;
+        assert!(
+            metrics.contains("latchbus_messages_conflated_total 2"),
+            "{metrics}"
+        );
+        assert_eq!(metrics.contains("slow-client"), is_named, "{user}");
+    }
+    running.stop().await;
+    timeout(DEADLINE, run).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -17,16 +17,16 @@ const CLIENTS_SHOWN: usize = 16;
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// It names clients: who reads it signs in, where that is asked for.
+/// Who reads it signs in, where that is asked for. Clients are named to administrators only.
 pub(super) async fn metrics(
     State(app): State<App>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    client(&app, &request).await?;
-    Ok(([(CONTENT_TYPE, FORMAT)], text(&app)).into_response())
+    let names_clients = client(&app, &request).await?.may_administer();
+    Ok(([(CONTENT_TYPE, FORMAT)], text(&app, names_clients)).into_response())
 }
 
-fn text(app: &App) -> String {
+fn text(app: &App, names_clients: bool) -> String {
     let (bus, counts) = (&app.0.bus, &app.0.counts);
     let (metrics, hub, mqtt) = (bus.metrics(), bus.hub_counts(), app.0.mqtt.metrics());
     let (kept, subscriptions) = bus.read(|hub: &Hub<_>| (hub.places_taken(), hub.subscriptions()));
@@ -109,7 +109,8 @@ fn text(app: &App) -> String {
         "gauge",
         "Values conflated and events skipped for each of the clients that lost the most.",
     );
-    for behind in bus.behind(CLIENTS_SHOWN) {
+    let behind = names_clients.then(|| bus.behind(CLIENTS_SHOWN));
+    for behind in behind.into_iter().flatten() {
         let Principal {
             transport,
             client_id,
