@@ -51,7 +51,7 @@ impl<T: Transport> Bench<T> {
 
     /// A bus of these options.
     pub async fn with(options: Options) -> Self {
-        let bus = Bus::open(options).unwrap();
+        let bus = Bus::open(T::options(options)).unwrap();
         let transport = T::serve(bus.clone()).await;
         Self { bus, transport }
     }

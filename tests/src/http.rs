@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::users::authorization;
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -22,11 +24,27 @@ pub struct Answer {
 /// # Errors
 /// When there is no server, or it goes away meanwhile.
 pub async fn request(http: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    request_by(http, None, method, path, body).await
+}
+
+/// The same by somebody who signs in.
+///
+/// # Errors
+/// As for [`request`].
+pub async fn request_by(
+    http: SocketAddr,
+    user: Option<&str>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> io::Result<Answer> {
+    let authorization = user.map(|user| format!("Authorization: {}\r\n", authorization(user)));
+    let authorization = authorization.unwrap_or_default();
     let mut stream = TcpStream::connect(http).await?;
     let length = body.len();
     // 1.0: the answer ends with the connection, and comes in one piece.
     let request = format!(
-        "{method} {path} HTTP/1.0\r\nHost: {http}\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.0\r\nHost: {http}\r\n{authorization}Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();

@@ -13,6 +13,7 @@
 //! | [`transport`] | what a transport has to bring, and what it can say |
 //! | [`promises`] | the promises; each is a function over any transport |
 //! | [`transports`] | in memory, WebSocket (JSON, postcard), MQTT (3.1.1, 5), Socket.IO (WebSocket, polls): raw peers that share no code with the servers' own |
+//! | [`users`] | users for the suite, rules for them, and a transport whose peers have signed in |
 //! | [`bench`](mod@bench) | a bus behind a transport, for the length of one test |
 //! | [`program`] | the built programs, started as a user would |
 //! | [`chaos`] | those programs, killed, cut off and out of disk |
@@ -59,6 +60,7 @@ pub mod seed;
 pub mod simulator;
 pub mod transport;
 pub mod transports;
+pub mod users;
 
 pub use bench::Bench;
 pub use deadline::{DEADLINE, within};

@@ -3,7 +3,7 @@
 use core::{fmt::Debug, future::Future};
 
 use bytes::Bytes;
-use latchbus_bus::Bus;
+use latchbus_bus::{Bus, Options};
 use latchbus_core::hub::{Cursor, Mode};
 use latchbus_core::wire::ErrorCode;
 
@@ -14,6 +14,11 @@ pub trait Transport: Sized + Send + Sync + 'static {
 
     /// What its protocol can express.
     const WORDS: Words;
+
+    /// What the bus has to be opened with so that its peers may do everything that the promises ask of them.
+    fn options(options: Options) -> Options {
+        options
+    }
 
     /// Serves a bus until it closes.
     fn serve(bus: Bus) -> impl Future<Output = Self> + Send;
@@ -37,6 +42,8 @@ pub struct Connect<'a> {
     pub resume: bool,
     /// It has little room for what it does not read.
     pub narrow: bool,
+    /// The user as whom it signs in, with [`PASSWORD`](crate::users::PASSWORD). None: it does not.
+    pub user: Option<&'a str>,
 }
 
 impl<'a> Connect<'a> {
@@ -46,7 +53,14 @@ impl<'a> Connect<'a> {
             name,
             resume: false,
             narrow: false,
+            user: None,
         }
+    }
+
+    /// The same, signed in.
+    #[must_use]
+    pub const fn by(self, user: Option<&'a str>) -> Self {
+        Self { user, ..self }
     }
 }
 

@@ -100,6 +100,7 @@ pub async fn messages_of_several_subscriptions_come_in_one_order<T: Transport>()
         name: "in order",
         resume: true,
         narrow: false,
+        user: None,
     };
     let bench = Bench::<T>::new().await;
     let mut connected = Some(bench.connect(NAME).await);

@@ -9,6 +9,7 @@ const RETURNING: Connect<'static> = Connect {
     name: "returning",
     resume: true,
     narrow: false,
+    user: None,
 };
 
 /// Connects again and takes what was missed: by the cursor where there is one, else as the session that the

@@ -6,7 +6,7 @@ use core::future::pending;
 use bytes::Bytes;
 use latchbus_bus::memory::{self, MemoryEvents, MemoryRequests};
 use latchbus_bus::{
-    Bus, Close, Event, Principal, Publish as BusPublish, Request, Session,
+    Bus, Close, Credentials, Event, Publish as BusPublish, Request, Session, SignIn,
     Subscribe as BusSubscribe,
 };
 use latchbus_core::hub::{Kind, Start};
@@ -18,6 +18,7 @@ use crate::bench::topic_name;
 use crate::transport::{
     Connect, End, Incoming, Message, Peer, Publish, Subscribe, Transport, Verdict, Words, Wrong,
 };
+use crate::users::PASSWORD;
 
 /// Messages on their way in one direction.
 const CAPACITY: usize = 32;
@@ -50,10 +51,12 @@ impl Transport for Memory {
 
     async fn connect(&self, connect: Connect<'_>) -> MemoryPeer {
         let (mut link, peer) = memory::link(CAPACITY);
-        let client = self
-            .bus
-            .client(Principal::anonymous("memory").with_client_id(connect.name));
-        let mut session = Session::new(client.unwrap());
+        let sign_in = SignIn::new("memory").with_client_id(connect.name);
+        let client = self.bus.sign_in(match connect.user {
+            Some(user) => sign_in.with_credentials(Credentials::password(user, PASSWORD)),
+            None => sign_in,
+        });
+        let mut session = Session::new(client.await.unwrap());
         let bus = self.bus.clone();
         bus.metrics().connections.up();
         self.sessions.spawn(async move {

@@ -17,6 +17,7 @@ use super::tcp;
 use crate::transport::{
     Connect, End, Incoming, Message, Peer, Publish, Subscribe, Transport, Verdict, Words, Wrong,
 };
+use crate::users::PASSWORD;
 
 /// MQTT of one protocol level: 4 is 3.1.1.
 #[derive(Debug)]
@@ -86,19 +87,40 @@ impl<const LEVEL: u8> Transport for Mqtt<LEVEL> {
 impl<const LEVEL: u8> MqttPeer<LEVEL> {
     /// Connects to any server and waits for its CONNACK.
     pub async fn open(address: SocketAddr, connect: Connect<'_>) -> Self {
+        let opened = Self::open_with_will(address, connect, None).await;
+        opened.unwrap_or_else(|code| panic!("CONNACK {code:#x}"))
+    }
+
+    /// The same with a will: its topic, its payload, and whether it is retained.
+    ///
+    /// # Errors
+    /// The code of the CONNACK.
+    pub async fn open_with_will(
+        address: SocketAddr,
+        connect: Connect<'_>,
+        will: Option<(&str, &[u8], bool)>,
+    ) -> Result<Self, u8> {
         let mut peer = Self {
             stream: tcp::connect(address, connect.narrow).await,
             bytes: BytesMut::new(),
             filters: BTreeMap::new(),
             session_present: false,
         };
-        peer.send(&packet::connect(LEVEL, connect.name, connect.resume))
-            .await;
+        let user = connect.user.map(|user| (user, PASSWORD));
+        let brought = packet::Brought { user, will };
+        peer.send(&packet::connect_with(
+            LEVEL,
+            connect.name,
+            connect.resume,
+            brought,
+        ))
+        .await;
         match peer.packet().await {
             Some(Packet::Connack { present, code: 0 }) => peer.session_present = present,
+            Some(Packet::Connack { code, .. }) => return Err(code),
             other => panic!("instead of CONNACK: {other:?}"),
         }
-        peer
+        Ok(peer)
     }
 
     async fn send(&mut self, packet: &[u8]) {

@@ -41,10 +41,35 @@ pub(crate) fn packet(head: u8, body: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn connect(level: u8, client_id: &str, keep: bool) -> Vec<u8> {
+    connect_with(level, client_id, keep, Brought::default())
+}
+
+/// What a CONNECT may bring.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Brought<'a> {
+    /// A user and a password.
+    pub(crate) user: Option<(&'a str, &'a str)>,
+    /// The topic and the payload of a will, and whether it is retained; of QoS 1.
+    pub(crate) will: Option<(&'a str, &'a [u8], bool)>,
+}
+
+pub(crate) fn connect_with(
+    level: u8,
+    client_id: &str,
+    keep: bool,
+    brought: Brought<'_>,
+) -> Vec<u8> {
     let mut body = Vec::new();
     put_text(&mut body, "MQTT");
     // Bit 1: a clean session. In MQTT 5 a clean start, after which a session may still be kept.
-    body.extend_from_slice(&[level, if keep { 0 } else { 2 }, 0, 0]);
+    let mut flags = if keep { 0 } else { 2 };
+    if brought.user.is_some() {
+        flags |= 0b1100_0000;
+    }
+    if let Some((.., retain)) = brought.will {
+        flags |= 0b1100 | u8::from(retain) << 5;
+    }
+    body.extend_from_slice(&[level, flags, 0, 0]);
     if level == 5 {
         let mut properties = Vec::new();
         if keep {
@@ -55,6 +80,15 @@ pub(crate) fn connect(level: u8, client_id: &str, keep: bool) -> Vec<u8> {
         body.extend_from_slice(&properties);
     }
     put_text(&mut body, client_id);
+    if let Some((topic, payload, _)) = brought.will {
+        no_properties(level, &mut body);
+        put_text(&mut body, topic);
+        put_bytes(&mut body, payload);
+    }
+    if let Some((user, password)) = brought.user {
+        put_text(&mut body, user);
+        put_text(&mut body, password);
+    }
     packet(0x10, &body)
 }
 

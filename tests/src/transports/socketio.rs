@@ -24,6 +24,7 @@ use crate::DEADLINE;
 use crate::transport::{
     Connect, End, Incoming, Peer, Publish, Subscribe, Transport, Verdict, Words, Wrong,
 };
+use crate::users::PASSWORD;
 
 /// What carries a session.
 pub trait Carrier: Sync + 'static {
@@ -31,7 +32,7 @@ pub trait Carrier: Sync + 'static {
     type Peer: Peer;
 
     /// Opens a session and joins `/`.
-    fn open(address: SocketAddr, narrow: bool) -> impl Future<Output = Self::Peer> + Send;
+    fn open(address: SocketAddr, connect: Connect<'_>) -> impl Future<Output = Self::Peer> + Send;
 
     /// See [`Transport::verdict`].
     fn verdict(wrong: Wrong) -> Verdict;
@@ -86,7 +87,7 @@ impl<C: Carrier> Transport for SocketIo<C> {
     }
 
     async fn connect(&self, connect: Connect<'_>) -> C::Peer {
-        C::open(self.address, connect.narrow).await
+        C::open(self.address, connect).await
     }
 
     async fn ended(self) {
@@ -110,12 +111,12 @@ pub struct SocketIoPeer {
 impl Carrier for OverWebSocket {
     type Peer = SocketIoPeer;
 
-    async fn open(address: SocketAddr, narrow: bool) -> SocketIoPeer {
-        let stream = tcp::connect(address, narrow).await;
+    async fn open(address: SocketAddr, connect: Connect<'_>) -> SocketIoPeer {
+        let stream = tcp::connect(address, connect.narrow).await;
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let (mut stream, _) = client_async(url, stream).await.unwrap();
         assert!(text(&mut stream).await.starts_with("0{"));
-        stream.send(Frame::text("40")).await.unwrap();
+        stream.send(Frame::text(join(connect))).await.unwrap();
         assert!(text(&mut stream).await.starts_with("40{"));
         SocketIoPeer {
             stream,
@@ -131,6 +132,15 @@ impl Carrier for OverWebSocket {
             Wrong::LongFrame => Verdict::Ended(End::Fault(1009)),
         }
     }
+}
+
+/// The CONNECT of the namespace `/`.
+fn join(connect: Connect<'_>) -> String {
+    let auth = connect.user.map(|user| {
+        let auth = serde_json::json!({"user": user, "password": PASSWORD});
+        auth.to_string()
+    });
+    format!("40{}", auth.unwrap_or_default())
 }
 
 async fn text(stream: &mut WebSocketStream<TcpStream>) -> String {
@@ -248,11 +258,11 @@ pub struct PollingPeer {
 impl Carrier for OverPolls {
     type Peer = PollingPeer;
 
-    async fn open(address: SocketAddr, narrow: bool) -> PollingPeer {
+    async fn open(address: SocketAddr, connect: Connect<'_>) -> PollingPeer {
         let mut peer = PollingPeer {
             address,
             sid: String::new(),
-            polls: tcp::connect(address, narrow).await,
+            polls: tcp::connect(address, connect.narrow).await,
             posts: tcp::connect(address, false).await,
             answer: Vec::new(),
             packets: VecDeque::new(),
@@ -266,7 +276,7 @@ impl Carrier for OverPolls {
             serde_json::from_str(open.strip_prefix('0').unwrap()).unwrap();
         peer.sid = format!("&sid={}", open["sid"].as_str().unwrap());
         peer.ask().await;
-        assert!(peer.post("40").await);
+        assert!(peer.post(join(connect)).await);
         assert!(peer.packet().await.unwrap().starts_with("40{"));
         peer
     }

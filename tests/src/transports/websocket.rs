@@ -18,6 +18,7 @@ use super::websocket_form::{Form, Json, Postcard};
 use crate::transport::{
     Connect, End, Incoming, Peer, Publish, Subscribe, Transport, Verdict, Words, Wrong,
 };
+use crate::users::authorization;
 
 /// WebSocket in one form.
 #[derive(Debug)]
@@ -63,7 +64,8 @@ impl<F: Form> Transport for WebSocket<F> {
     }
 
     async fn connect(&self, connect: Connect<'_>) -> WebSocketPeer<F> {
-        WebSocketPeer::open(self.address, connect.narrow).await
+        let stream = tcp::connect(self.address, connect.narrow).await;
+        (WebSocketPeer::handshake(stream, self.address, connect.user).await).unwrap()
     }
 
     async fn ended(self) {
@@ -84,9 +86,8 @@ impl<F: Form> Transport for WebSocket<F> {
 impl<F: Form> WebSocketPeer<F> {
     /// Connects to the `/ws` of any server, with little room for what is not read if `narrow`.
     pub async fn open(address: SocketAddr, narrow: bool) -> Self {
-        Self::handshake(tcp::connect(address, narrow).await, address)
-            .await
-            .unwrap()
+        let stream = tcp::connect(address, narrow).await;
+        Self::handshake(stream, address, None).await.unwrap()
     }
 
     /// Connects to the `/ws` of a server that may not be there.
@@ -94,13 +95,21 @@ impl<F: Form> WebSocketPeer<F> {
     /// # Errors
     /// When it is not, or goes away meanwhile.
     pub async fn try_open(address: SocketAddr) -> Result<Self, tungstenite::Error> {
-        Self::handshake(tcp::try_connect(address, false).await?, address).await
+        Self::handshake(tcp::try_connect(address, false).await?, address, None).await
     }
 
-    async fn handshake(stream: TcpStream, address: SocketAddr) -> Result<Self, tungstenite::Error> {
+    async fn handshake(
+        stream: TcpStream,
+        address: SocketAddr,
+        user: Option<&str>,
+    ) -> Result<Self, tungstenite::Error> {
         let mut request = format!("ws://{address}/ws").into_client_request()?;
         let name = F::SUBPROTOCOL.parse().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", name);
+        if let Some(user) = user {
+            let authorization = authorization(user).parse().unwrap();
+            request.headers_mut().insert("authorization", authorization);
+        }
         let (stream, _) = client_async(request, stream).await?;
         let form = PhantomData;
         Ok(Self { stream, form })
