@@ -1,0 +1,203 @@
+//! A random table of rules, and what it means: a reference that knows no tree, only text.
+
+use core::fmt::Write as _;
+
+use latchbus_core::topic::{TopicFilter, TopicName};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// The topic that everybody may read, and nobody publish: what comes before it has come.
+pub(crate) const END: &str = "end";
+
+#[derive(Debug, Clone)]
+struct Role {
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+    deny_publish: Vec<String>,
+    deny_subscribe: Vec<String>,
+    deny: Vec<String>,
+    retain: bool,
+    max_qos: u8,
+}
+
+/// Rules for everybody, and for one user more.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    everyone: Role,
+    anna: Role,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who<'a> {
+    pub(crate) user: Option<&'a str>,
+    /// Empty where a door knows no names of clients.
+    pub(crate) client: &'a str,
+}
+
+impl Table {
+    pub(crate) fn toml(&self) -> String {
+        let mut text = format!(
+            "everyone = [\"end\", \"everyone\"]\n[users]\nanna = [\"anna\"]\n[roles.end]\nsubscribe = [\"{END}\"]\n"
+        );
+        for (name, role) in [("everyone", &self.everyone), ("anna", &self.anna)] {
+            let Role {
+                publish,
+                subscribe,
+                deny_publish,
+                deny_subscribe,
+                deny,
+                retain,
+                max_qos,
+            } = role;
+            writeln!(
+                text,
+                "[roles.{name}]\npublish = {publish:?}\nsubscribe = {subscribe:?}\ndeny_publish = {deny_publish:?}\n\
+                 deny_subscribe = {deny_subscribe:?}\ndeny = {deny:?}\nretain = {retain}\nmax_qos = {max_qos}"
+            )
+            .unwrap();
+        }
+        text
+    }
+
+    fn roles(&self, who: Who<'_>) -> impl Iterator<Item = &Role> {
+        let own = (who.user == Some("anna")).then_some(&self.anna);
+        core::iter::once(&self.everyone).chain(own)
+    }
+
+    pub(crate) fn may_read(&self, who: Who<'_>, topic: &str) -> bool {
+        let any = |filters: &[String], deny| filters.iter().any(|it| covers(it, who, topic, deny));
+        let allows = |role: &Role| any(&role.subscribe, false);
+        let denies = |role: &Role| any(&role.deny_subscribe, true) || any(&role.deny, true);
+        topic == END || (self.roles(who).any(allows) && !self.roles(who).any(denies))
+    }
+
+    pub(crate) fn may_publish(&self, who: Who<'_>, topic: &str, qos: u8, retain: bool) -> bool {
+        let any = |filters: &[String], deny| filters.iter().any(|it| covers(it, who, topic, deny));
+        let allows = |role: &Role| {
+            role.max_qos >= qos && (role.retain || !retain) && any(&role.publish, false)
+        };
+        let denies = |role: &Role| any(&role.deny_publish, true) || any(&role.deny, true);
+        self.roles(who).any(allows) && !self.roles(who).any(denies)
+    }
+
+    /// Whether there is anything that matches and may be read.
+    pub(crate) fn may_subscribe(&self, who: Who<'_>, filter: &str) -> bool {
+        let filter = TopicFilter::parse(filter).unwrap();
+        let topics = every_topic(who.client);
+        let mut matching = (topics.iter())
+            .filter(|topic| filter.matches(&TopicName::parse(topic.as_str()).unwrap()));
+        matching.any(|topic| self.may_read(who, topic))
+    }
+}
+
+/// Whether a filter of a rule covers a topic. A name that can be no level of a topic allows nothing, and denies everything from its
+/// level on; a name that is not known does neither.
+fn covers(filter: &str, who: Who<'_>, topic: &str, deny: bool) -> bool {
+    let names = [
+        ("{user}", who.user.unwrap_or_default()),
+        ("{client}", who.client),
+    ];
+    let mut levels = Vec::new();
+    for level in filter.split('/') {
+        let named = || {
+            names
+                .iter()
+                .filter(|(placeholder, _)| level.contains(placeholder))
+        };
+        if named().any(|(_, name)| name.contains(['/', '+', '#']) || name.starts_with('$')) {
+            levels.push("#".to_owned());
+            let hidden = levels.len() == 1 && topic.starts_with('$');
+            return deny && (hidden || matches(&levels.join("/"), topic));
+        }
+        if named().any(|(_, name)| name.is_empty()) {
+            return false;
+        }
+        levels.push(
+            named().fold(level.to_owned(), |level, (placeholder, name)| {
+                level.replace(placeholder, name)
+            }),
+        );
+    }
+    matches(&levels.join("/"), topic)
+}
+
+pub(crate) fn matches(filter: &str, topic: &str) -> bool {
+    let filter = TopicFilter::parse(filter).unwrap();
+    filter.matches(&TopicName::parse(topic).unwrap())
+}
+
+const LEVELS: [&str; 6] = ["a", "b", "anna", "bea", "$s", "other"];
+
+/// Every topic that can differ in the rules of below.
+fn every_topic(client: &str) -> Vec<String> {
+    let own = Some(client).filter(|it| !it.is_empty() && !it.contains(['/', '+', '#']));
+    let levels: Vec<_> = LEVELS.into_iter().chain(own).collect();
+    let mut topics = vec![END.to_owned()];
+    let mut longest: Vec<String> = levels.iter().map(ToString::to_string).collect();
+    for depth in 1..5 {
+        topics.extend(longest.iter().cloned());
+        let next = if depth < 3 { &levels[..] } else { &["other"] };
+        longest = (longest.iter())
+            .flat_map(|topic| next.iter().map(move |level| format!("{topic}/{level}")))
+            .collect();
+    }
+    topics
+}
+
+fn text(levels: impl Strategy<Value = &'static str>) -> impl Strategy<Value = String> {
+    (prop::collection::vec(levels, 1..4), any::<bool>()).prop_map(|(mut levels, hash)| {
+        if hash {
+            levels.push("#");
+        }
+        levels.join("/")
+    })
+}
+
+fn rule() -> impl Strategy<Value = String> {
+    text(select(vec![
+        "a", "a", "b", "+", "+", "{user}", "{client}", "bea", "$s",
+    ]))
+}
+
+fn denial() -> impl Strategy<Value = String> {
+    rule().prop_filter("the end is everybody's", |filter| {
+        !filter.starts_with("{client}") && !matches(&filter.replace(['{', '}'], ""), END)
+    })
+}
+
+/// What somebody subscribes to.
+pub(crate) fn filter() -> impl Strategy<Value = String> {
+    let wide = select(vec!["#", "+/#", "+", "a/#", "+/+", "$s/#"]).prop_map(str::to_owned);
+    prop_oneof![wide, text(select(vec!["a", "b", "+", "+", "anna", "$s"]))]
+}
+
+/// Where somebody publishes.
+pub(crate) fn topic() -> impl Strategy<Value = String> {
+    let level = select(vec!["a", "a", "b", "anna", "bea", "c"]);
+    let levels = prop::collection::vec(level, 1..4);
+    (levels, prop::bool::weighted(0.1)).prop_map(|(levels, hidden)| {
+        let hidden = if hidden { "$s/" } else { "" };
+        format!("{hidden}{}", levels.join("/"))
+    })
+}
+
+prop_compose! {
+    fn role()(
+        publish in prop::collection::vec(rule(), 0..3),
+        subscribe in prop::collection::vec(rule(), 0..4),
+        deny_publish in prop::collection::vec(denial(), 0..2),
+        deny_subscribe in prop::collection::vec(denial(), 0..3),
+        deny in prop::collection::vec(denial(), 0..2),
+        retain in prop::bool::weighted(0.8),
+        max_qos in 0u8..3,
+    ) -> Role {
+        Role { publish, subscribe, deny_publish, deny_subscribe, deny, retain, max_qos }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn table()(everyone in role(), anna in role()) -> Table {
+        Table { everyone, anna }
+    }
+}
