@@ -1,11 +1,11 @@
 // mqtt.js, 3.1.1 and 5, over TCP and WebSocket, with TLS and without, against latchbus.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
-import { deepStrictEqual as same, ok } from 'node:assert';
+import { deepStrictEqual as same, ok, rejects } from 'node:assert';
 import mqtt from 'mqtt';
 import { DEADLINE_MS } from '../deadline.mjs';
 
@@ -22,12 +22,13 @@ async function strangers(url) {
   await client.endAsync(true);
 }
 
-async function start() {
-  execFileSync(process.env.LATCHBUS, ['cert', certificates, '127.0.0.1'], { stdio: 'ignore' });
+execFileSync(process.env.LATCHBUS, ['cert', certificates, '127.0.0.1'], { stdio: 'ignore' });
+
+async function start(...more) {
   const file = (name) => path.join(certificates, name);
   const args = [
     '--ephemeral', '--http', '127.0.0.1:0', '--mqtt', '127.0.0.1:0', '--http-tls', '127.0.0.1:0', '--mqtt-tls', '127.0.0.1:0',
-    '--tls-cert', file('server.pem'), '--tls-key', file('server.key'),
+    '--tls-cert', file('server.pem'), '--tls-key', file('server.key'), ...more,
   ];
   const process_ = spawn(process.env.LATCHBUS, args, { stdio: ['ignore', 'pipe', 'ignore'] });
   const [line] = await once(createInterface(process_.stdout), 'line');
@@ -234,6 +235,81 @@ const checks5 = {
   },
 };
 
+const settings = (folder) => `
+users = "${folder}/users"
+[access]
+signed_in = ["member"]
+[access.roles.member]
+publish = ["open/#"]
+subscribe = ["open/#"]
+`;
+
+// Users and rules, each with a server of its own: an address may fail only a few times.
+async function guarded(check) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'latchbus-users-'));
+  const user = (words, input) => {
+    execFileSync(process.env.LATCHBUS, ['user', ...words, '--file', path.join(folder, 'users')], { input });
+  };
+  try {
+    user(['add', 'anna', '--password-stdin'], 'secret\n');
+    writeFileSync(path.join(folder, 'latchbus.toml'), settings(folder));
+    const guard = await start('--config', path.join(folder, 'latchbus.toml'));
+    try {
+      await check(guard, () => {
+        user(['remove', 'anna']);
+        guard.process.kill('SIGHUP');
+      });
+    } finally {
+      guard.process.kill();
+      await once(guard.process, 'exit');
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+const ANNA = { username: 'anna', password: 'secret' };
+
+const users = {
+  async 'who comes in'(name, version) {
+    await guarded(async (guard) => {
+      const client = await Client.open(guard[name], version, 'right', ANNA);
+      await client.close();
+      const codes = version === 5 ? [0x86, 0x86, 0x87] : [4, 4, 5];
+      for (const [n, credentials] of [{ ...ANNA, password: 'wrong' }, { ...ANNA, username: 'zoe' }, {}].entries()) {
+        await rejects(Client.open(guard[name], version, 'wrong', credentials), { code: codes[n] });
+      }
+    });
+  },
+
+  async 'who is removed has to go'(name, version) {
+    await guarded(async (guard, remove) => {
+      const client = await Client.open(guard[name], version, 'anna', ANNA);
+      let reason;
+      client.mqtt.on('disconnect', (packet) => { reason = packet.reasonCode; });
+      remove();
+      await until(() => client.closed > 0, 'the end of the connection');
+      if (version === 5) same(reason, 0x87);
+      await rejects(Client.open(guard[name], version, 'anna', ANNA), { code: version === 5 ? 0x86 : 4 });
+    });
+  },
+
+  async 'what the rules refuse'(name, version) {
+    await guarded(async (guard) => {
+      const client = await Client.open(guard[name], version, 'anna', ANNA);
+      const all = await client.mqtt.subscribeAsync('#', { qos: 1 });
+      same(all[0].qos, 1);
+      await rejects(client.mqtt.subscribeAsync('closed/#', { qos: 1 }));
+      const publish = client.mqtt.publishAsync('closed/a', 'x', { qos: 1 });
+      if (version === 5) await rejects(publish, { code: 0x87 });
+      else await publish;
+      await client.mqtt.publishAsync('open/a', 'y', { qos: 1 });
+      await client.expect('y');
+      await client.close();
+    });
+  },
+};
+
 let [passed, failed] = [0, 0];
 async function run(name, check, ...args) {
   const begun = Date.now();
@@ -264,6 +340,13 @@ try {
       }
     }
     for (const [name, check] of Object.entries(checks5)) await run(`${name}, 5, ${transport}`, check, url);
+  }
+  for (const transport of ['mqtt', 'ws', 'wss']) {
+    for (const version of [4, 5]) {
+      for (const [name, check] of Object.entries(users)) {
+        await run(`${name}, ${version === 4 ? '3.1.1' : '5'}, ${transport}`, check, transport, version);
+      }
+    }
   }
 } finally {
   server.process.kill();

@@ -25,7 +25,7 @@ class Server:
     """latchbus on ports of the system's choice, unless it is given one; in memory unless it is given a directory. With the
     directory of certificates it speaks TLS too, on other ports."""
 
-    def __init__(self, directory=None, mqtt=0, tls=None):
+    def __init__(self, directory=None, mqtt=0, tls=None, settings=None):
         self.port = mqtt
         self.tls = []
         if tls:
@@ -35,6 +35,8 @@ class Server:
             self.tls = ["--http-tls", "127.0.0.1:0", "--mqtt-tls", "127.0.0.1:0"]
             self.tls += ["--tls-cert", self.certificate, "--tls-key", self.key]
         self.storage = ["--data-dir", directory] if directory else ["--ephemeral"]
+        if settings:
+            self.storage += ["--config", settings]
 
     def __enter__(self):
         command = [os.environ["LATCHBUS"], *self.storage, "--http", "127.0.0.1:0", "--mqtt", f"127.0.0.1:{self.port}"]
