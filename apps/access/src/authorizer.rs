@@ -227,6 +227,11 @@ impl Authorizer for RulesAuthorizer {
         is_admin.unwrap_or(true)
     }
 
+    fn may_publish_anything(&self, principal: &Principal) -> bool {
+        let may = self.known(principal, |known| known.rights.may_publish_anything());
+        may.unwrap_or(true)
+    }
+
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         Some(self.changes.subscribe())
     }

@@ -344,6 +344,11 @@ impl Rights {
         self.tree.marks(topic, &self.names).publishes(qos, retain)
     }
 
+    /// Whether a rule allows it to publish at all: what denies may leave nothing of it.
+    pub fn may_publish_anything(&self) -> bool {
+        self.tree.publishes()
+    }
+
     /// Whether it may be told what is published to this topic.
     pub fn may_read(&self, topic: TopicName<&str>) -> bool {
         self.tree.marks(topic, &self.names).reads()

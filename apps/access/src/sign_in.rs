@@ -71,6 +71,11 @@ impl SignIns {
         self.anonymous
     }
 
+    /// Whether there is anything to sign in with: users or tokens.
+    pub const fn has_users(&self) -> bool {
+        self.users.is_some() || self.tokens.is_some()
+    }
+
     /// Reads the files of users and keys again, changed or not: on SIGHUP. It blocks for the time of reading files.
     pub fn reload(&self) {
         if let Some(users) = &self.users {

@@ -18,6 +18,8 @@
 //! | `GET /api/v1/clients/<id>/subscriptions` | its subscriptions |
 //! | `GET /api/v1/sessions?after=&limit=` | MQTT sessions whose clients are away |
 //! | `DELETE /api/v1/sessions/<client id>` | ends a session, and the connection of its client first |
+//! | `GET /api/v1/me` | who asks, and what they may do |
+//! | `GET`, `POST /sign-in`, `POST /sign-out` | the page on which users sign in, where there are any |
 //! | `POST /api/v1/ticket` | what a page shows whose origin a proxy hides: `latchbus_ws::origin` |
 //! | `GET /api/v1/origin` | to any page: whether its origin may use this server, and which setting allows it |
 //! | `GET /socket.io/socket.io.js` | the client of Socket.IO |
@@ -27,6 +29,7 @@
 //! `/healthz`, `/metrics`, `/ws` and `/mqtt` are served with a slash behind them too; the pages are redirected to theirs
 //! without one.
 
+mod account;
 mod backup;
 mod base;
 mod clients;
@@ -57,6 +60,7 @@ use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use latchbus_access::Sessions;
 use latchbus_bus::Bus;
 use latchbus_bus::accept::Acceptor;
 use latchbus_ws::{Guard, OriginPolicy};
@@ -101,6 +105,8 @@ pub struct Config {
     pub publish_timeout: Duration,
     /// Socket.IO; none: not at all.
     pub socketio: Option<latchbus_socketio::Config>,
+    /// Those of browsers whose users sign in on a page, the bus's authenticator; none: nobody can.
+    pub sessions: Option<Sessions>,
 }
 
 impl Default for Config {
@@ -118,6 +124,7 @@ impl Default for Config {
             stall_timeout: Duration::from_secs(30),
             publish_timeout: Duration::from_secs(5),
             socketio: Some(latchbus_socketio::Config::default()),
+            sessions: None,
         }
     }
 }
@@ -150,6 +157,8 @@ struct AppInner {
     config: Config,
     guard: Guard,
     page_policy: HeaderValue,
+    /// That of the page on which users sign in.
+    sign_in_policy: HeaderValue,
     /// That of pages of one's own.
     own_policy: HeaderValue,
     counts: Counts,
@@ -185,6 +194,7 @@ impl Http {
                 mqtt,
                 guard: ws.guard().clone(),
                 page_policy: policy::page_policy(&frame_ancestors),
+                sign_in_policy: policy::sign_in_policy(&frame_ancestors),
                 own_policy: pages::policy(config.pages_csp.as_deref(), &frame_ancestors),
                 config,
                 counts: Counts::default(),
@@ -217,6 +227,7 @@ fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route(policy::TICKET, post(ticket))
         .route(policy::ORIGIN_PATH, get(origin))
+        .merge(account::router())
         .merge(topics::router())
         .merge(backup::router())
         .merge(operate::router())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::{io, process};
 
 use anyhow::Context as _;
-use latchbus_access::RulesAuthorizer;
+use latchbus_access::{RulesAuthorizer, Sessions};
 use latchbus_bus::{Bus, OpenError, StoreError, StoreKind};
 use latchbus_tls::server::Protocol;
 use tokio::runtime::{self, Runtime};
@@ -108,7 +108,8 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let rules = settings.bus.authorizer.clone();
     let builder = latchbus_bus::Builder::from(settings.bus.clone());
     let builder = builder.authorizer(sign_ins::SignedInOnly::new(&sign_ins, rules));
-    let bus = builder.authenticator(sign_ins.clone()).open();
+    let sessions = Sessions::new(sign_ins.clone());
+    let bus = builder.authenticator(sessions.clone()).open();
     let bus = bus.map_err(with_advice)?;
     let reload = reload.with_sign_ins(sign_ins.clone());
     let mut signals = Signals::listen().context("cannot wait for signals")?;
@@ -142,6 +143,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
             max_connections: settings.connections,
             stall_timeout: http::stall_timeout(settings.socketio.as_ref()),
             socketio: settings.socketio,
+            sessions: Some(sessions.clone()),
             ..http::Config::default()
         };
         let http = Http::new(bus.clone(), mqtt.clone(), config);
@@ -159,6 +161,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         watching.spawn(tls.watch());
     }
     watching.spawn(sign_ins.watch());
+    watching.spawn(sessions.watch());
     let reload = reload.with_tls(tls);
     ready(&addresses);
 

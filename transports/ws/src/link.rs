@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use latchbus_bus::frames::{Bad, decode_postcard, json};
 use latchbus_bus::{
-    Alarm, BatchEstimate, BudgetExceeded, Bus, Close, Event, Hold, LinkReceiver, LinkSender,
-    Request, SignedOut, Wake,
+    Alarm, BatchEstimate, BudgetExceeded, Bus, Close, Event, Hold, Identity, LinkReceiver,
+    LinkSender, Request, SignedOut, Wake,
 };
 use latchbus_core::wire::ServerFrame;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
@@ -265,8 +265,8 @@ pub(crate) struct Sender<S> {
 
 impl<S: AsyncWrite + Send> Sender<S> {
     /// Buffers the first frame. `time` is the server's, in Unix milliseconds.
-    pub(crate) fn push_welcome(&mut self, frame: &ServerFrame<'_>, time: u64) {
-        outgoing::write_welcome(&mut self.buffer, self.protocol, frame, time);
+    pub(crate) fn push_welcome(&mut self, frame: &ServerFrame<'_>, time: u64, identity: &Identity) {
+        outgoing::write_welcome(&mut self.buffer, self.protocol, frame, time, identity);
         self.frames += 1;
     }
 

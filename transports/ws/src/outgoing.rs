@@ -1,7 +1,7 @@
 //! Events as whole WebSocket frames, in either form.
 
 use latchbus_bus::frames::{self, json};
-use latchbus_bus::{Delivery, Event};
+use latchbus_bus::{Delivery, Event, Identity};
 use latchbus_core::wire::{self, ServerFrame};
 
 use crate::Protocol;
@@ -37,9 +37,10 @@ pub(crate) fn write_welcome(
     protocol: Protocol,
     frame: &ServerFrame<'_>,
     time: u64,
+    identity: &Identity,
 ) {
     match protocol {
-        Protocol::Json => write_frame(out, Opcode::Text, &[&json::welcome(frame, time)]),
+        Protocol::Json => write_frame(out, Opcode::Text, &[&json::welcome(frame, time, identity)]),
         Protocol::Postcard => write(out, protocol, frame),
     }
 }

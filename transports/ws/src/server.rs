@@ -236,7 +236,8 @@ impl Server {
             epoch: self.0.bus.epoch(),
             limits: self.limits(),
         };
-        sender.push_welcome(&welcome, self.0.bus.clock().unix_ms());
+        let identity = session.client().principal().identity.clone();
+        sender.push_welcome(&welcome, self.0.bus.clock().unix_ms(), &identity);
         let welcomed = timeout(bounds.idle_timeout, sender.flush()).await;
         let unwelcome = match welcomed {
             Ok(Ok(())) => None,

@@ -48,6 +48,11 @@ impl Marks {
         self.0 & (1 << (qos + if retain { RETAINED } else { 0 })) != 0
     }
 
+    /// Whether there is a rule that allows to publish, whatever denies it.
+    pub(super) const fn allows_publish(self) -> bool {
+        self.0 & 1 != 0
+    }
+
     /// Whether there is a rule that allows to read, and none that denies it.
     pub(super) const fn reads(self) -> bool {
         self.0 & (1 << READ) != 0 && !self.denies_read()

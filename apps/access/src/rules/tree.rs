@@ -160,6 +160,12 @@ impl Tree {
         self.nodes.iter().any(|node| !node.named.is_empty())
     }
 
+    /// Whether a rule allows to publish.
+    pub(super) fn publishes(&self) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes.any(|node| node.end.allows_publish() || node.hash.allows_publish())
+    }
+
     /// The greatest QoS at which some topic can be read that `filter` matches; none when there is no such topic.
     pub(super) fn readable(&self, filter: TopicFilter<&str>, names: &Names) -> Option<u8> {
         let most = self.read_qos?;

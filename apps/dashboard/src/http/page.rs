@@ -9,9 +9,11 @@ use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use latchbus_bus::Client;
 
 use super::base::{Base, Dashboard};
 use super::error::ApiError;
+use super::sign_in::client;
 use super::topics::is_known;
 use super::{App, pages};
 
@@ -101,7 +103,16 @@ pub(super) async fn page(State(app): State<App>, request: Request) -> Response {
         let allowed = [(ALLOW, HeaderValue::from_static("GET, HEAD"))];
         return (allowed, ApiError::method()).into_response();
     }
-    let Some((bytes, etag)) = written(asset, &request, &app) else {
+    if !asset.content_type.starts_with("text/html") {
+        let body = Body::from(asset.bytes);
+        return answer(asset, body, asset.etag, request.headers());
+    }
+    // Scripts and styles are the same for everyone, and so that the form can be shown they are everyone's.
+    let client = match client(&app, &request).await {
+        Ok(client) => client,
+        Err(refused) => return refused.into_response(),
+    };
+    let Some((bytes, etag)) = written(asset, &request, &app, &client) else {
         return answer(
             asset,
             Body::from(asset.bytes),
@@ -125,24 +136,40 @@ fn answer(asset: &Asset, body: Body, etag: &str, headers: &HeaderMap) -> Respons
     response
 }
 
-/// A page with what its request shows: the host as it came here, with which the page compares its own, and the path
-/// below which it is served, where that is known.
-fn written(asset: &Asset, request: &Request, app: &App) -> Option<(String, String)> {
-    if !asset.content_type.starts_with("text/html") {
-        return None;
+/// The element that says below which path a page is served, where that is known.
+pub(super) fn base_element(request: &Request) -> String {
+    match request.extensions().get::<Base>() {
+        Some(Base(path)) => format!("\n    <base href=\"{path}\">"),
+        None => String::new(),
     }
+}
+
+/// A page with what its request shows: the host as it came here, with which the page compares its own, the path below which it is
+/// served, where that is known, and what who asks is not offered.
+fn written(
+    asset: &Asset,
+    request: &Request,
+    app: &App,
+    client: &Client,
+) -> Option<(String, String)> {
     let page = str::from_utf8(asset.bytes).ok()?;
     // Both hold letters, digits and a few signs, none of which means anything in HTML.
     let host = app.0.guard.host(request).unwrap_or_default();
     let (before, rest) = page.split_once("<html lang=\"en\">")?;
     let (head, rest) = rest.split_once("<head>")?;
-    let base = match request.extensions().get::<Base>() {
-        Some(Base(path)) => format!("\n    <base href=\"{path}\">"),
-        None => String::new(),
-    };
-    let page = format!("{before}<html lang=\"en\" data-host=\"{host}\">{head}<head>{base}{rest}");
+    let base = base_element(request);
+    let mut withheld = String::new();
+    if !client.may_administer() {
+        withheld.push_str(" data-admin=\"false\"");
+    }
+    if !(app.0.bus.authorizer()).may_publish_anything(&client.principal()) {
+        withheld.push_str(" data-publishes=\"false\"");
+    }
+    let page = format!(
+        "{before}<html lang=\"en\" data-host=\"{host}\"{withheld}>{head}<head>{base}{rest}"
+    );
     let mut hasher = DefaultHasher::new();
-    (&host, &base).hash(&mut hasher);
+    (&host, &base, &withheld).hash(&mut hasher);
     let etag = format!(
         "{}-{:x}\"",
         asset.etag.trim_end_matches('"'),

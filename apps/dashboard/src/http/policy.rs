@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, ORIGIN, REFERRER_POLICY, VARY,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, LOCATION, ORIGIN, REFERRER_POLICY, VARY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use latchbus_ws::Refusal;
 
 use super::refused::refused;
-use super::{App, page, socketio_client};
+use super::{App, account, page, socketio_client};
 
 /// Where a page gets its ticket; it judges requests itself.
 pub(super) const TICKET: &str = "/api/v1/ticket";
@@ -28,6 +28,10 @@ const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// same host and port.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                            connect-src 'self'; base-uri 'self'; form-action 'none'";
+
+/// The page on which users sign in has no scripts, and a form.
+const SIGN_IN_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'self'; \
+                              form-action 'self'";
 
 /// Headers of every answer. Nothing is taken from a cache without asking: the page and the program are
 /// replaced together.
@@ -51,8 +55,17 @@ pub(super) fn frame_ancestors(allow_frames: &[String]) -> String {
 
 /// The `Content-Security-Policy` of the dashboard.
 pub(super) fn page_policy(frame_ancestors: &str) -> HeaderValue {
+    with_frames(PAGE_POLICY, frame_ancestors)
+}
+
+/// That of the page on which users sign in.
+pub(super) fn sign_in_policy(frame_ancestors: &str) -> HeaderValue {
+    with_frames(SIGN_IN_POLICY, frame_ancestors)
+}
+
+fn with_frames(policy: &str, frame_ancestors: &str) -> HeaderValue {
     // Settings hold nothing that cannot stand in a header; if an embedding program does, nobody frames it.
-    HeaderValue::from_str(&format!("{PAGE_POLICY}; {frame_ancestors}")).unwrap_or(
+    HeaderValue::from_str(&format!("{policy}; {frame_ancestors}")).unwrap_or(
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
     )
 }
@@ -76,7 +89,16 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
         }
         Ok(()) if is_preflight(&request) => preflight(),
         Ok(()) if request.method() == Method::OPTIONS => options(),
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let way_in = account::way_in(&app, &request);
+            let response = next.run(request).await;
+            match way_in {
+                Some(way_in) if response.status() == StatusCode::UNAUTHORIZED => {
+                    (StatusCode::SEE_OTHER, [(LOCATION, way_in)]).into_response()
+                }
+                _ => response,
+            }
+        }
     };
     let own = response.extensions_mut().remove::<page::OwnPolicy>();
     let policy = own.map_or_else(|| app.0.page_policy.clone(), |own| own.0);

@@ -62,7 +62,7 @@ fn page(refusal: &Refusal, hint: Option<&str>) -> String {
 }
 
 /// Text within HTML. Long names are cut: the page says what was sent, not all of it.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     const MAX_CHARS: usize = 1_000;
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars().take(MAX_CHARS) {

@@ -167,6 +167,7 @@ impl SignIn {
             claims: signed_in.claims,
             expires_at: signed_in.expires_at,
             version: signed_in.version,
+            session: signed_in.session,
             ..Principal::anonymous(self.transport)
         }
         .with_client_id(self.client_id)
@@ -186,6 +187,9 @@ pub struct Credentials {
     pub token: Option<String>,
     /// The client's certificate, whose chain and key TLS has verified.
     pub certificate: Option<Arc<Certificate>>,
+    /// What a browser was given when its user signed in, and brings back in a cookie, beside those of other servers on the same
+    /// host. It counts where nothing else is brought but a certificate, and one that does not hold any more is as good as none.
+    pub sessions: Vec<String>,
 }
 
 impl Credentials {
@@ -250,6 +254,12 @@ impl Credentials {
         }
     }
 
+    /// The same with the sessions of a browser.
+    #[must_use]
+    pub fn with_sessions(self, sessions: Vec<String>) -> Self {
+        Self { sessions, ..self }
+    }
+
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -264,6 +274,7 @@ impl fmt::Debug for Credentials {
             .field("password", &hidden(self.password.is_some()))
             .field("token", &hidden(self.token.is_some()))
             .field("certificate", &self.certificate)
+            .field("sessions", &hidden(!self.sessions.is_empty()))
             .finish()
     }
 }
@@ -290,6 +301,8 @@ pub struct SignedIn {
     /// What the authenticator needs to tell later whether that is [`still_valid`](Authenticator::still_valid): for
     /// example which password of the user it was. 0 unless it says otherwise.
     pub version: u64,
+    /// Which session of a browser it is: what ends with it. None: of its own.
+    pub session: Option<u64>,
 }
 
 impl SignedIn {
@@ -300,7 +313,15 @@ impl SignedIn {
             claims: None,
             expires_at: None,
             version: 0,
+            session: None,
         }
+    }
+
+    /// The same as a part of this session of a browser.
+    #[must_use]
+    pub fn with_session(self, session: u64) -> Self {
+        let session = Some(session);
+        Self { session, ..self }
     }
 
     /// The same with what [`still_valid`](Authenticator::still_valid) will need.

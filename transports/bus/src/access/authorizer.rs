@@ -48,6 +48,11 @@ pub trait Authorizer: Send + Sync + 'static {
         principal.identity == Identity::Process
     }
 
+    /// Whether there is any topic that it may publish to; when in doubt: true. Who may publish nowhere is not offered to.
+    fn may_publish_anything(&self, _principal: &Principal) -> bool {
+        true
+    }
+
     /// Changes its value whenever any of these answers may have changed: all that is open is then checked again. None: they
     /// never change.
     fn changes(&self) -> Option<watch::Receiver<u64>> {

@@ -24,6 +24,8 @@ pub struct Principal {
     pub expires_at: Option<SystemTime>,
     /// The [`version`](crate::SignedIn::version) of its sign-in.
     pub version: u64,
+    /// The [`session`](crate::SignedIn::session) of its sign-in.
+    pub session: Option<u64>,
 }
 
 /// What a token says that its bearer may do, beside what the rules say of it. What it means is the
@@ -93,6 +95,7 @@ impl Principal {
             claims: None,
             expires_at: None,
             version: 0,
+            session: None,
         }
     }
 

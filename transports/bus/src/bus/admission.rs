@@ -101,7 +101,7 @@ impl Bus {
     /// # Errors
     /// When they are not who they say, or the rules refuse them.
     pub async fn sign_in_or_wait(&self, sign_in: SignIn) -> Result<Client, SignInRefused> {
-        let brings_none = sign_in.credentials.is_empty();
+        let brings_none = (sign_in.credentials.clone().with_sessions(Vec::new())).is_empty();
         let (guest, asker) = (sign_in.clone(), Asker::from(&sign_in));
         match self.admit_signed_in(sign_in).await {
             Err(SignInRefused::CredentialsRequired) if brings_none => {

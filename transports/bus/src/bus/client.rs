@@ -295,8 +295,10 @@ impl Client {
         }
     }
 
-    fn may_publish(&self, publish: &PublishRequest<'_>) -> bool {
-        !clicks::is_reserved(publish.topic.as_str())
+    /// Whether the rules would let it publish this.
+    pub fn may_publish(&self, publish: &PublishRequest<'_>) -> bool {
+        !self.is_guest()
+            && !clicks::is_reserved(publish.topic.as_str())
             && (self.bus().authorizer()).authorize_publish(&self.principal(), publish)
     }
 

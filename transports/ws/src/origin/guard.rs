@@ -109,6 +109,16 @@ impl Guard {
         self.forwarded(request)?.prefix
     }
 
+    /// Whether a browser that has sent this shows its page over TLS: the connection is TLS to here, a trusted proxy says so, or the
+    /// page says it itself by its origin.
+    pub fn is_secure<B>(&self, request: &Request<B>) -> bool {
+        let forwarded = self.forwarded(request);
+        let origin = only(request.headers(), &ORIGIN);
+        request.extensions().get::<Secure>().is_some()
+            || forwarded.and_then(|forwarded| forwarded.https) == Some(true)
+            || matches!(origin, Ok(Some(origin)) if origin.starts_with("https://"))
+    }
+
     /// The host by which a request came, as far as it is known here.
     pub fn host<B>(&self, request: &Request<B>) -> Option<String> {
         match self.0.rules.called(&self.asked(request)) {

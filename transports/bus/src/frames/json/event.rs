@@ -7,7 +7,7 @@ use latchbus_core::hub::{Counts, Kind};
 use latchbus_core::wire::ServerFrame;
 
 use super::payload::{PayloadForm, write_text};
-use crate::{Delivery, Encoding, HistoryPage};
+use crate::{Delivery, Encoding, HistoryPage, Identity};
 
 /// Under this name a delivery keeps what [`message_tail`] made.
 const TAIL: Encoding = Encoding::new("json");
@@ -61,13 +61,20 @@ fn write_tail(out: &mut Vec<u8>, kind: Kind, topic: &str, payload: &[u8], rev: u
     });
 }
 
-/// The first frame, with the server's time in Unix milliseconds. (Postcard has no place for it: a reader of its version
-/// refuses a longer frame.)
-pub fn welcome(frame: &ServerFrame<'_>, time: u64) -> Vec<u8> {
+/// The first frame, with the server's time in Unix milliseconds, and who the client is: its user, or that it has still to sign in.
+/// (Postcard has no place for them: a reader of its version refuses a longer frame.)
+pub fn welcome(frame: &ServerFrame<'_>, time: u64, identity: &Identity) -> Vec<u8> {
     let mut out = encode(frame);
     out.pop();
     // Writing to a vector cannot fail.
-    let _ = write!(out, r#","time":{time}}}"#);
+    let _ = write!(out, r#","time":{time}"#);
+    if let Some(name) = identity.name() {
+        out.extend_from_slice(br#","user":"#);
+        write_text(&mut out, name);
+    } else if *identity == Identity::Guest {
+        out.extend_from_slice(br#","guest":true"#);
+    }
+    out.push(b'}');
     out
 }
 
@@ -324,9 +331,17 @@ mod tests {
             },
         };
         assert_eq!(
-            String::from_utf8(welcome(&frame, 1_732_305_000_123)).unwrap(),
+            String::from_utf8(welcome(&frame, 1_732_305_000_123, &Identity::Anonymous)).unwrap(),
             r#"{"op":"welcome","server":"latchbus/0.1.0","epoch":"9f3c","limits":{"payload_bytes":65536,"topic_bytes":1024,"subscriptions":100,"in_flight":16},"time":1732305000123}"#
         );
+        let user = Identity::User("an\"na".to_owned());
+        for (identity, end) in [
+            (user, r#","time":5,"user":"an\"na"}"#),
+            (Identity::Guest, r#","time":5,"guest":true}"#),
+        ] {
+            let text = String::from_utf8(welcome(&frame, 5, &identity)).unwrap();
+            assert!(text.ends_with(end), "{text}");
+        }
     }
 
     #[test]
