@@ -27,7 +27,7 @@ const CHROMIUM_ARGUMENTS = [
 ];
 
 /** The server under test: `LATCHBUS_BIN`, or what cargo built last in this checkout. */
-function serverBinary() {
+export function serverBinary() {
   const places = [process.env.LATCHBUS_BIN, 'target/release/latchbus', 'target/debug/latchbus'];
   const found = places
     .filter(Boolean)

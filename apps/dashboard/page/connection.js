@@ -43,13 +43,15 @@ export class ConnectionLamp {
     const { retryAt = 0, rtt_ms } = this.#bus.state.value ?? {};
     document.body.dataset.phase = phase;
     this.#wasLive ||= phase === 'live';
-    show('phase', NAMES[phase]);
+    // The server is there, and does not want this page as it is.
+    const isSignedOut = phase !== 'live' && document.body.dataset.signedOut === 'true';
+    show('phase', isSignedOut ? 'Signed out' : NAMES[phase]);
     const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
     const ping = phase === 'live' && rtt_ms !== undefined ? `${whole(Math.ceil(rtt_ms))} ms` : '';
-    show('detail', phase === 'offline' ? `next try in ${seconds} s` : ping);
+    show('detail', isSignedOut ? '' : phase === 'offline' ? `next try in ${seconds} s` : ping);
     element('detail').title = ping && 'round trip of the last ping';
     // It stays while an attempt runs, so that nothing flickers and the focus is not lost.
-    element('retry').hidden = phase !== 'offline' && !(phase === 'connecting' && this.#wasLive);
+    element('retry').hidden = isSignedOut || (phase !== 'offline' && !(phase === 'connecting' && this.#wasLive));
     if (phase === this.#announced || phase === 'connecting') return;
     if (phase === 'offline' || this.#announced === 'offline') {
       show('announce', phase === 'live' ? 'Live again' : this.#offlineText);

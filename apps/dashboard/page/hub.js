@@ -1,5 +1,6 @@
 // @ts-check
 /** The hub that has served this page: how the pages reach it, also below a base path and behind a proxy, and why they cannot. */
+import { Account, signInLink } from './account.js';
 import { element } from './dom.js';
 import { connect } from './latchbus.js';
 
@@ -14,7 +15,7 @@ const PATIENT = 2;
 class TicketSocket {
   /** @type {((event: MessageEvent) => void) | undefined} */
   onmessage;
-  /** @type {(() => void) | undefined} */
+  /** @type {((event?: CloseEvent) => void) | undefined} */
   onclose;
   /** @type {WebSocket | undefined} */
   #socket;
@@ -32,7 +33,7 @@ class TicketSocket {
     if (ticket === undefined) return this.onclose?.();
     this.#socket = new WebSocket(`${url}?ticket=${ticket}`, protocol);
     this.#socket.onmessage = (event) => this.onmessage?.(event);
-    this.#socket.onclose = () => this.onclose?.();
+    this.#socket.onclose = (event) => this.onclose?.(event);
   }
 
   /** @param {string} data */
@@ -65,13 +66,27 @@ export function connectHub() {
   const { host } = document.documentElement.dataset;
   const environment = host === location.host ? {} : { WebSocket: /** @type {any} */ (TicketSocket) };
   const bus = connect(new URL('ws', document.baseURI), environment);
+  const account = new Account(bus);
   let failures = 0;
   bus.state.subscribe(({ phase }) => {
+    if (account.isSignedOut) return askToSignIn();
     if (phase === 'live') failures = -Infinity;
     if (phase === 'offline' && ++failures === PATIENT) void explain();
-    if (phase === 'live') element('stopped').hidden = true;
+    if (phase !== 'live') return;
+    element('stopped').hidden = true;
+    delete element('stopped').dataset.signIn;
   });
   return bus;
+}
+
+/** The sign-in has ended, here or in another tab. */
+function askToSignIn() {
+  const notice = element('stopped');
+  if (!notice.hidden && notice.dataset.signIn !== undefined) return;
+  notice.dataset.signIn = '';
+  notice.replaceChildren('You are signed out. ', signInLink());
+  notice.classList.remove('early');
+  notice.hidden = false;
 }
 
 /** The hub has served the page, and no connection was ever made. */

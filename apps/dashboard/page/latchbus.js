@@ -26,6 +26,8 @@ const FIRST_MS = 10_000;
 /** From a ping to any sign of life, and from there to the next ping. */
 const PONG_MS = 3_000;
 const IDLE_MS = 8_000;
+/** The close code of who may not stay. */
+const SIGNED_OUT = 3000;
 /** Publishes that wait; one more is refused with `full`. */
 const MAX_IN_FLIGHT = 1_000;
 /** Topics whose last message a store keeps: the last to change. */
@@ -357,6 +359,11 @@ export class Bus {
     });
   }
 
+  /** Who has signed in here, as the hub knows them. @returns {string | undefined} */
+  get user() {
+    return this.state.value?.user;
+  }
+
   /** Removes a topic's retained value. @param {string} topic */
   clear = (topic) => this.publish(topic, '', { retain: true });
 
@@ -392,7 +399,7 @@ export class Bus {
     this.state.set({ phase: 'connecting' });
     const socket = new this.#environment.WebSocket(this.#url, PROTOCOL);
     socket.onmessage = mine(({ data }) => this.#receive(data));
-    socket.onclose = mine(() => this.#lost());
+    socket.onclose = mine((event) => this.#lost(event?.code === SIGNED_OUT));
     socket.onerror = () => {}; // else `ws` throws
     this.#socket = socket;
     this.#timer = setTimeout(() => this.#lost(), WELCOME_MS);
@@ -418,7 +425,7 @@ export class Bus {
     else publish?.resolve(answer);
   }
 
-  #lost() {
+  #lost(signedOut = false) {
     const wasStable = this.#liveSince_ms > 0 && performance.now() - this.#liveSince_ms > STABLE_MS;
     this.#liveSince_ms = 0;
     this.#drop();
@@ -427,7 +434,7 @@ export class Bus {
     const step_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** (this.#failures - 1));
     const wait_ms = step_ms * this.#environment.random();
     this.#timer = setTimeout(() => this.#open(), wait_ms);
-    this.state.set({ phase: 'offline', retryAt: Date.now() + wait_ms });
+    this.state.set({ phase: 'offline', retryAt: Date.now() + wait_ms, signedOut });
   }
 
   /** A hub of another origin does not take everyone: its console says to the developer what is missing. */
@@ -451,12 +458,13 @@ export class Bus {
     const state = /** @type {State} */ (this.state.value);
     switch (frame?.op) {
       case 'welcome':
+        if (frame.guest) return this.#lost(true);
         this.#liveSince_ms = this.#heard_ms;
         const offset_ms = frame.time && Date.now() - frame.time;
         this.#limits = frame.limits ?? {};
         for (const topic of this.#topics.values()) this.#subscribe(topic);
         for (const { send } of [...this.#inFlight.values()]) send?.();
-        this.state.set({ phase: 'live', epoch: frame.epoch, limits: frame.limits, offset_ms });
+        this.state.set({ phase: 'live', epoch: frame.epoch, limits: frame.limits, offset_ms, user: frame.user });
         return this.#probe();
       case 'pong':
         if (this.#ping?.id !== frame.id) return;

@@ -5,6 +5,7 @@ import { ConnectionLamp } from './connection.js';
 import { DeviceTable } from './devices.js';
 import { attribute, element, make, oncePerFrame, show, whileVisible } from './dom.js';
 import { rate as rateText, tenth, whole } from './format.js';
+import { askAbout, mayPublish, me } from './account.js';
 import { connectHub } from './hub.js';
 import { Operator } from './operator.js';
 import { Room, isRoomName } from './room.js';
@@ -45,6 +46,10 @@ function start(roomName) {
     drawSoon();
     drawTableSoon();
   });
+  // Of the topics that this page will publish its clicks to, any will do.
+  const ownTopic = `clicks/${roomName}/${room.counter.device}/count/1-00000000`;
+  askAbout(ownTopic);
+  me.subscribe(() => offer());
   room.rates.load(roomName);
   const lamp = new ConnectionLamp(bus, () => room.isLive, 'Offline. Your clicks are kept.');
   const operator = new Operator(roomName);
@@ -77,7 +82,15 @@ function start(roomName) {
     drawTableSoon();
   }, TICK_MS);
   whileVisible(() => void fetchTrouble(), TROUBLE_MS);
-  drawSoon();
+  offer();
+
+  /** Whoever may not click sees numbers that are no buttons. */
+  function offer() {
+    const mayClick = me.value?.publish[ownTopic] ?? mayPublish();
+    for (const color of COLORS) attribute(element(color), 'disabled', mayClick ? undefined : '');
+    document.body.dataset.clicks = String(mayClick);
+    drawSoon();
+  }
 
   function announceScore() {
     const { red, blue } = room.values;
@@ -123,6 +136,9 @@ function start(roomName) {
   /** @param {number} total */
   function hint(total) {
     const { refused } = room.counter;
+    if (document.body.dataset.signedOut === 'true')
+      return 'You are signed out. Your clicks are kept and sent when you have signed in.';
+    if (document.body.dataset.clicks === 'false' && room.isLive) return 'You can watch here, and not click.';
     if (refused) return `The hub refused the last report (${refused}). Your clicks are kept and sent again.`;
     if (!room.isLive && room.isKnown)
       return 'This is the last known score. Your clicks are kept and sent when the hub is back.';

@@ -45,7 +45,9 @@ let drawTimer;
 const drawInFrame = oncePerFrame(draw);
 /** @type {Topic[]} */
 let sources = [];
-const isLive = () => sources.length > 0 && sources.every(({ synced }) => synced);
+/** What the rules do not let this page see: of everything, the rest is shown. @type {Set<Topic>} */
+const refused = new Set();
+const isLive = () => sources.length > 0 && sources.every((source) => source.synced || refused.has(source));
 const lamp = new ConnectionLamp(bus, isLive, 'Offline. These are the last known values.');
 const facts = bus.topic(`${SYS}#`, { maxRate: 1 });
 facts.subscribe({ next: () => drawFacts(), synced: () => drawFacts() });
@@ -100,6 +102,7 @@ function applyFilter() {
   history.replaceState(undefined, '', location.pathname + query);
 
   for (const source of sources) source.close();
+  refused.clear();
   const tree = new Tree();
   view.tree = tree;
   view.isTouched = false;
@@ -125,7 +128,11 @@ function applyFilter() {
         }
         drawSoon();
       },
-      error: (error) => show('filter-problem', error.message),
+      error: (error) => {
+        if (error.code === 'not_allowed') refused.add(source);
+        if (filter || refused.size === sources.length) show('filter-problem', error.message);
+        drawSoon();
+      },
     });
   }
   drawSoon();

@@ -113,6 +113,8 @@ export declare class Bus {
         before?: number | undefined;
         limit?: number | undefined;
     }) => Promise<shapes.Page<V>>;
+    /** Who has signed in here, as the hub knows them. @returns {string | undefined} */
+    get user(): string | undefined;
     /** Removes a topic's retained value. @param {string} topic */
     clear: (topic: string) => Promise<shapes.Ack>;
     /** Offline: tries now instead of at `retryAt`. */

@@ -58,6 +58,15 @@ export type State = {
      */
     retryAt?: number;
     /**
+     * offline: the hub wants to know who this is, or does not let them stay. What brings them back is
+     * the caller's to do; meanwhile it is tried again
+     */
+    signedOut?: boolean;
+    /**
+     * live: who has signed in
+     */
+    user?: string;
+    /**
      * live: the hub's epoch
      */
     epoch?: string;
@@ -137,6 +146,9 @@ export type Publish = {
  * @typedef {object} State
  * @property {'connecting' | 'live' | 'offline' | 'closed'} phase
  * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds
+ * @property {boolean} [signedOut] offline: the hub wants to know who this is, or does not let them stay. What brings them back is
+ *   the caller's to do; meanwhile it is tried again
+ * @property {string} [user] live: who has signed in
  * @property {string} [epoch] live: the hub's epoch
  * @property {Record<string, number>} [limits] live: what the hub accepts
  * @property {number} [offset_ms] live: this clock minus the hub's, as of the welcome and with its time on the way
