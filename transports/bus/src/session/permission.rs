@@ -20,8 +20,8 @@ pub enum SignedOut {
     /// Its sign-in has expired.
     #[error("the sign-in has expired")]
     Expired,
-    /// Its user was removed or changed, or the rules do not let it connect any more.
-    #[error("the user was removed or changed, or may not connect any more")]
+    /// Its user has signed out, was removed or changed, or the rules do not let it connect any more.
+    #[error("the user has signed out, was removed or changed, or may not connect any more")]
     Revoked,
     /// An administrator has ended its connection: see [`Client::disconnect`](crate::Client::disconnect).
     #[error("ended by an administrator")]
