@@ -237,7 +237,8 @@ async fn signed_in(app: &App, sessions: &Sessions, request: Request) -> Response
     };
     let (user, password) = (value(body, "user"), value(body, "password"));
     (form.user, form.next) = (user.clone(), value(body, "next"));
-    let sign_in = SignIn::new("http")
+    // Of its own name: over `http` each request is a sign-in, and no news for auditors.
+    let sign_in = SignIn::new("page")
         .with_address(address)
         .with_credentials(Credentials::password(user, password));
     let client = match app.0.bus.sign_in(sign_in).await {
@@ -272,7 +273,7 @@ async fn sign_out(State(app): State<App>, request: Request) -> Response {
     for session in sessions(&request) {
         if let Some(identity) = open.end(&session) {
             let (user, address) = (identity.name(), address.map(tracing::field::display));
-            tracing::info!(target: "audit", user, address, "signed out");
+            tracing::info!(target: "audit", action = "sign-out", by = user, transport = "page", address, result = "done", "signed out");
         }
     }
     let mut response = match wants_page(request.headers()) {
