@@ -49,6 +49,7 @@ mod floor;
 mod incarnation;
 mod json;
 mod live;
+mod misspelt;
 mod press;
 mod rate;
 mod shares;
@@ -65,10 +66,11 @@ pub use json::JsonError;
 #[cfg(feature = "alloc")]
 pub use live::GrowingLive;
 pub use live::{FixedLive, Full, Live};
+pub use misspelt::{MalformedTopic, NearMiss};
 pub use press::{MAX_ID_BYTES, MAX_PRESS, Press, PressError};
 pub use rate::{PerSecond, RATE_WINDOW_MS, Rate};
 pub use shares::Shares;
-pub use topic::{ClickTopic, MAX_NAME_BYTES, MalformedTopic, NearMiss, is_name, is_reserved};
+pub use topic::{ClickTopic, MAX_NAME_BYTES, is_name, is_reserved};
 pub use zero::{Taken, Zero};
 
 /// The longest payload that any parser here reads, in bytes.

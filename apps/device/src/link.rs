@@ -159,7 +159,7 @@ impl Topics {
 
     /// What a message of the device's subscription tells. A malformed one tells nothing.
     fn heard(&self, topic: &str, payload: &[u8]) -> Option<Change> {
-        match ClickTopic::parse(topic).ok()?? {
+        match ClickTopic::recognise(topic)? {
             ClickTopic::Count { incarnation, .. } => {
                 let counter = Counter::parse(payload).ok()?;
                 Some(Change::Heard(Heard::Count(incarnation, counter)))

@@ -27,16 +27,16 @@ impl Boots {
 
     /// Takes a retained message. What is not one of this device's count or floor topics is passed over.
     pub fn found(&mut self, topic: &str, payload: &[u8]) {
-        let boot = match ClickTopic::parse(topic) {
-            Ok(Some(ClickTopic::Count {
+        let boot = match ClickTopic::recognise(topic) {
+            Some(ClickTopic::Count {
                 room: ROOM,
                 device: DEVICE,
                 incarnation,
-            })) => incarnation.boot(),
-            Ok(Some(ClickTopic::Floor {
+            }) => incarnation.boot(),
+            Some(ClickTopic::Floor {
                 room: ROOM,
                 device: DEVICE,
-            })) => match FloorRecord::parse(payload) {
+            }) => match FloorRecord::parse(payload) {
                 Ok(record) => record.floor,
                 Err(_) => return,
             },

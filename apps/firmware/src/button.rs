@@ -104,7 +104,7 @@ impl Button {
 
     /// Takes a message from the bus. Only the room's values are of interest.
     pub fn heard(&mut self, topic: &str, payload: &[u8]) {
-        if let Ok(Some(ClickTopic::Values { room: ROOM })) = ClickTopic::parse(topic)
+        if let Some(ClickTopic::Values { room: ROOM }) = ClickTopic::recognise(topic)
             && let Ok(topic) = TopicName::parse(topic)
         {
             // What is longer than any counter is none.

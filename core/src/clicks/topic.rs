@@ -1,8 +1,7 @@
 use core::fmt;
 
-use thiserror::Error;
-
 use super::incarnation::Incarnation;
+use super::misspelt::{self, MalformedTopic, NearMiss};
 
 /// The longest name of a room or device, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -80,87 +79,58 @@ impl<'a> ClickTopic<'a> {
         + "/count/".len()
         + Incarnation::MAX_BYTES;
 
-    /// Recognises a click topic. `Ok(None)` is an ordinary topic, which the click model leaves alone.
+    /// A click topic as it is to be; none for any other topic, also for one that was to be a click topic and is malformed.
+    /// For readers of what a hub has accepted: a microcontroller needs no more. See [`parse`](Self::parse).
+    #[must_use]
+    pub fn recognise(topic: &'a str) -> Option<Self> {
+        Self::recognise_below(topic.strip_prefix("clicks/")?)
+    }
+
+    /// The same for what stands below `clicks/`.
+    pub(super) fn recognise_below(below: &'a str) -> Option<Self> {
+        let (room, rest) = below.split_once('/')?;
+        if !is_name(room) {
+            return None;
+        }
+        let Some((device, rest)) = rest.split_once('/') else {
+            return match rest {
+                "values" => Some(Self::Values { room }),
+                "share" => Some(Self::Share { room }),
+                "rate" => Some(Self::Rate { room }),
+                _ => None,
+            };
+        };
+        if !is_name(device) {
+            return None;
+        }
+        match rest {
+            "press" => Some(Self::Press { room, device }),
+            "pressed" => Some(Self::Pressed { room, device }),
+            "floor" => Some(Self::Floor { room, device }),
+            "status" => Some(Self::Status { room, device }),
+            "trouble" => Some(Self::Trouble { room, device }),
+            _ => Some(Self::Count {
+                room,
+                device,
+                incarnation: rest.strip_prefix("count/")?.parse().ok()?,
+            }),
+        }
+    }
+
+    /// Recognises a click topic, and one that was to be one. `Ok(None)` is an ordinary topic, which the click model leaves
+    /// alone.
     ///
     /// # Errors
     /// [`MalformedTopic`] for a topic in the place of a count or a press that names no valid room,
     /// device or incarnation, or too many or too few of them, or whose `count` or `press` is one slip of the keyboard
     /// away. A publish to it must change nothing: passed on as an ordinary topic, its clicks would be lost in silence.
     pub fn parse(topic: &'a str) -> Result<Option<Self>, MalformedTopic> {
-        match topic.strip_prefix("clicks/") {
-            Some(below) => Self::parse_below(below),
-            None => Ok(None),
-        }
-    }
-
-    fn parse_below(below: &'a str) -> Result<Option<Self>, MalformedTopic> {
-        let is_word = |word: &str| {
-            ["press", "count"]
-                .iter()
-                .any(|known| word.eq_ignore_ascii_case(known))
+        let Some(below) = topic.strip_prefix("clicks/") else {
+            return Ok(None);
         };
-        let Some((room, rest)) = below.split_once('/') else {
-            return match is_word(below) {
-                true => Err(MalformedTopic::Depth),
-                false => Ok(None),
-            };
-        };
-        let Some((device, rest)) = rest.split_once('/') else {
-            return match rest {
-                word if is_word(word) => Err(MalformedTopic::Depth),
-                run if is_word(room) && run.parse::<Incarnation>().is_ok() => {
-                    Err(MalformedTopic::Depth)
-                }
-                _ if !is_name(room) => Ok(None),
-                "values" => Ok(Some(Self::Values { room })),
-                "share" => Ok(Some(Self::Share { room })),
-                "rate" => Ok(Some(Self::Rate { room })),
-                _ => Ok(None),
-            };
-        };
-        let named = is_name(room) && is_name(device);
-        match rest.split_once('/') {
-            Some(("count", run)) => {
-                let incarnation = run.parse().map_err(|_| MalformedTopic::Incarnation)?;
-                let count = Self::Count {
-                    room,
-                    device,
-                    incarnation,
-                };
-                named.then_some(Some(count)).ok_or(MalformedTopic::Name)
-            }
-            Some(("press", _)) => Err(MalformedTopic::BehindPress),
-            // `state/1` is somebody else's; what looks like an incarnation is no accident.
-            Some((word, run)) if is_slip(word, "count") && run.parse::<Incarnation>().is_ok() => {
-                Err(MalformedTopic::Slip { meant: "count" })
-            }
-            Some((_, deeper)) => {
-                let (before, last) = deeper.rsplit_once('/').unwrap_or(("", deeper));
-                let before = before.rsplit('/').next().unwrap_or_default();
-                let is_deep =
-                    is_word(last) || (is_word(before) && last.parse::<Incarnation>().is_ok());
-                match is_deep {
-                    true => Err(MalformedTopic::Depth),
-                    false => Ok(None),
-                }
-            }
-            None if is_word(device) && rest.parse::<Incarnation>().is_ok() => {
-                Err(MalformedTopic::Depth)
-            }
-            None => match rest {
-                "count" => Err(MalformedTopic::Incarnation),
-                "press" if !named => Err(MalformedTopic::Name),
-                "pressed" | "floor" | "status" | "trouble" if !named => Ok(None),
-                word if is_slip(word, "press") => Err(MalformedTopic::Slip { meant: "press" }),
-                word if is_slip(word, "count") => Err(MalformedTopic::Slip { meant: "count" }),
-                _ if !named => Ok(None),
-                "press" => Ok(Some(Self::Press { room, device })),
-                "pressed" => Ok(Some(Self::Pressed { room, device })),
-                "floor" => Ok(Some(Self::Floor { room, device })),
-                "status" => Ok(Some(Self::Status { room, device })),
-                "trouble" => Ok(Some(Self::Trouble { room, device })),
-                _ => Ok(None),
-            },
+        match Self::recognise_below(below) {
+            Some(known) => Ok(Some(known)),
+            None => misspelt::malformed(below).map_or(Ok(None), Err),
         }
     }
 
@@ -168,41 +138,8 @@ impl<'a> ClickTopic<'a> {
     /// and a count or a press below a misspelt `clicks`. They are somebody else's as well as not, so that a publish is
     /// accepted, and its publisher ought to be told. With a slash before it, as a path begins, `clicks` is another topic too.
     #[must_use]
-    pub fn near_miss(topic: &'a str) -> Option<NearMiss> {
-        let (first, below) = topic.split_once('/')?;
-        let is_click = |below| {
-            !matches!(
-                ClickTopic::parse_below(below),
-                Ok(None | Some(Self::Values { .. } | Self::Share { .. } | Self::Rate { .. }))
-            )
-        };
-        if first.is_empty() {
-            let (first, below) = below.split_once('/')?;
-            let is_clicks = first == "clicks" || is_slip(first, "clicks");
-            return (is_clicks && is_click(below)).then_some(NearMiss::LeadingSlash);
-        }
-        if first.len().abs_diff("clicks".len()) > 1 {
-            return None;
-        }
-        if first != "clicks" {
-            let is_meant = is_slip(first, "clicks") && is_click(below);
-            return is_meant.then_some(NearMiss::Word("clicks"));
-        }
-        if Self::parse(topic) != Ok(None) {
-            return None;
-        }
-        let mut levels = below.split('/').skip(2);
-        let word = levels.next()?;
-        let run = levels.next();
-        let meant = |meant: &str| is_within(word.as_bytes(), meant.as_bytes(), 2);
-        match (run, levels.next()) {
-            (None, _) if meant("press") => Some(NearMiss::Word("press")),
-            (None, _) if meant("count") => Some(NearMiss::Word("count")),
-            (Some(run), None) if meant("count") && run.parse::<Incarnation>().is_ok() => {
-                Some(NearMiss::Word("count"))
-            }
-            _ => None,
-        }
+    pub fn near_miss(topic: &str) -> Option<NearMiss> {
+        misspelt::near_miss(topic)
     }
 
     /// The room of the topic.
@@ -239,79 +176,6 @@ impl fmt::Display for ClickTopic<'_> {
             Self::Values { .. } => f.write_str("values"),
             Self::Share { .. } => f.write_str("share"),
             Self::Rate { .. } => f.write_str("rate"),
-        }
-    }
-}
-
-/// Why a topic in the place of a count or a press is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum MalformedTopic {
-    /// The room or the device is not a name: see [`is_name`].
-    #[error("room and device must match [A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")]
-    Name,
-    /// The level behind `count` is not `<boot>-<nonce>`, or there is none.
-    #[error("count must be followed by a boot from 1, a hyphen and eight lower-case hex digits")]
-    Incarnation,
-    /// A misspelt word.
-    #[error("did you mean `{meant}`?")]
-    Slip {
-        /// The word that is next to it.
-        meant: &'static str,
-    },
-    /// `clicks/<room>/press`, `clicks/<room>/<device>/x/press`.
-    #[error(
-        "one room and one device are named: clicks/<room>/<device>/press, clicks/<room>/<device>/count/<boot>-<nonce>"
-    )]
-    Depth,
-    /// `clicks/<room>/<device>/press/…`.
-    #[error("nothing follows `press` in the topic: the colour is the payload")]
-    BehindPress,
-}
-
-/// What an ordinary topic may have been meant to have: see [`ClickTopic::near_miss`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NearMiss {
-    /// A word that one of its levels is next to.
-    #[error("did you mean `{0}`?")]
-    Word(&'static str),
-    /// The topic of a click behind a slash.
-    #[error("did you mean `clicks/…`, without a slash before it?")]
-    LeadingSlash,
-}
-
-/// Whether a word differs from another by its case, by spaces around it or by one letter that is missing, too many,
-/// wrong or swapped with its neighbour.
-fn is_slip(typed: &str, word: &str) -> bool {
-    typed != word && is_within(typed.trim().as_bytes(), word.as_bytes(), 1)
-}
-
-/// Whether a word becomes another by so many such changes at most.
-fn is_within(mut typed: &[u8], mut word: &[u8], changes: u32) -> bool {
-    while let ([a, rest_a @ ..], [b, rest_b @ ..]) = (typed, word)
-        && a.eq_ignore_ascii_case(b)
-    {
-        (typed, word) = (rest_a, rest_b);
-    }
-    let Some(changes) = changes.checked_sub(1) else {
-        return typed.is_empty() && word.is_empty();
-    };
-    match (typed, word) {
-        ([], []) => true,
-        ([_, typed @ ..], []) => is_within(typed, word, changes),
-        ([], [_, word @ ..]) => is_within(typed, word, changes),
-        ([a, rest_a @ ..], [b, rest_b @ ..]) => {
-            let swapped = match (rest_a, rest_b) {
-                ([c, rest_a @ ..], [d, rest_b @ ..]) => {
-                    a.eq_ignore_ascii_case(d)
-                        && b.eq_ignore_ascii_case(c)
-                        && is_within(rest_a, rest_b, changes)
-                }
-                _ => false,
-            };
-            swapped
-                || is_within(rest_a, rest_b, changes)
-                || is_within(rest_a, word, changes)
-                || is_within(typed, rest_b, changes)
         }
     }
 }

@@ -129,7 +129,7 @@ fn serve(
             retain,
         } => {
             // A count that comes by, and a click of this device's own.
-            if let Ok(Some(ClickTopic::Values { .. })) = ClickTopic::parse(topic)
+            if let Some(ClickTopic::Values { .. }) = ClickTopic::recognise(topic)
                 && let Ok(counter) = Counter::parse(payload)
             {
                 *clicks = clicks.join(counter);
