@@ -162,7 +162,12 @@ fn rule() -> impl Strategy<Value = String> {
 
 fn denial() -> impl Strategy<Value = String> {
     rule().prop_filter("the end is everybody's", |filter| {
-        !filter.starts_with("{client}") && !matches(&filter.replace(['{', '}'], ""), END)
+        // Of a client whose name can be no level it denies everything from there on.
+        let denied = match filter.split_once("{client}") {
+            Some((before, _)) => format!("{before}#"),
+            None => filter.replace(['{', '}'], ""),
+        };
+        !matches(&denied, END)
     })
 }
 
