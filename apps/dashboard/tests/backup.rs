@@ -260,10 +260,11 @@ fn an_export_that_fails_leaves_the_file_as_it_was() {
     ));
     assert!(line.contains("no store"), "{line}");
     assert!(!none.exists(), "an export makes no store");
-    let url = "http://127.0.0.1:1";
-    let line = refused(with(&["export", "--url", url], &file));
-    assert!(line.contains("cannot reach 127.0.0.1:1"), "{line}");
-    let line = refused(with(&["export", "--url", "https://127.0.0.1:1"], &file));
+    for url in ["http://127.0.0.1:1", "https://127.0.0.1:1"] {
+        let line = refused(with(&["export", "--url", url], &file));
+        assert!(line.contains("cannot reach 127.0.0.1:1"), "{line}");
+    }
+    let line = refused(with(&["export", "--url", "ftp://127.0.0.1:1"], &file));
     assert!(line.contains("http://HOST:PORT"), "{line}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "the last one");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
