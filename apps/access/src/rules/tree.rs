@@ -257,6 +257,10 @@ impl<'a> Search<'a> {
                 if next.nodes.is_empty() && next.marks.reads() {
                     continue;
                 }
+                if next.is_empty && next.depth == self.levels.len() && !self.hash {
+                    // It is no topic, and nothing follows.
+                    continue;
+                }
                 let ends = next.depth == self.levels.len() && !next.is_empty;
                 if next.nodes.is_empty()
                     || next.marks.denies_read()
