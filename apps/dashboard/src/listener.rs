@@ -2,7 +2,6 @@
 //!
 //! Sockets are bound first and listen later, so that a program that cannot start has taken no connection.
 
-mod connection;
 #[cfg(unix)]
 mod unix;
 
@@ -16,9 +15,9 @@ use anyhow::Context as _;
 use latchbus_bus::accept::Acceptor;
 use latchbus_tls::accept::TlsConnection;
 use latchbus_tls::server::{Protocol, Server};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::either::Either;
 
-pub(crate) use self::connection::AnyConnection;
 use crate::settings::{Addresses, Listen, UnixMode};
 
 /// Connections that wait to be accepted; the system may allow fewer. All dashboards come back at once when
@@ -27,6 +26,17 @@ const BACKLOG: u16 = 4_096;
 
 /// TLS over a TCP listener.
 pub(crate) type Tls = (Server, Protocol);
+
+/// TCP, or a Unix socket.
+#[cfg(unix)]
+type Plain = Either<TcpStream, tokio::net::UnixStream>;
+
+/// TCP.
+#[cfg(not(unix))]
+type Plain = TcpStream;
+
+/// A connection of whichever listener. TLS is boxed, so that it makes the others no larger.
+type AnyConnection = Either<Plain, Box<TlsConnection<TcpStream>>>;
 
 /// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,17 +219,20 @@ impl Socket {
                     tracing::debug!(target: "server", %error, "TCP options");
                 }
                 Poll::Ready(Ok(match tls {
-                    None => AnyConnection::Tcp(stream),
+                    #[cfg(unix)]
+                    None => Either::Left(Either::Left(stream)),
+                    #[cfg(not(unix))]
+                    None => Either::Left(stream),
                     Some((server, protocol)) => {
                         let connection = TlsConnection::new(stream, server.clone(), *protocol);
-                        AnyConnection::Tls(Box::new(connection))
+                        Either::Right(Box::new(connection))
                     }
                 }))
             }
             #[cfg(unix)]
             Self::Unix(listener) => listener
                 .poll_accept(cx)
-                .map(|accepted| accepted.map(AnyConnection::Unix)),
+                .map(|accepted| accepted.map(|stream| Either::Left(Either::Right(stream)))),
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadHalf, WriteHalf, duplex
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_util::either::Either;
 
 use crate::Certificate;
 use crate::proxy::{self, Networks};
@@ -154,6 +155,90 @@ impl Connection for DuplexStream {
 
     fn into_split(self) -> (Self::Reader, Self::Writer) {
         split(self)
+    }
+}
+
+/// One or the other, for a server that accepts both.
+impl<L: Connection, R: Connection> Connection for Either<L, R> {
+    type Reader = Either<L::Reader, R::Reader>;
+    type Writer = Either<L::Writer, R::Writer>;
+
+    fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Left(left) => left.peer(),
+            Self::Right(right) => right.peer(),
+        }
+    }
+
+    fn local_port(&self) -> Option<u16> {
+        match self {
+            Self::Left(left) => left.local_port(),
+            Self::Right(right) => right.local_port(),
+        }
+    }
+
+    async fn begin(&mut self, trusted: &Networks) -> io::Result<Option<SocketAddr>> {
+        match self {
+            Self::Left(left) => left.begin(trusted).await,
+            Self::Right(right) => right.begin(trusted).await,
+        }
+    }
+
+    fn is_secure(&self) -> bool {
+        match self {
+            Self::Left(left) => left.is_secure(),
+            Self::Right(right) => right.is_secure(),
+        }
+    }
+
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        match self {
+            Self::Left(left) => left.certificate(),
+            Self::Right(right) => right.certificate(),
+        }
+    }
+
+    fn into_split(self) -> (Self::Reader, Self::Writer) {
+        match self {
+            Self::Left(left) => {
+                let (reader, writer) = left.into_split();
+                (Either::Left(reader), Either::Left(writer))
+            }
+            Self::Right(right) => {
+                let (reader, writer) = right.into_split();
+                (Either::Right(reader), Either::Right(writer))
+            }
+        }
+    }
+}
+
+/// A large connection among small ones: what it needs to begin is on the heap, too.
+impl<C: Connection> Connection for Box<C> {
+    type Reader = C::Reader;
+    type Writer = C::Writer;
+
+    fn peer(&self) -> Option<SocketAddr> {
+        (**self).peer()
+    }
+
+    fn local_port(&self) -> Option<u16> {
+        (**self).local_port()
+    }
+
+    async fn begin(&mut self, trusted: &Networks) -> io::Result<Option<SocketAddr>> {
+        Box::pin((**self).begin(trusted)).await
+    }
+
+    fn is_secure(&self) -> bool {
+        (**self).is_secure()
+    }
+
+    fn certificate(&self) -> Option<Arc<Certificate>> {
+        (**self).certificate()
+    }
+
+    fn into_split(self) -> (Self::Reader, Self::Writer) {
+        (*self).into_split()
     }
 }
 
