@@ -28,6 +28,26 @@ use crate::{Note, Operate, Operated, OperationError, Publish, pipeline};
 /// Payloads from this size on count for the memory of the store's queue; those below are bounded by their number.
 const LARGE_BYTES: usize = 16 << 10;
 
+/// One line about a client, under the target of its transport, and few of a kind.
+macro_rules! warn_limited {
+    ($client:expr, $kind:expr, [$($field:tt)+], $message:literal) => {{
+        let principal = $client.principal();
+        let limit = $client.bus().log_limit();
+        if let Some(left_out) = limit.allow(&principal.log_key($kind)) {
+            let client = shown(&principal.client_id);
+            let address = $client.address().map(field::display);
+            log::warn_of!(
+                principal.transport,
+                client,
+                address,
+                $($field)+,
+                left_out,
+                $message
+            );
+        }
+    }};
+}
+
 /// One peer of the bus. Clones are handles to one peer.
 #[derive(Debug, Clone)]
 pub struct Client(pub(super) Arc<ClientInner>);
@@ -324,52 +344,25 @@ impl Client {
         if *refused == PublishRefused::Closed {
             return;
         }
-        let principal = self.principal();
-        let Some(left_out) = self
-            .0
-            .bus
-            .log_limit()
-            .allow(&principal.log_key(refused.kind()))
-        else {
-            return;
-        };
-        let (client, address) = (
-            shown(&principal.client_id),
-            self.address().map(field::display),
-        );
-        let topic = topic.map(|topic| shown(topic.as_str()));
-        let (limit, setting) = (refused.limit(), refused.setting());
-        log::warn_of!(
-            principal.transport,
-            client,
-            address,
-            topic,
-            bytes,
-            limit,
-            setting,
-            left_out,
+        warn_limited!(
+            self,
+            refused.kind(),
+            [
+                topic = topic.map(|topic| shown(topic.as_str())),
+                bytes,
+                limit = refused.limit(),
+                setting = refused.setting()
+            ],
             "publish rejected: {refused}"
         );
     }
 
     /// One line for a publish that looks like a misspelt click and is an ordinary message all the same.
     fn log_near_miss(&self, topic: &TopicName<String>, near_miss: NearMiss) {
-        let principal = self.principal();
-        let limit = self.0.bus.log_limit();
-        let Some(left_out) = limit.allow(&principal.log_key("near miss")) else {
-            return;
-        };
-        let (client, address) = (
-            shown(&principal.client_id),
-            self.address().map(field::display),
-        );
-        let topic = shown(topic.as_str());
-        log::warn_of!(
-            principal.transport,
-            client,
-            address,
-            topic,
-            left_out,
+        warn_limited!(
+            self,
+            "near miss",
+            [topic = shown(topic.as_str())],
             "publish counts no click: {near_miss}"
         );
     }
@@ -391,49 +384,23 @@ impl Client {
         limit: Option<usize>,
         setting: &str,
     ) {
-        let principal = self.principal();
-        let Some(left_out) = self
-            .0
-            .bus
-            .log_limit()
-            .allow(&principal.log_key("subscription"))
-        else {
-            return;
-        };
-        let (client, address) = (
-            shown(&principal.client_id),
-            self.address().map(field::display),
-        );
-        let filter = shown(filter);
-        log::warn_of!(
-            principal.transport,
-            client,
-            address,
-            filter,
-            limit,
-            setting,
-            left_out,
+        warn_limited!(
+            self,
+            "subscription",
+            [filter = shown(filter), limit, setting],
             "subscription refused: {cause}"
         );
     }
 
     /// One line for events that had left the recent ring before this client could take them. 0: it is not known how many.
     pub(crate) fn log_missed(&self, missed: u64) {
-        let (principal, missed) = (self.principal(), (missed > 0).then_some(missed));
-        let Some(left_out) = self.0.bus.log_limit().allow(&principal.log_key("missed")) else {
-            return;
-        };
-        let (client, address) = (
-            shown(&principal.client_id),
-            self.address().map(field::display),
-        );
-        log::warn_of!(
-            principal.transport,
-            client,
-            address,
-            missed,
-            setting = "limits.recent_messages, limits.recent_bytes",
-            left_out,
+        warn_limited!(
+            self,
+            "missed",
+            [
+                missed = (missed > 0).then_some(missed),
+                setting = "limits.recent_messages, limits.recent_bytes"
+            ],
             "events lost: newer ones had taken their room before the client took them"
         );
     }
@@ -441,25 +408,10 @@ impl Client {
     /// One line for messages that this client has taken from a group and not finished, and for which the group has no
     /// room.
     pub(crate) fn log_not_given_back(&self, lost: usize) {
-        let principal = self.principal();
-        let Some(left_out) = self
-            .0
-            .bus
-            .log_limit()
-            .allow(&principal.log_key("given back"))
-        else {
-            return;
-        };
-        let (client, address) = (
-            shown(&principal.client_id),
-            self.address().map(field::display),
-        );
-        log::warn_of!(
-            principal.transport,
-            client,
-            address,
-            lost,
-            left_out,
+        warn_limited!(
+            self,
+            "given back",
+            [lost],
             "messages of a shared subscription lost: its members leave more unacknowledged than the group retains"
         );
     }
