@@ -1,4 +1,4 @@
-//! Rules beside a reference that knows no tree: it puts the names into the filters as text and looks at each rule.
+//! Rules beside a reference that knows no tree.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,17 +13,10 @@ use latchbus_access::rules::{ClaimedFilters, Rights, Rules, Subject, Who};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use proptest::prelude::*;
 
-/// A role as the reference sees it.
-#[derive(Debug, Clone)]
-struct Role {
-    publish: Vec<String>,
-    subscribe: Vec<String>,
-    deny_publish: Vec<String>,
-    deny_subscribe: Vec<String>,
-    deny: Vec<String>,
-    retain: bool,
-    max_qos: u8,
-}
+#[path = "../../../tests/roles.rs"]
+mod roles;
+
+use roles::Role;
 
 #[derive(Debug, Clone)]
 struct Table {
@@ -46,24 +39,7 @@ impl Table {
         )
         .unwrap();
         for (name, role) in names.iter().zip(&self.roles) {
-            writeln!(
-                text,
-                "[roles.{name}]\npublish = {:?}\nsubscribe = {:?}",
-                role.publish, role.subscribe
-            )
-            .unwrap();
-            writeln!(
-                text,
-                "deny_publish = {:?}\ndeny_subscribe = {:?}",
-                role.deny_publish, role.deny_subscribe
-            )
-            .unwrap();
-            writeln!(
-                text,
-                "deny = {:?}\nretain = {}\nmax_qos = {}",
-                role.deny, role.retain, role.max_qos
-            )
-            .unwrap();
+            role.write(name, &mut text);
         }
         text
     }
@@ -77,69 +53,28 @@ impl Table {
         }
     }
 
-    fn matches(&self, filter: &str, topic: &str, deny: bool) -> bool {
+    fn covers(&self, filter: &str, topic: &str, deny: bool) -> bool {
         if filter.contains("{room}") && !self.rooms.is_empty() {
             let mut rooms = self.rooms.iter().map(|room| filter.replace("{room}", room));
-            return rooms.any(|filter| self.matches(&filter, topic, deny));
+            return rooms.any(|filter| self.covers(&filter, topic, deny));
         }
-        let names = [("{user}", &self.user), ("{client}", &self.client)];
-        let is_usable = |name: &str| !name.contains(['/', '+', '#']) && !name.starts_with('$');
-        let mut levels = vec![];
-        for level in filter.split('/') {
-            let named = names
-                .iter()
-                .filter(|(placeholder, _)| level.contains(placeholder));
-            let named: Vec<_> = named
-                .map(|(placeholder, name)| (placeholder, name.as_deref().unwrap_or_default()))
-                .collect();
-            if named
-                .iter()
-                .any(|(_, name)| !name.is_empty() && !is_usable(name))
-            {
-                // All that is there is denied, and nothing of it is allowed.
-                levels.push("#".to_owned());
-                let is_hidden = levels.len() == 1 && topic.starts_with('$');
-                return deny && (is_hidden || matches(&levels.join("/"), topic));
-            }
-            if named.iter().any(|(_, name)| name.is_empty()) || level.contains("{room}") {
-                return false;
-            }
-            let put = |level: String, (placeholder, name): (&&str, &str)| {
-                level.replace(*placeholder, name)
-            };
-            levels.push(named.into_iter().fold(level.to_owned(), put));
-        }
-        matches(&levels.join("/"), topic)
-    }
-
-    fn any(&self, filters: &[String], topic: &str, deny: bool) -> bool {
-        filters
-            .iter()
-            .any(|filter| self.matches(filter, topic, deny))
+        let names = [
+            ("{user}", self.user.as_deref().unwrap_or_default()),
+            ("{client}", self.client.as_deref().unwrap_or_default()),
+            ("{room}", ""),
+        ];
+        roles::covers(filter, &names, topic, deny)
     }
 
     fn may_read(&self, topic: &str, qos: u8) -> bool {
-        let allows = |role: &Role| role.max_qos >= qos && self.any(&role.subscribe, topic, false);
-        let denies = |role: &Role| {
-            self.any(&role.deny_subscribe, topic, true) || self.any(&role.deny, topic, true)
-        };
-        self.roles.iter().any(allows) && !self.roles.iter().any(denies)
+        let covers = |filter: &str, deny| self.covers(filter, topic, deny);
+        roles::may_read(self.roles.iter(), qos, covers)
     }
 
     fn may_publish(&self, topic: &str, qos: u8, retain: bool) -> bool {
-        let permits = |role: &&Role| role.max_qos >= qos && (role.retain || !retain);
-        let allows = |role: &Role| self.any(&role.publish, topic, false);
-        let denies = |role: &Role| {
-            self.any(&role.deny_publish, topic, true) || self.any(&role.deny, topic, true)
-        };
-        self.roles.iter().filter(permits).any(allows) && !self.roles.iter().any(denies)
+        let covers = |filter: &str, deny| self.covers(filter, topic, deny);
+        roles::may_publish(self.roles.iter(), qos, retain, covers)
     }
-}
-
-fn matches(filter: &str, topic: &str) -> bool {
-    TopicFilter::parse(filter)
-        .unwrap()
-        .matches(&TopicName::parse(topic).unwrap())
 }
 
 fn filter() -> impl Strategy<Value = String> {

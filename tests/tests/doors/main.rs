@@ -4,6 +4,8 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../../roles.rs"]
+mod roles;
 mod sessions;
 mod table;
 mod world;
@@ -24,8 +26,9 @@ use latchbus_tests::transports::{
 use latchbus_tests::users::PASSWORD;
 use latchbus_tests::within;
 use proptest::prelude::*;
+use roles::matches;
 use serde_json::Value;
-use table::{END, Who, filter, matches, table, topic};
+use table::{END, Who, filter, table, topic};
 use world::World;
 
 /// Who comes: nobody in particular, and two users.

@@ -8,7 +8,8 @@ use latchbus_tests::deadline::until;
 use latchbus_tests::transport::{Connect, Incoming, Peer, Subscribe, Transport};
 use latchbus_tests::transports::{Mqtt3, Mqtt5, MqttPeer, WebSocketJson};
 
-use crate::table::{END, Table, Who, matches};
+use crate::roles::matches;
+use crate::table::{END, Table, Who};
 use crate::world::World;
 use crate::{USERS, subscribe, topics_to};
 

@@ -1,24 +1,13 @@
-//! A random table of rules, and what it means: a reference that knows no tree, only text.
-
-use core::fmt::Write as _;
+//! A random table of rules, and what it means.
 
 use latchbus_core::topic::{TopicFilter, TopicName};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::roles::{self, Role, covers, matches};
+
 /// The topic that everybody may read, and nobody publish: what comes before it has come.
 pub(crate) const END: &str = "end";
-
-#[derive(Debug, Clone)]
-struct Role {
-    publish: Vec<String>,
-    subscribe: Vec<String>,
-    deny_publish: Vec<String>,
-    deny_subscribe: Vec<String>,
-    deny: Vec<String>,
-    retain: bool,
-    max_qos: u8,
-}
 
 /// Rules for everybody, and for one user more.
 #[derive(Debug, Clone)]
@@ -35,50 +24,39 @@ pub(crate) struct Who<'a> {
     pub(crate) client: &'a str,
 }
 
+impl<'a> Who<'a> {
+    fn names(self) -> [(&'static str, &'a str); 2] {
+        [
+            ("{user}", self.user.unwrap_or_default()),
+            ("{client}", self.client),
+        ]
+    }
+}
+
 impl Table {
     pub(crate) fn toml(&self) -> String {
         let mut text = format!(
             "everyone = [\"end\", \"everyone\"]\n[users]\nanna = [\"anna\"]\n[roles.end]\nsubscribe = [\"{END}\"]\n"
         );
         for (name, role) in [("everyone", &self.everyone), ("anna", &self.anna)] {
-            let Role {
-                publish,
-                subscribe,
-                deny_publish,
-                deny_subscribe,
-                deny,
-                retain,
-                max_qos,
-            } = role;
-            writeln!(
-                text,
-                "[roles.{name}]\npublish = {publish:?}\nsubscribe = {subscribe:?}\ndeny_publish = {deny_publish:?}\n\
-                 deny_subscribe = {deny_subscribe:?}\ndeny = {deny:?}\nretain = {retain}\nmax_qos = {max_qos}"
-            )
-            .unwrap();
+            role.write(name, &mut text);
         }
         text
     }
 
-    fn roles(&self, who: Who<'_>) -> impl Iterator<Item = &Role> {
+    fn roles(&self, who: Who<'_>) -> impl Iterator<Item = &Role> + Clone {
         let own = (who.user == Some("anna")).then_some(&self.anna);
         core::iter::once(&self.everyone).chain(own)
     }
 
     pub(crate) fn may_read(&self, who: Who<'_>, topic: &str) -> bool {
-        let any = |filters: &[String], deny| filters.iter().any(|it| covers(it, who, topic, deny));
-        let allows = |role: &Role| any(&role.subscribe, false);
-        let denies = |role: &Role| any(&role.deny_subscribe, true) || any(&role.deny, true);
-        topic == END || (self.roles(who).any(allows) && !self.roles(who).any(denies))
+        let covers = |filter: &str, deny| covers(filter, &who.names(), topic, deny);
+        topic == END || roles::may_read(self.roles(who), 0, covers)
     }
 
     pub(crate) fn may_publish(&self, who: Who<'_>, topic: &str, qos: u8, retain: bool) -> bool {
-        let any = |filters: &[String], deny| filters.iter().any(|it| covers(it, who, topic, deny));
-        let allows = |role: &Role| {
-            role.max_qos >= qos && (role.retain || !retain) && any(&role.publish, false)
-        };
-        let denies = |role: &Role| any(&role.deny_publish, true) || any(&role.deny, true);
-        self.roles(who).any(allows) && !self.roles(who).any(denies)
+        let covers = |filter: &str, deny| covers(filter, &who.names(), topic, deny);
+        roles::may_publish(self.roles(who), qos, retain, covers)
     }
 
     /// Whether there is anything that matches and may be read.
@@ -89,42 +67,6 @@ impl Table {
             .filter(|topic| filter.matches(&TopicName::parse(topic.as_str()).unwrap()));
         matching.any(|topic| self.may_read(who, topic))
     }
-}
-
-/// Whether a filter of a rule covers a topic. A name that can be no level of a topic allows nothing, and denies everything from its
-/// level on; a name that is not known does neither.
-fn covers(filter: &str, who: Who<'_>, topic: &str, deny: bool) -> bool {
-    let names = [
-        ("{user}", who.user.unwrap_or_default()),
-        ("{client}", who.client),
-    ];
-    let mut levels = Vec::new();
-    for level in filter.split('/') {
-        let named = || {
-            names
-                .iter()
-                .filter(|(placeholder, _)| level.contains(placeholder))
-        };
-        if named().any(|(_, name)| name.contains(['/', '+', '#']) || name.starts_with('$')) {
-            levels.push("#".to_owned());
-            let hidden = levels.len() == 1 && topic.starts_with('$');
-            return deny && (hidden || matches(&levels.join("/"), topic));
-        }
-        if named().any(|(_, name)| name.is_empty()) {
-            return false;
-        }
-        levels.push(
-            named().fold(level.to_owned(), |level, (placeholder, name)| {
-                level.replace(placeholder, name)
-            }),
-        );
-    }
-    matches(&levels.join("/"), topic)
-}
-
-pub(crate) fn matches(filter: &str, topic: &str) -> bool {
-    let filter = TopicFilter::parse(filter).unwrap();
-    filter.matches(&TopicName::parse(topic).unwrap())
 }
 
 const LEVELS: [&str; 6] = ["a", "b", "anna", "bea", "$s", "other"];
