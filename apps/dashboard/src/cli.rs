@@ -17,7 +17,7 @@ use crate::settings::{
     AccessLayer, Addresses, BasePath, Csp, Frame, HostName, Layer, LogFilter, Origin, Proxy, Room,
     Serial, TlsLayer, UnixMode,
 };
-use crate::user::{self, Password};
+use crate::user;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ enum Verb {
     /// wrong.
     User {
         #[command(subcommand)]
-        verb: UserVerb,
+        verb: user::Verb,
     },
     /// Merge an export into the stored state
     ///
@@ -172,76 +172,9 @@ enum Verb {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum UserVerb {
-    /// Add a user, or change the password of one; asks for the password
-    Add(Named),
-    /// Remove a user; its connections end
-    Remove {
-        /// Who
-        name: String,
-        #[command(flatten)]
-        file: UsersFile,
-    },
-    /// Print the names
-    List {
-        #[command(flatten)]
-        file: UsersFile,
-    },
-    /// Check a password; asks for it
-    Check(Named),
-}
-
-#[derive(Debug, Args)]
-struct Named {
-    /// Who
-    name: String,
-    /// Take the first line of the standard input for the password
-    #[arg(long)]
-    password_stdin: bool,
-    #[command(flatten)]
-    file: UsersFile,
-}
-
-#[derive(Debug, Args)]
-struct UsersFile {
-    /// The password file [default: the setting users, or users in the data directory]
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// The directory of the server [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
-    #[arg(long, value_name = "DIR", conflicts_with = "file")]
-    data_dir: Option<PathBuf>,
-    /// Its settings file [env: LATCHBUS_CONFIG]
-    #[arg(long, value_name = "FILE.toml", conflicts_with = "file")]
-    config: Option<PathBuf>,
-}
-
-impl From<UserVerb> for Command {
-    fn from(verb: UserVerb) -> Self {
-        let password = |from_stdin| match from_stdin {
-            true => Password::Stdin,
-            false => Password::Prompt,
-        };
-        let (action, file) = match verb {
-            UserVerb::Add(Named {
-                name,
-                password_stdin,
-                file,
-            }) => {
-                let password = password(password_stdin);
-                (user::Action::Add { name, password }, file)
-            }
-            UserVerb::Remove { name, file } => (user::Action::Remove { name }, file),
-            UserVerb::List { file } => (user::Action::List, file),
-            UserVerb::Check(Named {
-                name,
-                password_stdin,
-                file,
-            }) => {
-                let password = password(password_stdin);
-                (user::Action::Check { name, password }, file)
-            }
-        };
+impl From<user::Verb> for Command {
+    fn from(verb: user::Verb) -> Self {
+        let (action, file) = verb.into();
         Self::User {
             action,
             file: file.file,

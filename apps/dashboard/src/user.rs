@@ -1,10 +1,11 @@
 //! `latchbus user`: the users of a password file.
 
 use std::io::{self, BufRead as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
 use latchbus_access::users::{self, MAX_PASSWORD_BYTES, PasswordHash, check_name};
 
 /// What is to be done.
@@ -40,6 +41,81 @@ pub enum Password {
     Prompt,
     /// The first line of the standard input.
     Stdin,
+}
+
+/// What the command line asks for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Add a user, or change the password of one; asks for the password
+    Add(Named),
+    /// Remove a user; its connections end
+    Remove {
+        /// Who
+        name: String,
+        #[command(flatten)]
+        file: UsersFile,
+    },
+    /// Print the names
+    List {
+        #[command(flatten)]
+        file: UsersFile,
+    },
+    /// Check a password; asks for it
+    Check(Named),
+}
+
+/// A user with a password.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// Who
+    name: String,
+    /// Take the first line of the standard input for the password
+    #[arg(long)]
+    password_stdin: bool,
+    #[command(flatten)]
+    file: UsersFile,
+}
+
+/// Which file it is.
+#[derive(Debug, Args)]
+pub(crate) struct UsersFile {
+    /// The password file [default: the setting users, or users in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The directory of the server [default: latchbus-data] [env: LATCHBUS_DATA_DIR]
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Its settings file [env: LATCHBUS_CONFIG]
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "file")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl From<Verb> for (Action, UsersFile) {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::Add(named) => {
+                let password = named.password();
+                let name = named.name;
+                (Action::Add { name, password }, named.file)
+            }
+            Verb::Remove { name, file } => (Action::Remove { name }, file),
+            Verb::List { file } => (Action::List, file),
+            Verb::Check(named) => {
+                let password = named.password();
+                let name = named.name;
+                (Action::Check { name, password }, named.file)
+            }
+        }
+    }
+}
+
+impl Named {
+    const fn password(&self) -> Password {
+        match self.password_stdin {
+            true => Password::Stdin,
+            false => Password::Prompt,
+        }
+    }
 }
 
 /// Does it. Status 1: there is no such user, or the password is wrong.
