@@ -713,10 +713,15 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             self.recent_bytes -= ring_bytes(&entry);
             self.left = entry.rev;
         }
+        self.match_views(topic);
+        entry
+    }
+
+    /// Adds the views that match a topic to `matched`.
+    fn match_views(&mut self, topic: TopicName<&str>) {
         let matched = &mut self.matched;
         self.filters.matching(topic, |view| matched.push(view));
         self.scoped.matching(topic, |view| matched.push(view));
-        entry
     }
 
     /// Takes out what the ring has no place for beside one more entry, whose bytes are counted already; the
@@ -779,9 +784,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         if let Some(tombstone) = self.topics.forget_oldest() {
             self.forgotten = tombstone.rev;
             self.matched.clear();
-            let (topic, matched) = (tombstone.topic.borrowed(), &mut self.matched);
-            self.filters.matching(topic, |view| matched.push(view));
-            self.scoped.matching(topic, |view| matched.push(view));
+            self.match_views(tombstone.topic.borrowed());
             for_each(&mut self.views, &self.matched, |view| {
                 view.tombstones.remove(tombstone.rev);
                 view.forgotten = tombstone.rev;

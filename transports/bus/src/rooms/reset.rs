@@ -164,10 +164,7 @@ impl Device {
 impl Room {
     /// What it shows: what it was given, and all clicks of its devices.
     pub(super) fn recount(&mut self) {
-        let devices = self.devices.values();
-        self.score.value = devices.fold(self.reset.given, |sum, device| {
-            sum.saturating_add(device.value())
-        });
+        self.score.value = self.reset.given.saturating_add(self.clicked());
     }
 
     fn clicked(&self) -> Counter {
