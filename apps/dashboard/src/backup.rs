@@ -21,7 +21,9 @@
 //! ```
 //! (The device stands in one line.) A payload is `payload`, `text` or `base64` as everywhere, byte by byte what was
 //! published. `qos` is left out where it is 2, `history`, the number of values that the topic keeps, where it is 1.
-//! `expires_at` and `properties` are there if the publisher gave them. Counts are red, blue.
+//! `expires_at` and `properties` are there if the publisher gave them. `holder` says whose the value is where what users hold is
+//! bounded (`limits.user_retained_topics`): `{"user":"anna"}`, or `{"address":"192.0.2.1"}` of who has no name; only administrators
+//! see it, and import it. Counts are red, blue.
 //!
 //! A room that an administrator has reset has a line behind the devices, and the last line counts these (`rooms` is left out where it
 //! is 0). `counts` and `pressed` of a device then have `reset`, which orders resets, and `zero`, what each incarnation had by then;

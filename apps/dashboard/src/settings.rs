@@ -468,6 +468,14 @@ impl Settings {
             &mut quotas.bytes_per_second,
             limits.bytes_per_second.map(|it| rate(it.0)),
         );
+        set(
+            &mut quotas.user_retained_topics,
+            limits.user_retained_topics.map(|it| some(it.0)),
+        );
+        set(
+            &mut quotas.user_retained_bytes,
+            limits.user_retained_bytes.map(|it| some(it.0)),
+        );
     }
 
     fn check(&self) -> Result<(), SettingsError> {

@@ -25,6 +25,7 @@ use latchbus_core::clicks::{
 use latchbus_core::topic::TopicName;
 
 use crate::access::Reader;
+use crate::holdings::Holder;
 use crate::rooms::{MAX_STAMP, PRESS_IDS, RoomReset};
 use crate::{Clock, Delivery, Properties, PublishRefused};
 
@@ -89,6 +90,9 @@ pub struct Kept {
     /// How many values the topic keeps, this one among them. The bus that it is merged into keeps as many
     /// until the next publish, whatever its own rules.
     pub history: u16,
+    /// Who has published it, where what users hold is bounded. A bus takes it from an administrator; who else merges a value
+    /// holds it themselves.
+    pub holder: Option<Arc<Holder>>,
 }
 
 /// All that is known of a device's clicks.
@@ -280,6 +284,7 @@ pub struct Export {
     values: vec::IntoIter<(Delivery, u16)>,
     devices: vec::IntoIter<DeviceClicks>,
     rooms: vec::IntoIter<RoomClicks>,
+    names_holders: bool,
 }
 
 impl DeviceClicks {
@@ -307,6 +312,15 @@ impl Export {
             values: values.into_iter(),
             devices: devices.into_iter(),
             rooms: rooms.into_iter(),
+            names_holders: true,
+        }
+    }
+
+    /// The same without who has published what.
+    pub(crate) fn without_holders(self) -> Self {
+        Self {
+            names_holders: false,
+            ..self
         }
     }
 
@@ -366,6 +380,7 @@ impl Iterator for Export {
                 .and_then(|at| NonZeroU64::new(self.clock.to_unix(at.get()))),
             properties: value.payload.properties().cloned(),
             history,
+            holder: (value.payload.holder().filter(|_| self.names_holders)).cloned(),
         }))
     }
 

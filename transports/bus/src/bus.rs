@@ -45,6 +45,7 @@ use crate::capacity::{self, Capacity, Table};
 use crate::clock::{Clock, LastTime};
 use crate::commits::{Commits, QUEUE};
 use crate::health::Health;
+use crate::holdings::Bounds;
 use crate::metrics::{Gauge, Metrics};
 use crate::pipeline::Pipeline;
 use crate::quota::{Quotas, Table as Quota};
@@ -344,6 +345,7 @@ impl Bus {
         let shared = Arc::new(Shared::new(
             loaded.epoch,
             (options.limits, options.clicks),
+            Bounds::new(&options.quotas),
             clock,
         ));
         let (pipeline, first) = Pipeline::new(

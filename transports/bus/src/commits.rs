@@ -17,6 +17,7 @@ use crate::backup::{Export, Record};
 use crate::bus::{Accepted, Queued};
 use crate::clock::LastTime;
 use crate::health::Health;
+use crate::holdings::Source;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Plan};
 use crate::refusal::PublishRefused;
@@ -40,13 +41,15 @@ const TIME_EVERY_MS: u64 = 10 * 60 * 1_000;
 pub(crate) enum Job {
     Publish {
         publish: Publish,
-        origin: u64,
+        source: Source,
         answer: oneshot::Sender<Result<Accepted, PublishRefused>>,
         queued: Queued,
     },
     /// A record of an export.
     Import {
         record: Record,
+        /// Who merges it.
+        source: Source,
         answer: oneshot::Sender<Result<Accepted, PublishRefused>>,
     },
     /// An operation of an administrator, and by whom. What it is about to change is told when it is planned.
@@ -277,16 +280,20 @@ impl Commits {
             let (plan, answer) = match job {
                 Job::Publish {
                     publish,
-                    origin,
+                    source,
                     answer,
                     queued,
-                } => (pipeline.plan(publish, origin), (answer, Some(queued))),
+                } => (pipeline.plan(publish, source), (answer, Some(queued))),
                 Job::Remember {
                     notes,
                     answer,
                     queued,
                 } => (pipeline.plan_notes(notes), (answer, Some(queued))),
-                Job::Import { record, answer } => (pipeline.plan_import(record), (answer, None)),
+                Job::Import {
+                    record,
+                    source,
+                    answer,
+                } => (pipeline.plan_import(record, source), (answer, None)),
                 Job::Operate {
                     operate,
                     by,

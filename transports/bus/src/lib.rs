@@ -67,6 +67,7 @@ pub mod frames;
 mod group;
 mod health;
 mod histogram;
+mod holdings;
 mod link;
 pub mod log;
 mod log_limit;
@@ -117,6 +118,7 @@ pub use bus::{
 pub use capacity::{Capacity, Table};
 pub use clock::Clock;
 pub use histogram::Histogram;
+pub use holdings::Holder;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 pub use log_limit::LogLimit;
 pub use message::{Delivery, Encoding, Payload, PayloadFormat, Properties, Publish};

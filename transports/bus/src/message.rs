@@ -10,6 +10,7 @@ use latchbus_core::topic::TopicName;
 use serde::{Deserialize, Serialize};
 
 use crate::Note;
+use crate::holdings::{Holder, Source};
 
 /// A message on its way into the bus.
 #[derive(Debug, Clone)]
@@ -122,6 +123,8 @@ pub struct Payload {
     origin: u64,
     expires_at: Option<NonZeroU64>,
     properties: Option<Arc<Properties>>,
+    /// Who holds it while it is retained. None where nothing was bounded, and of the hub itself.
+    holder: Option<Arc<Holder>>,
     encodings: OnceLock<Box<Encoded>>,
 }
 
@@ -154,14 +157,16 @@ impl Payload {
             origin: 0,
             expires_at: None,
             properties: None,
+            holder: None,
             encodings: OnceLock::new(),
         }
     }
 
     /// The payload of a message that arrives at `now`, by [`Clock::deadline_ms`](crate::Clock::deadline_ms), and its topic.
-    pub(crate) fn arrive(publish: Publish, origin: u64, now: u64) -> (TopicName<String>, Self) {
+    pub(crate) fn arrive(publish: Publish, source: Source, now: u64) -> (TopicName<String>, Self) {
         let payload = Self {
-            origin,
+            origin: source.origin,
+            holder: source.holder,
             expires_at: publish.expires_in.and_then(|after| {
                 let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 NonZeroU64::new(now.saturating_add(after))
@@ -189,6 +194,10 @@ impl Payload {
     pub(crate) const fn with_origin(mut self, origin: u64) -> Self {
         self.origin = origin;
         self
+    }
+
+    pub(crate) fn with_holder(self, holder: Option<Arc<Holder>>) -> Self {
+        Self { holder, ..self }
     }
 
     /// What ends a value whose time is over: nobody has published it.
@@ -233,6 +242,10 @@ impl Payload {
     /// What the publisher said beside the payload.
     pub fn properties(&self) -> Option<&Arc<Properties>> {
         self.properties.as_ref()
+    }
+
+    pub(crate) const fn holder(&self) -> Option<&Arc<Holder>> {
+        self.holder.as_ref()
     }
 
     /// When it expires, by [`Clock::deadline_ms`](crate::Clock::deadline_ms).

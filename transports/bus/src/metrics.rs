@@ -95,6 +95,8 @@ pub struct Metrics {
     pub connections_over_quota: Counter,
     /// Subscriptions that were refused because their user has as many as it may.
     pub subscriptions_over_quota: Counter,
+    /// Of the publishes that found a table full, those whose user holds as much of what is retained as it may.
+    pub publishes_over_quota: Counter,
     /// Messages that were not sent to a device over a serial link because they are too long for it.
     pub serial_messages_too_large: Counter,
     /// Click reports and presses that were malformed.
@@ -135,6 +137,8 @@ impl Metrics {
         self.publishes_dropped.add(u64::from(refused.is_full()));
         self.publishes_too_large
             .add(u64::from(refused.is_too_large()));
+        self.publishes_over_quota
+            .add(u64::from(refused.is_over_quota()));
         match refused {
             PublishRefused::NotAllowed(_) => self.publishes_not_allowed.add(1),
             PublishRefused::Malformed { .. } => self.clicks_malformed.add(1),

@@ -6,6 +6,7 @@
 //! one message.
 
 mod clicks;
+mod holding;
 mod import;
 mod operate;
 mod plan;
@@ -23,11 +24,13 @@ use latchbus_core::hub::{Hub, PublishError, Retain};
 use latchbus_core::topic::TopicName;
 use tracing::error;
 
+use self::holding::Planned;
 pub(crate) use self::plan::Plan;
 use self::plan::Step;
 use crate::bus::{Accepted, HistoryRule};
 use crate::capacity;
 use crate::expiring::Expiring;
+use crate::holdings::{Source, Value};
 use crate::metrics::Metrics;
 use crate::refusal::{PublishRefused, Rejected};
 use crate::rooms::Rooms;
@@ -50,6 +53,7 @@ pub(crate) struct Pipeline {
     /// Values that the plans of this batch add to topics, and their sum.
     planned: BTreeMap<String, usize>,
     planned_places: usize,
+    planned_held: Planned,
     /// Topics that the plans of this batch clear.
     planned_clears: BTreeSet<String>,
     note_bytes: usize,
@@ -60,14 +64,18 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Takes one message all the way, where nothing is stored.
-    pub(crate) fn accept(&mut self, publish: Publish, origin: u64) -> Result<Accepted, Rejected> {
+    pub(crate) fn accept(
+        &mut self,
+        publish: Publish,
+        source: Source,
+    ) -> Result<Accepted, Rejected> {
         if let Ok(None) = ClickTopic::parse(publish.topic.as_str()) {
-            return self.accept_plain(publish, origin);
+            return self.accept_plain(publish, source);
         }
         let (topic, bytes) = (publish.topic.clone(), publish.payload.len());
         // Nothing is planned besides, for which places would have to be kept.
         let accepted = self
-            .checked_plan(publish, origin)
+            .checked_plan(publish, source)
             .and_then(|plan| self.accept_plan(plan));
         accepted.map_err(|refused| Rejected {
             refused,
@@ -87,9 +95,9 @@ impl Pipeline {
     }
 
     /// The same for what is no click: most messages, and nothing is allocated for one.
-    fn accept_plain(&mut self, publish: Publish, origin: u64) -> Result<Accepted, Rejected> {
+    fn accept_plain(&mut self, publish: Publish, source: Source) -> Result<Accepted, Rejected> {
         let bytes = publish.payload.len();
-        let checked = check_properties(&publish).and_then(|()| self.check_plain(&publish));
+        let checked = check_properties(&publish).and_then(|()| self.check_plain(&publish, &source));
         if let Err(refused) = checked {
             self.metrics.refused(&refused);
             return Err(Rejected {
@@ -98,7 +106,7 @@ impl Pipeline {
                 bytes,
             });
         }
-        let step = self.plain_step(publish, origin);
+        let step = self.plain_step(publish, source);
         self.note_expiry(&step);
         let at = self.now();
         let rev = self.shared.change(|changes| step.publish(changes, at));
@@ -112,14 +120,18 @@ impl Pipeline {
     }
 
     /// Merges a message into what is known. What it says afterwards must be applied.
-    pub(crate) fn plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
-        let plan = self.checked_plan(publish, origin)?;
+    pub(crate) fn plan(
+        &mut self,
+        publish: Publish,
+        source: Source,
+    ) -> Result<Plan, PublishRefused> {
+        let plan = self.checked_plan(publish, source)?;
         self.reserve(&plan);
         Ok(plan)
     }
 
-    fn checked_plan(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
-        let plan = self.try_plan(publish, origin);
+    fn checked_plan(&mut self, publish: Publish, source: Source) -> Result<Plan, PublishRefused> {
+        let plan = self.try_plan(publish, source);
         plan.inspect_err(|refused| self.metrics.refused(refused))
     }
 
@@ -132,12 +144,15 @@ impl Pipeline {
             .into_iter()
             .filter_map(|topic| TopicName::parse(topic).ok());
         topics
-            .map(|topic| Plan {
-                steps: vec![Step::Forget {
-                    topic,
-                    payload: Payload::expiry(),
-                }],
-                ..Plan::default()
+            .map(|topic| {
+                let payload = Payload::expiry();
+                let step = Step::Forget { topic, payload };
+                // What is published in the same batch finds its room.
+                self.reserve_held(&step);
+                Plan {
+                    steps: vec![step],
+                    ..Plan::default()
+                }
             })
             .collect()
     }
@@ -264,6 +279,7 @@ impl Pipeline {
         });
         self.planned.clear();
         self.planned_places = 0;
+        self.planned_held.clear();
         self.planned_clears.clear();
         let (rooms, devices) = self.rooms.sizes();
         self.metrics.rooms.set(rooms as u64);
@@ -306,11 +322,11 @@ impl Pipeline {
         self.notes > 0 || !self.expiring.is_empty()
     }
 
-    fn try_plan(&mut self, mut publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
+    fn try_plan(&mut self, mut publish: Publish, source: Source) -> Result<Plan, PublishRefused> {
         check_properties(&publish)?;
         let notes = core::mem::take(&mut publish.notes);
         self.check_notes(&notes)?;
-        let mut plan = self.plan_message(publish, origin)?;
+        let mut plan = self.plan_message(publish, source)?;
         plan.notes = notes.into_vec();
         Ok(plan)
     }
@@ -329,7 +345,7 @@ impl Pipeline {
         Ok(())
     }
 
-    fn plan_message(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
+    fn plan_message(&mut self, publish: Publish, source: Source) -> Result<Plan, PublishRefused> {
         let topic = publish.topic.as_str().to_owned();
         match ClickTopic::parse(&topic) {
             Err(malformed) => Err(self.malformed_topic(&topic, malformed)),
@@ -338,32 +354,34 @@ impl Pipeline {
                 device,
                 incarnation,
             })) if !publish.payload.is_empty() => {
-                self.plan_count(publish, origin, (room, device), incarnation)
+                self.plan_count(publish, source, (room, device), incarnation)
             }
             Ok(Some(ClickTopic::Press { room, device })) => {
-                self.plan_press(publish, origin, (room, device))
+                self.plan_press(publish, source, (room, device))
             }
             // An empty count says nothing: the topic is cleared, and the count stays.
-            Ok(_) => self.plan_plain(publish, origin),
+            Ok(_) => self.plan_plain(publish, source),
         }
     }
 
-    fn plan_plain(&mut self, publish: Publish, origin: u64) -> Result<Plan, PublishRefused> {
-        self.check_plain(&publish)?;
-        let step = self.plain_step(publish, origin);
+    fn plan_plain(&mut self, publish: Publish, source: Source) -> Result<Plan, PublishRefused> {
+        self.check_plain(&publish, &source)?;
+        let step = self.plain_step(publish, source);
         Ok(Plan {
             steps: vec![step],
             ..Plan::default()
         })
     }
 
-    fn check_plain(&self, publish: &Publish) -> Result<(), PublishRefused> {
+    fn check_plain(&self, publish: &Publish, source: &Source) -> Result<(), PublishRefused> {
         // A clear needs no place; it makes one.
         let needed = match publish.payload.is_empty() {
             true => Retain::No,
             false => self.retain_of(publish),
         };
-        self.check_room(&publish.topic, publish.payload.len(), needed)
+        self.check_room(&publish.topic, publish.payload.len(), needed)?;
+        let value = || Value::published(publish, source);
+        self.check_held(&publish.topic, (source, value), needed)
     }
 
     fn retain_of(&self, publish: &Publish) -> Retain {
@@ -374,9 +392,9 @@ impl Pipeline {
     }
 
     /// What was checked.
-    fn plain_step(&self, publish: Publish, origin: u64) -> Step {
+    fn plain_step(&self, publish: Publish, source: Source) -> Step {
         let retain = self.retain_of(&publish);
-        let (topic, payload) = Payload::arrive(publish, origin, self.deadline_now());
+        let (topic, payload) = Payload::arrive(publish, source, self.deadline_now());
         match retain {
             Retain::Last(_) if payload.bytes().is_empty() => Step::Clear { topic, payload },
             _ => Step::Publish {
@@ -487,6 +505,7 @@ impl Pipeline {
     /// Counts the places that a plan takes, and notes what it clears.
     fn reserve(&mut self, plan: &Plan) {
         for step in &plan.steps {
+            self.reserve_held(step);
             match step {
                 Step::Publish { topic, retain, .. } => {
                     if self.grows(topic, *retain) {
@@ -530,6 +549,11 @@ pub(crate) fn accept_event(
     publish: Publish,
     origin: u64,
 ) -> Result<Result<Accepted, Rejected>, Publish> {
+    // Nobody holds an event.
+    let source = Source {
+        origin,
+        ..Source::default()
+    };
     let bytes = publish.payload.len();
     let (topic, outcome) = match check_properties(&publish) {
         Err(refused) => (publish.topic, Err(refused)),
@@ -539,7 +563,7 @@ pub(crate) fn accept_event(
                 if !changes.goes_straight(publish.topic.borrowed(), publish.qos) {
                     return Err(publish);
                 }
-                let (topic, payload) = Payload::arrive(publish, origin, deadline_now);
+                let (topic, payload) = Payload::arrive(publish, source, deadline_now);
                 let published = changes.publish(topic.borrowed(), payload, Retain::No, now);
                 Ok((topic, published.map_err(PublishRefused::from)))
             })?

@@ -10,7 +10,8 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::access::{Identity, Principal};
+use crate::access::Principal;
+use crate::holdings::Holder;
 use crate::wake::lock;
 
 /// The bounds. None: there is none.
@@ -26,6 +27,10 @@ pub struct Quotas {
     pub publishes_per_second: Option<NonZeroU64>,
     /// Bytes of topics and payloads of them. A larger message passes after a rest.
     pub bytes_per_second: Option<NonZeroU64>,
+    /// Topics that retain what one user has published last, also over a restart.
+    pub user_retained_topics: Option<usize>,
+    /// Bytes of the payloads that are retained of one user.
+    pub user_retained_bytes: Option<usize>,
 }
 
 impl Quotas {
@@ -53,13 +58,7 @@ const BURST_MICROS: u64 = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Table {
     quotas: Quotas,
-    users: Mutex<HashMap<Key, Arc<Allowance>>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
-    User(String),
-    Address(IpAddr),
+    users: Mutex<HashMap<Holder, Arc<Allowance>>>,
 }
 
 /// What one user or address has taken.
@@ -115,8 +114,13 @@ impl Seat {
 }
 
 impl Table {
-    /// None where nothing is bounded.
+    /// None where nothing is bounded that is counted here: what is retained is counted in the hub.
     pub(crate) fn new(quotas: Quotas) -> Option<Self> {
+        let quotas = Quotas {
+            user_retained_topics: None,
+            user_retained_bytes: None,
+            ..quotas
+        };
         (!quotas.is_unlimited()).then(|| Self {
             quotas,
             users: Mutex::default(),
@@ -134,10 +138,10 @@ impl Table {
         let user = principal
             .identity
             .name()
-            .map(|name| Key::User(name.to_owned()));
+            .map(|name| Holder::User(name.to_owned()));
         let address = principal
             .address
-            .map(|address| Key::Address(prefix(address.ip())));
+            .map(|address| Holder::Address(prefix(address.ip())));
         let bounds = [
             (
                 user,
@@ -168,7 +172,7 @@ impl Table {
         principal: &Principal,
         now_ms: u64,
     ) -> Result<Option<Seat>, TooMany> {
-        let Some((key, limit)) = Key::of(principal).zip(self.quotas.user_subscriptions) else {
+        let Some((key, limit)) = Holder::of(principal).zip(self.quotas.user_subscriptions) else {
             return Ok(None);
         };
         let mut seat = Seat::new(|allowance| &allowance.subscriptions);
@@ -210,7 +214,7 @@ impl Table {
     }
 
     fn rated(&self, principal: &Principal, now_ms: u64) -> Option<Arc<Allowance>> {
-        let key = self.quotas.limits_rate().then(|| Key::of(principal))??;
+        let key = self.quotas.limits_rate().then(|| Holder::of(principal))??;
         Some(self.of(key, now_ms))
     }
 
@@ -240,24 +244,13 @@ impl Table {
         (after, Duration::from_micros(early.max(heavy)))
     }
 
-    fn of(&self, key: Key, now_ms: u64) -> Arc<Allowance> {
+    fn of(&self, key: Holder, now_ms: u64) -> Arc<Allowance> {
         let mut users = lock(&self.users);
         if users.len() == users.capacity() {
             let now = micros(now_ms);
             users.retain(|_, allowance| !allowance.is_idle(now));
         }
         Arc::clone(users.entry(key).or_default())
-    }
-}
-
-impl Key {
-    /// Whose a principal's use is.
-    fn of(principal: &Principal) -> Option<Self> {
-        match (&principal.identity, principal.identity.name()) {
-            (Identity::Process, _) => None,
-            (_, Some(name)) => Some(Self::User(name.to_owned())),
-            (_, None) => Some(Self::Address(prefix(principal.address?.ip()))),
-        }
     }
 }
 
@@ -273,7 +266,7 @@ fn micros(ms: u64) -> u64 {
 }
 
 /// The address, or what stands for all addresses of one network of IPv6.
-fn prefix(address: IpAddr) -> IpAddr {
+pub(crate) fn prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = u128::from(address) & !u128::from(u64::MAX);
@@ -286,6 +279,7 @@ fn prefix(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Identity;
 
     fn from(address: &str) -> Principal {
         let address: IpAddr = address.parse().unwrap();

@@ -72,6 +72,18 @@ pub enum PublishRefused {
         /// Its value.
         limit: usize,
     },
+    /// Its user has published the last value of as many topics as it may.
+    #[error("the user holds {limit} retained topics already (limits.user_retained_topics)")]
+    UserTopicsFull {
+        /// The bound.
+        limit: usize,
+    },
+    /// What is retained of its user would be more than it may be.
+    #[error("the user may hold {limit} bytes of retained payloads (limits.user_retained_bytes)")]
+    UserBytesFull {
+        /// The bound.
+        limit: usize,
+    },
     /// The bus is closing, or its store has ended.
     #[error("the bus is closed")]
     Closed,
@@ -93,6 +105,14 @@ impl PublishRefused {
         matches!(
             self,
             Self::Hub(PublishError::Full { .. }) | Self::ClicksFull { .. } | Self::NotesFull { .. }
+        ) || self.is_over_quota()
+    }
+
+    /// Whether its user holds as much of what is retained as it may.
+    pub const fn is_over_quota(&self) -> bool {
+        matches!(
+            self,
+            Self::UserTopicsFull { .. } | Self::UserBytesFull { .. }
         )
     }
 
@@ -118,7 +138,9 @@ impl PublishRefused {
             | Self::PropertiesTooLarge { limit, .. }
             | Self::NoteTooLarge { limit, .. }
             | Self::NotesFull { limit }
-            | Self::ClicksFull { limit, .. } => *limit,
+            | Self::ClicksFull { limit, .. }
+            | Self::UserTopicsFull { limit }
+            | Self::UserBytesFull { limit } => *limit,
             _ => return None,
         })
     }
@@ -130,6 +152,8 @@ impl PublishRefused {
             Self::Hub(PublishError::Full { .. }) => "limits.kept_values",
             Self::Hub(PublishError::PayloadTooLarge { .. }) => "limits.payload_bytes",
             Self::Hub(PublishError::TopicTooLong { .. }) => "limits.topic_bytes",
+            Self::UserTopicsFull { .. } => "limits.user_retained_topics",
+            Self::UserBytesFull { .. } => "limits.user_retained_bytes",
             Self::ClicksFull { what, .. } => match *what {
                 "rooms" => "limits.rooms",
                 "devices of the room" => "limits.room_devices",
@@ -152,9 +176,12 @@ impl PublishRefused {
             Self::Hub(PublishError::PayloadTooLarge { .. })
             | Self::PropertiesTooLarge { .. }
             | Self::NoteTooLarge { .. } => ErrorCode::TooLarge,
-            Self::Hub(_) | Self::ClicksFull { .. } | Self::NotesFull { .. } | Self::Closed => {
-                ErrorCode::Full
-            }
+            Self::Hub(_)
+            | Self::ClicksFull { .. }
+            | Self::NotesFull { .. }
+            | Self::UserTopicsFull { .. }
+            | Self::UserBytesFull { .. }
+            | Self::Closed => ErrorCode::Full,
         }
     }
 }

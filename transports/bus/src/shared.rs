@@ -6,7 +6,7 @@ use core::{
     mem,
     sync::atomic::{AtomicUsize, Ordering},
 };
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use latchbus_core::hub::{
     Counts, EarlierLife, Hub, HubCounts, Kind, Limits, Mode, PublishError, Retain, Start, Step,
@@ -20,6 +20,7 @@ use crate::capacity::with_own_places;
 use crate::clock::Clock;
 use crate::durable::Durables;
 use crate::group::Groups;
+use crate::holdings::{self, Bounds, Held, Holder, Holdings, Value};
 use crate::store::position;
 use crate::wake::{Wake, lock};
 use crate::{Delivery, Payload};
@@ -38,12 +39,16 @@ pub(crate) struct Shared {
     pub(crate) epoch: u64,
     /// What peers may fill.
     pub(crate) limits: Limits,
+    /// What one user may hold of it.
+    pub(crate) held_limits: Option<Bounds>,
     pub(crate) clock: Clock,
 }
 
 #[derive(Debug)]
 struct State {
     hub: Hub<Payload>,
+    /// Who holds how much of it, where that is bounded.
+    holdings: Option<Holdings>,
     /// By view: the subscriptions that have taken all there was. A publish empties the lists of the views
     /// that it matches, so each waiter is woken once however many messages come before it runs.
     waiting: Vec<Vec<Waiter>>,
@@ -97,11 +102,17 @@ fn wake_all(waiters: impl IntoIterator<Item = Waiter>) {
 }
 
 impl Shared {
-    pub(crate) fn new(epoch: u64, (limits, clicks): (Limits, ClickLimits), clock: Clock) -> Self {
+    pub(crate) fn new(
+        epoch: u64,
+        (limits, clicks): (Limits, ClickLimits),
+        held_limits: Option<Bounds>,
+        clock: Clock,
+    ) -> Self {
         let of_hub = with_own_places(limits, clicks);
         Self {
             state: Mutex::new(State {
                 hub: Hub::new(epoch, of_hub),
+                holdings: held_limits.map(|_| Holdings::default()),
                 waiting: Vec::new(),
                 groups: Groups::default(),
                 durables: Durables::default(),
@@ -114,6 +125,7 @@ impl Shared {
             spare: Mutex::default(),
             epoch,
             limits,
+            held_limits,
             clock,
         }
     }
@@ -139,6 +151,25 @@ impl Shared {
 
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Hub<Payload>) -> T) -> T {
         read(&lock(&self.state).hub)
+    }
+
+    /// The values that a topic retains, and what somebody holds of all that is retained.
+    pub(crate) fn held(&self, topic: TopicName<&str>, holder: &Holder) -> (Vec<Value>, Held) {
+        let state = lock(&self.state);
+        let held = state.holdings.as_ref().map(|all| all.of(holder));
+        (
+            holdings::values(&state.hub, topic),
+            held.unwrap_or_default(),
+        )
+    }
+
+    /// What everybody holds: topics and bytes.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn holdings(&self) -> Vec<(Holder, i64, i64)> {
+        let state = lock(&self.state);
+        let all = state.holdings.iter().flat_map(Holdings::all);
+        all.map(|(holder, held)| (holder.clone(), held.topics, held.bytes))
+            .collect()
     }
 
     pub(crate) fn hub_counts(&self) -> HubCounts {
@@ -444,6 +475,27 @@ impl State {
         }
     }
 
+    /// Publishes what is retained, and counts who holds it.
+    fn hold(
+        &mut self,
+        topic: TopicName<&str>,
+        payload: Payload,
+        retain: Retain,
+        at: u64,
+    ) -> Result<Delivery, PublishError> {
+        let before = holdings::values(&self.hub, topic);
+        let holder = payload.holder().map(|holder| {
+            let known = self.holdings.as_ref().and_then(|all| all.shared(holder));
+            known.unwrap_or_else(|| Arc::clone(holder))
+        });
+        let payload = payload.with_holder(holder);
+        let entry = self.hub.publish(topic, payload, retain, at)?;
+        if let Some(all) = &mut self.holdings {
+            all.change(&before, &holdings::values(&self.hub, topic));
+        }
+        Ok(entry)
+    }
+
     fn owes(&mut self, topic: TopicName<&str>, qos: u8) -> bool {
         if qos == 0 {
             return false;
@@ -509,7 +561,10 @@ impl Changes<'_> {
         retain: Retain,
         at: u64,
     ) -> Result<Delivery, PublishError> {
-        let entry = self.state.hub.publish(topic, payload, retain, at)?;
+        let entry = match self.state.holdings.is_some() && retain != Retain::No {
+            false => self.state.hub.publish(topic, payload, retain, at)?,
+            true => self.state.hold(topic, payload, retain, at)?,
+        };
         self.collect_waiters();
         Ok(entry)
     }
@@ -520,7 +575,12 @@ impl Changes<'_> {
         payload: Payload,
         at: u64,
     ) -> Result<Option<Delivery>, PublishError> {
+        let before = self.state.holdings.is_some();
+        let before = before.then(|| holdings::values(&self.state.hub, topic));
         let cleared = self.state.hub.clear_with(topic, payload, at)?;
+        if let Some((all, before)) = self.state.holdings.as_mut().zip(before) {
+            all.change(&before, &[]);
+        }
         self.collect_waiters();
         Ok(cleared)
     }

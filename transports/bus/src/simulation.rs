@@ -28,6 +28,7 @@
 
 use std::io;
 
+use crate::Holder;
 use crate::bus::{Bus, OpenError, Options};
 pub use crate::commits::Finished;
 pub use crate::store::StoreFile;
@@ -118,6 +119,11 @@ pub fn open(options: Options, disk: Disk) -> Result<(Bus, Commits), OpenError> {
     let (bus, commits) = Bus::assemble(options.clone(), opened).map_err(failed)?;
     let commits = commits.unwrap_or_else(|| unreachable!("there is a store"));
     Ok((bus, Commits(commits)))
+}
+
+/// What each holder holds of what is retained, where that is bounded: topics and bytes. In no order.
+pub fn holdings(bus: &Bus) -> Vec<(Holder, i64, i64)> {
+    bus.shared().holdings()
 }
 
 impl Commits {

@@ -17,6 +17,7 @@ use crate::backup::{Export, Record};
 use crate::bus::{Accepted, Queued, Receipt};
 use crate::commits::{Commits, Finished, Job, Unsynced};
 use crate::health::Health;
+use crate::holdings::Source;
 use crate::refusal::PublishRefused;
 use crate::{Note, Operate, Operated, OperationError, Publish};
 
@@ -61,13 +62,13 @@ impl Writer {
     pub(crate) fn accept(
         &self,
         publish: Publish,
-        origin: u64,
+        source: Source,
         queued: Queued,
     ) -> Result<Receipt, BoxFuture<'_, Receipt>> {
         let (answer, receipt) = oneshot::channel();
         let job = Job::Publish {
             publish,
-            origin,
+            source,
             answer,
             queued,
         };
@@ -101,9 +102,14 @@ impl Writer {
     }
 
     /// Queues a record of an export. Waits while the queue is full.
-    pub(crate) async fn import(&self, record: Record) -> Receipt {
+    pub(crate) async fn import(&self, record: Record, source: Source) -> Receipt {
         let (answer, receipt) = oneshot::channel();
-        match self.queue.send(Job::Import { record, answer }).await {
+        let job = Job::Import {
+            record,
+            source,
+            answer,
+        };
+        match self.queue.send(job).await {
             Ok(()) => Receipt::queued(receipt),
             Err(_) => Receipt::known(Err(PublishRefused::Closed)),
         }

@@ -98,6 +98,7 @@ fn value(topic: &str, payload: &'static str, at: u64) -> Kept {
         rev: 1,
         at,
         qos: 1,
+        holder: None,
         expires_at: None,
         properties: None,
         history: 1,

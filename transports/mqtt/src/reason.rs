@@ -162,7 +162,8 @@ impl From<&PublishRefused> for Reason {
             PublishRefused::Malformed { .. } => Self::PAYLOAD_FORMAT_INVALID,
             PublishRefused::Hub(PublishError::TopicTooLong { .. }) => Self::TOPIC_NAME_INVALID,
             PublishRefused::PropertiesTooLarge { .. } => Self::PACKET_TOO_LARGE,
-            PublishRefused::Hub(_) | PublishRefused::ClicksFull { .. } => Self::QUOTA_EXCEEDED,
+            PublishRefused::Hub(_) => Self::QUOTA_EXCEEDED,
+            refused if refused.is_full() => Self::QUOTA_EXCEEDED,
             _ => Self::UNSPECIFIED,
         }
     }

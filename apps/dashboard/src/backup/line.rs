@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record, RoomClicks};
 use latchbus_bus::frames::json::{self, PayloadForm, payload_bytes, raw_or_null};
-use latchbus_bus::{PayloadFormat, Properties};
+use latchbus_bus::{Holder, PayloadFormat, Properties};
 use latchbus_core::clicks::{Color, Counter, FloorRecord, Incarnation};
 use latchbus_core::topic::TopicName;
 use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
@@ -125,6 +125,8 @@ struct ValueLine<'a> {
     expires_at: Option<NonZeroU64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     properties: Option<PropertiesLine>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<Holder>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -342,6 +344,7 @@ impl<'a> ValueLine<'a> {
             history: value.history,
             expires_at: value.expires_at,
             properties: value.properties.as_deref().map(PropertiesLine::of),
+            holder: value.holder.as_deref().cloned(),
         }
     }
 
@@ -364,6 +367,7 @@ impl<'a> ValueLine<'a> {
                 .transpose()?
                 .map(Arc::new),
             history: self.history,
+            holder: self.holder.map(Arc::new),
         })
     }
 }

@@ -169,6 +169,11 @@ fn text(app: &App, names_clients: bool) -> String {
         metrics.subscriptions_over_quota.get(),
     );
     out.counter(
+        "publishes_over_quota_total",
+        "Of the publishes that found a table full, those whose user holds as many retained topics or bytes as it may.",
+        metrics.publishes_over_quota.get(),
+    );
+    out.counter(
         "serial_messages_too_large_total",
         "Messages that were not sent over a serial link because they are too long for a device.",
         metrics.serial_messages_too_large.get(),

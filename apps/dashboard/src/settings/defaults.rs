@@ -401,6 +401,16 @@ fn limits(settings: &Settings) -> Vec<Key> {
             is(0),
             "bytes of topics and payloads that one user may publish",
         ),
+        (
+            "user_retained_topics",
+            is(0),
+            "topics that retain what one user has published",
+        ),
+        (
+            "user_retained_bytes",
+            is(0),
+            "bytes of payloads that are retained of one user",
+        ),
     ]
 }
 

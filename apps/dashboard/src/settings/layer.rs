@@ -141,6 +141,10 @@ pub struct LimitsLayer {
     pub publishes_per_second: Option<Within<0, 10_000_000>>,
     /// Bytes of them.
     pub bytes_per_second: Option<Within<0, 1_099_511_627_776>>,
+    /// Topics that retain what one user has published last.
+    pub user_retained_topics: Option<Within<0, 100_000_000>>,
+    /// Bytes of the payloads that are retained of one user.
+    pub user_retained_bytes: Option<Within<0, 1_099_511_627_776>>,
 }
 
 /// One rule: state that matches `filter` keeps its last `keep` values.

@@ -19,6 +19,7 @@ use tracing::{field, info};
 use super::Bus;
 use crate::access::{Identity, Principal, PublishRequest};
 use crate::backup::{Export, Record};
+use crate::holdings::{Holder, Source};
 use crate::log::{self, shown};
 use crate::quota::{Seat, Table, TooMany};
 use crate::refusal::{PublishRefused, Rejected, SubscribeRefused};
@@ -189,8 +190,9 @@ impl Client {
         if let Some(near_miss) = ClickTopic::near_miss(publish.topic.as_str()) {
             self.log_near_miss(&publish.topic, near_miss);
         }
+        let source = self.source(&publish);
         let Some(writer) = &bus.writer else {
-            let accepted = lock(&bus.pipeline).accept(publish, self.0.origin);
+            let accepted = lock(&bus.pipeline).accept(publish, source);
             return Ok(self.known(accepted));
         };
         let publish = match self.may_go_straight(&publish) {
@@ -224,14 +226,30 @@ impl Client {
             Some(Ok(held)) => Some(held),
             Some(Err(_)) => {
                 let bytes = large.unwrap_or_default();
-                let waits = self.publish_later(publish, about, (room, bytes));
+                let waits = self.publish_later((publish, source), about, (room, bytes));
                 return Err(waits.boxed());
             }
         };
-        match writer.accept(publish, self.0.origin, self.queued(held)) {
+        match writer.accept(publish, source, self.queued(held)) {
             Ok(receipt) => Ok(receipt.about(about)),
             Err(room) => Err(room.map(|receipt| receipt.about(about)).boxed()),
         }
+    }
+
+    /// Who publishes this. Where nobody is counted, nobody is named.
+    fn source(&self, publish: &Publish) -> Source {
+        let is_held = publish.retain && !publish.payload.is_empty();
+        Source {
+            origin: self.0.origin,
+            holder: is_held.then(|| self.holder()).flatten(),
+            is_exempt: false,
+        }
+    }
+
+    /// Who holds what this client publishes, where that is bounded.
+    fn holder(&self) -> Option<Arc<Holder>> {
+        self.0.bus.0.shared.held_limits?;
+        Holder::of(&self.principal()).map(Arc::new)
     }
 
     fn check_rate(&self, quota: &Table, publish: &Publish) -> Result<(), PublishRefused> {
@@ -279,7 +297,7 @@ impl Client {
     /// Waits for memory first.
     async fn publish_later(
         &self,
-        publish: Publish,
+        (publish, source): (Publish, Source),
         about: About,
         (room, bytes): (Arc<Semaphore>, u32),
     ) -> Receipt {
@@ -288,7 +306,7 @@ impl Client {
         let Some(writer) = &self.0.bus.0.writer else {
             return Receipt::known(Err(PublishRefused::Closed));
         };
-        match writer.accept(publish, self.0.origin, self.queued(held)) {
+        match writer.accept(publish, source, self.queued(held)) {
             Ok(receipt) => receipt.about(about),
             Err(room) => room.await.about(about),
         }
@@ -444,6 +462,10 @@ impl Client {
             None => lock(&bus.0.pipeline).export(),
             Some(writer) => writer.export().await.ok_or(SubscribeRefused::Closed)?,
         };
+        let export = match self.may_administer() {
+            true => export,
+            false => export.without_holders(),
+        };
         // There are topics that neither filter matches.
         Ok(match bus.authorizer().reader(&self.principal()) {
             None => export,
@@ -469,9 +491,15 @@ impl Client {
             bus.metrics.refused(&refused);
             return Receipt::known(Err(refused));
         }
+        let is_exempt = self.may_administer();
+        let source = Source {
+            origin: 0,
+            holder: (!is_exempt).then(|| self.holder()).flatten(),
+            is_exempt,
+        };
         match &bus.writer {
-            None => Receipt::known(lock(&bus.pipeline).accept_import(record)),
-            Some(writer) => writer.import(record).await,
+            None => Receipt::known(lock(&bus.pipeline).accept_import(record, source)),
+            Some(writer) => writer.import(record, source).await,
         }
     }
 

@@ -5,6 +5,7 @@ use latchbus_core::hub::Retain;
 
 use super::Pipeline;
 use super::plan::{Plan, Step, own_topic, text, zero_topic};
+use crate::holdings::{Source, Value};
 use crate::rooms::{Raised, Reported};
 use crate::{Payload, Publish, PublishRefused};
 
@@ -12,20 +13,22 @@ impl Pipeline {
     pub(super) fn plan_count(
         &mut self,
         publish: Publish,
-        origin: u64,
+        source: Source,
         (room, device): (&str, &str),
         incarnation: Incarnation,
     ) -> Result<Plan, PublishRefused> {
         let reported = Counter::parse(&publish.payload)
             .map_err(|error| self.malformed("count", publish.topic.as_str(), &error))?;
         self.check_room(&publish.topic, publish.payload.len(), Retain::LAST)?;
+        let value = || Value::published(&publish, &source);
+        self.check_held(&publish.topic, (&source, value), Retain::LAST)?;
         // What was counted does not expire.
         let (topic, payload) = Payload::arrive(
             Publish {
                 expires_in: None,
                 ..publish
             },
-            origin,
+            source,
             self.deadline_now(),
         );
         let now = self.now();
@@ -115,7 +118,7 @@ impl Pipeline {
     pub(super) fn plan_press(
         &mut self,
         publish: Publish,
-        origin: u64,
+        source: Source,
         (room, device): (&str, &str),
     ) -> Result<Plan, PublishRefused> {
         let press = Press::parse(&publish.payload)
@@ -133,8 +136,12 @@ impl Pipeline {
         let press_id = pressed.id_order.zip(press.id.map(str::to_owned));
         let shown = Step::state(shown, pressed.value);
         // A press is an event whatever its publisher says: retained, it would be counted again by
-        // whoever replays it.
-        let (topic, payload) = Payload::arrive(publish, origin, self.deadline_now());
+        // whoever replays it. So nobody holds it.
+        let source = Source {
+            holder: None,
+            ..source
+        };
+        let (topic, payload) = Payload::arrive(publish, source, self.deadline_now());
         let event = Step::Publish {
             stored: self.shared.owes(topic.borrowed(), payload.qos()),
             topic,

@@ -11,6 +11,7 @@ use super::Pipeline;
 use super::plan::{Plan, Step, own_topic, reset_topic, text};
 use crate::backup::{DeviceClicks, Export, Kept, Record, RoomClicks};
 use crate::bus::Accepted;
+use crate::holdings::{Source, Value};
 use crate::troubles::device_of;
 use crate::{Delivery, Payload, Properties, Publish, PublishRefused};
 
@@ -35,15 +36,23 @@ impl Pipeline {
     }
 
     /// Takes a record all the way, where nothing is stored.
-    pub(crate) fn accept_import(&mut self, record: Record) -> Result<Accepted, PublishRefused> {
-        let plan = self.plan_import(record)?;
+    pub(crate) fn accept_import(
+        &mut self,
+        record: Record,
+        source: Source,
+    ) -> Result<Accepted, PublishRefused> {
+        let plan = self.plan_import(record, source)?;
         self.accept_plan(plan)
     }
 
     /// Merges a record into what is known. What the plan says afterwards must be applied.
-    pub(crate) fn plan_import(&mut self, record: Record) -> Result<Plan, PublishRefused> {
+    pub(crate) fn plan_import(
+        &mut self,
+        record: Record,
+        source: Source,
+    ) -> Result<Plan, PublishRefused> {
         let plan = match record {
-            Record::Value(value) => self.plan_value(value),
+            Record::Value(value) => self.plan_value(value, source),
             Record::Device(device) => self.plan_device(&device),
             Record::Room(room) => self.plan_room(&room),
         };
@@ -53,7 +62,16 @@ impl Pipeline {
         plan
     }
 
-    fn plan_value(&mut self, mut value: Kept) -> Result<Plan, PublishRefused> {
+    fn plan_value(&mut self, mut value: Kept, source: Source) -> Result<Plan, PublishRefused> {
+        // Only an administrator says who holds what; anybody else holds what they bring.
+        let source = match source.is_exempt {
+            true => Source {
+                holder: value.holder.clone(),
+                ..source
+            },
+            false => source,
+        };
+        value.holder.clone_from(&source.holder);
         let malformed = |kind, reason: &str| PublishRefused::Malformed {
             kind,
             reason: reason.to_owned(),
@@ -99,17 +117,17 @@ impl Pipeline {
                     properties: value.properties,
                     ..Publish::state(value.topic, value.payload)
                 };
-                let mut plan = self.plan_count(publish, 0, (room, device), incarnation)?;
+                let mut plan = self.plan_count(publish, source, (room, device), incarnation)?;
                 if let Some(Step::Publish { at, .. }) = plan.steps.first_mut() {
                     *at = Some(value.at);
                 }
                 Ok(plan)
             }
-            Ok(_) => self.plan_kept(value),
+            Ok(_) => self.plan_kept(value, &source),
         }
     }
 
-    fn plan_kept(&mut self, value: Kept) -> Result<Plan, PublishRefused> {
+    fn plan_kept(&mut self, value: Kept, source: &Source) -> Result<Plan, PublishRefused> {
         let last = self.shared.read(|hub| hub.last(value.topic.borrowed()));
         if last.is_some_and(|last| !is_news(&value, &last, self)) {
             return Ok(Plan {
@@ -120,6 +138,8 @@ impl Pipeline {
         let history = self.history_of(&value.topic).max(value.history);
         let retain = Retain::Last(history);
         self.check_room(&value.topic, value.payload.len(), retain)?;
+        let held = || Value::merged(&value);
+        self.check_held(&value.topic, (source, held), retain)?;
         Ok(Plan {
             steps: vec![Step::Publish {
                 topic: value.topic,
@@ -128,7 +148,8 @@ impl Pipeline {
                     value.qos,
                     value.expires_at,
                     value.properties,
-                ),
+                )
+                .with_holder(value.holder),
                 retain,
                 stored: true,
                 at: Some(value.at),

@@ -194,20 +194,22 @@ impl StoredValue {
             said: Said::new(
                 payload.origin(),
                 payload.properties().map(|said| (**said).clone()),
+                payload.holder().map(|holder| (**holder).clone()),
             ),
             payload: payload.bytes().to_vec(),
         }
     }
 
     pub(super) fn into_payload(self) -> (u64, Payload) {
-        let (origin, properties) = self.said.into_parts();
+        let (origin, properties, holder) = self.said.into_parts();
         let payload = Payload::restore(
             self.payload.into(),
             self.qos,
             self.expires_at,
             properties.map(Arc::new),
         );
-        (self.at, payload.with_origin(origin))
+        let payload = payload.with_origin(origin);
+        (self.at, payload.with_holder(holder.map(Arc::new)))
     }
 }
 

@@ -11,6 +11,7 @@ use latchbus_core::topic::TopicName;
 use tracing::error;
 
 use super::Pipeline;
+use super::holding::Planned;
 use super::plan::{Plan, Step, own_topics, reset_topic};
 use crate::bus::Options;
 use crate::expiring::Expiring;
@@ -72,6 +73,7 @@ impl Pipeline {
             places: options.limits.places,
             planned: BTreeMap::new(),
             planned_places: 0,
+            planned_held: Planned::default(),
             planned_clears: BTreeSet::new(),
             note_bytes: Note::value_limit(options),
             notes: loaded.notes_stored,

@@ -31,6 +31,7 @@ use latchbus_core::hub::EarlierLife;
 use serde::{Deserialize, Serialize};
 
 use crate::Properties;
+use crate::holdings::Holder;
 use crate::rooms::{DeviceZero, Record, RoomReset};
 
 /// What survives a restart, and how it is changed. Loading stands beside it: each form is opened in its own
@@ -148,22 +149,26 @@ pub(crate) enum Said {
     Properties(Properties),
     /// With the [origin](crate::Payload::origin).
     By(u64, Option<Properties>),
+    /// With the origin, and who holds it. Format 5 and those before it have none.
+    Held(u64, Option<Properties>, Holder),
 }
 
 impl Said {
-    pub(crate) fn new(origin: u64, properties: Option<Properties>) -> Self {
-        match (origin, properties) {
-            (0, None) => Self::Nothing,
-            (0, Some(properties)) => Self::Properties(properties),
-            (origin, properties) => Self::By(origin, properties),
+    pub(crate) fn new(origin: u64, properties: Option<Properties>, holder: Option<Holder>) -> Self {
+        match (origin, properties, holder) {
+            (origin, properties, Some(holder)) => Self::Held(origin, properties, holder),
+            (0, None, None) => Self::Nothing,
+            (0, Some(properties), None) => Self::Properties(properties),
+            (origin, properties, None) => Self::By(origin, properties),
         }
     }
 
-    pub(crate) fn into_parts(self) -> (u64, Option<Properties>) {
+    pub(crate) fn into_parts(self) -> (u64, Option<Properties>, Option<Holder>) {
         match self {
-            Self::Nothing => (0, None),
-            Self::Properties(properties) => (0, Some(properties)),
-            Self::By(origin, properties) => (origin, properties),
+            Self::Nothing => (0, None, None),
+            Self::Properties(properties) => (0, Some(properties), None),
+            Self::By(origin, properties) => (origin, properties, None),
+            Self::Held(origin, properties, holder) => (origin, properties, Some(holder)),
         }
     }
 }
@@ -324,15 +329,22 @@ mod tests {
     fn what_goes_with_a_payload_is_stored_as_the_option_that_it_was() {
         for was in [None, Some(Properties::default())] {
             let stored = postcard::to_allocvec(&was).unwrap();
-            let is = Said::new(0, was);
+            let is = Said::new(0, was, None);
             assert_eq!(postcard::to_allocvec(&is), Ok(stored.clone()));
             assert_eq!(postcard::from_bytes::<Said>(&stored), Ok(is));
         }
+        let holders = [
+            None,
+            Some(Holder::User("anna".into())),
+            Some(Holder::Address([192, 0, 2, 1].into())),
+        ];
         for properties in [None, Some(Properties::default())] {
-            let said = Said::new(7, properties.clone());
-            let stored = postcard::to_allocvec(&said).unwrap();
-            let read: Said = postcard::from_bytes(&stored).unwrap();
-            assert_eq!(read.into_parts(), (7, properties));
+            for holder in holders.clone() {
+                let said = Said::new(7, properties.clone(), holder.clone());
+                let stored = postcard::to_allocvec(&said).unwrap();
+                let read: Said = postcard::from_bytes(&stored).unwrap();
+                assert_eq!(read.into_parts(), (7, properties.clone(), holder));
+            }
         }
     }
 }

@@ -14,7 +14,7 @@
 //! | `notes` | owner, client, part | the owner's own |
 //! | `lost` | revision | revision: what was shown after the first, up to the second, may have been lost in a crash |
 //!
-//! Format 4 had neither `zeros` nor `resets`. Format 3 is described at `format_3`. Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
+//! Format 5 knew no holder of a value (`Said::Held`). Format 4 had neither `zeros` nor `resets`. Format 3 is described at `format_3`. Format 2 had `values`, whose numbers were places from 0 instead of revisions, `devices` and `press_ids`.
 
 mod format_3;
 mod meta;
@@ -35,7 +35,7 @@ use self::tables::{META, write};
 use super::{Change, Commit, Disk, Item, Loaded, StoreError, StoredNote, StoredValue};
 
 /// The layout that this program writes.
-const FORMAT: u64 = 5;
+const FORMAT: u64 = 6;
 /// Those that it reads, and turns into its own when it opens them.
 const FORMATS: RangeInclusive<u64> = 2..=FORMAT;
 
@@ -409,30 +409,36 @@ pub(super) mod tests {
         }
     }
 
+    /// Format 4 had fewer tables, and neither it nor format 5 knew who holds a value.
     #[test]
-    fn a_store_of_format_4_is_taken_over() {
-        let directory = tempfile::tempdir().unwrap();
-        let (mut store, _) = open(directory.path()).unwrap();
-        store.commit(&commit(vec![keep("a", 1, 1)], 1)).unwrap();
-        drop(store);
-        drop(open(directory.path()).unwrap());
-        let database = Database::open(directory.path().join(FILE)).unwrap();
-        let mut transaction = database.begin_write().unwrap();
-        transaction.set_durability(Durability::Immediate).unwrap();
-        for table in ["zeros", "resets"] {
-            let tables = transaction.list_tables().unwrap();
-            let handle = tables.into_iter().find(|found| found.name() == table);
-            assert!(transaction.delete_table(handle.unwrap()).unwrap());
+    fn a_store_of_formats_4_and_5_is_taken_over() {
+        for (format, missing) in [(4, &["zeros", "resets"][..]), (5, &[])] {
+            let directory = tempfile::tempdir().unwrap();
+            let (mut store, _) = open(directory.path()).unwrap();
+            store.commit(&commit(vec![keep("a", 1, 1)], 1)).unwrap();
+            drop(store);
+            drop(open(directory.path()).unwrap());
+            let database = Database::open(directory.path().join(FILE)).unwrap();
+            let mut transaction = database.begin_write().unwrap();
+            transaction.set_durability(Durability::Immediate).unwrap();
+            for table in missing {
+                let tables = transaction.list_tables().unwrap();
+                let handle = tables.into_iter().find(|found| found.name() == *table);
+                assert!(transaction.delete_table(handle.unwrap()).unwrap());
+            }
+            transaction
+                .open_table(META)
+                .unwrap()
+                .insert("format", format)
+                .unwrap();
+            transaction.commit().unwrap();
+            drop(database);
+            let (store, loaded) = open(directory.path()).unwrap();
+            assert_eq!(loaded.items.len(), 1);
+            drop(store);
+            let database = Database::open(directory.path().join(FILE)).unwrap();
+            assert_eq!(read_meta(&database).unwrap().format, FORMAT);
         }
-        transaction
-            .open_table(META)
-            .unwrap()
-            .insert("format", 4)
-            .unwrap();
-        transaction.commit().unwrap();
-        drop(database);
-        let (_store, loaded) = open(directory.path()).unwrap();
-        assert_eq!(loaded.items.len(), 1);
     }
 
     #[test]
