@@ -30,7 +30,9 @@ fn every_click_counts_once(seeds: core::ops::Range<u64>) {
     assert!(
         all.crashes > all.seeds
             && all.kills > all.seeds
-            && all.operations > all.seeds
+            && all.resets > all.seeds / 4
+            && all.removals > all.seeds / 4
+            && all.undone > 0
             && all.died > 0,
         "{all}"
     );

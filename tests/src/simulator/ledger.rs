@@ -41,7 +41,7 @@ struct Truth {
     shown: BTreeMap<Kind, Counter>,
     violations: Vec<String>,
     /// Ids of those that were answered.
-    operations: Vec<u64>,
+    operations: Vec<(&'static str, u64)>,
 }
 
 /// What a room shows.
@@ -112,16 +112,21 @@ impl Ledger {
         }
     }
 
-    /// An operation was made: it can be undone under this id.
-    pub(super) fn operated(&self, id: u64) {
-        self.lock().operations.push(id);
+    /// An operation of this kind was made: it can be undone under this id.
+    pub(super) fn operated(&self, kind: &'static str, id: u64) {
+        self.lock().operations.push((kind, id));
     }
 
-    /// The last operations, and how many there were.
-    pub(super) fn operations(&self) -> (Vec<u64>, u64) {
+    /// The last operations.
+    pub(super) fn undoable(&self) -> Vec<u64> {
         let operations = &self.lock().operations;
-        let last = operations.iter().rev().take(3).copied().collect();
-        (last, operations.len() as u64)
+        operations.iter().rev().take(3).map(|(_, id)| *id).collect()
+    }
+
+    /// How many there were of a kind.
+    pub(super) fn operations(&self, kind: &str) -> u64 {
+        let operations = &self.lock().operations;
+        operations.iter().filter(|(of, _)| *of == kind).count() as u64
     }
 
     /// Clicks that were made, and those of them that were never sent.

@@ -60,8 +60,12 @@ pub struct Outcome {
     pub kills: u64,
     /// Times that the disk was full.
     pub full: u64,
-    /// Resets of rooms, removals of devices, and those that were undone.
-    pub operations: u64,
+    /// Resets of rooms that were answered.
+    pub resets: u64,
+    /// Removals of devices.
+    pub removals: u64,
+    /// Operations that were undone.
+    pub undone: u64,
     /// Clicks made and counted, of devices that store.
     pub stored: u64,
     /// Clicks made by devices without storage.
@@ -78,7 +82,9 @@ impl AddAssign for Outcome {
         self.crashes += other.crashes;
         self.kills += other.kills;
         self.full += other.full;
-        self.operations += other.operations;
+        self.resets += other.resets;
+        self.removals += other.removals;
+        self.undone += other.undone;
         self.stored += other.stored;
         self.forgetful += other.forgetful;
         self.died += other.died;
@@ -90,13 +96,15 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} seeds, {} power cuts of the server, {} kills of devices, {} full disks, {} resets, \
-             removals and undoings; with storage {} clicks made and counted, without {} made, of which {} died unsent; never one more",
+            "{} seeds, {} power cuts of the server, {} kills of devices, {} full disks, {} resets of \
+             rooms, {} removals of devices, {} of them undone; with storage {} clicks made and counted, without {} made, of which {} died unsent; never one more",
             self.seeds,
             self.crashes,
             self.kills,
             self.full,
-            self.operations,
+            self.resets,
+            self.removals,
+            self.undone,
             self.stored,
             self.forgetful,
             self.died
@@ -260,7 +268,7 @@ impl World {
         let body = &self.bodies[self.random.usize(..self.bodies.len())];
         let room = body.kind.room().to_owned();
         let device = body.name.clone();
-        let (undoable, _) = self.ledger.operations();
+        let undoable = self.ledger.undoable();
         let operate = match self.random.u8(..4) {
             0 => Operate::ResetRoom {
                 room,
@@ -319,7 +327,13 @@ impl World {
         self.outcome.stored = stored.total();
         self.outcome.forgetful = made.total();
         self.outcome.died = died.total();
-        self.outcome.operations = self.ledger.operations().1;
+        let [resets, removals, undone] =
+            ["reset_room", "remove_device", "undo"].map(|kind| self.ledger.operations(kind));
+        (
+            self.outcome.resets,
+            self.outcome.removals,
+            self.outcome.undone,
+        ) = (resets, removals, undone);
         self.outcome.trace = self.trace.hash();
         Ok(self.outcome)
     }

@@ -186,10 +186,15 @@ impl Server {
         };
         let (ledger, trace) = (Arc::clone(&self.ledger), Arc::clone(&self.trace));
         tasks.spawn(async move {
+            let kind = match &operate {
+                Operate::ResetRoom { .. } => "reset_room",
+                Operate::Undo { .. } => "undo",
+                _ => "remove_device",
+            };
             let operated = client.operate(operate).await;
             trace.note(format_args!("{operated:?}"));
             if let Ok(operated) = operated {
-                ledger.operated(operated.id);
+                ledger.operated(kind, operated.id);
             }
         });
     }
