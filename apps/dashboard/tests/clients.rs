@@ -188,6 +188,84 @@ fn lists_come_page_by_page() {
     }
 }
 
+#[test]
+fn lists_are_searched_and_say_how_many_there_are() {
+    let server = Server::ephemeral();
+    let ids = ["lab/A b", "lab/a+B", "Küche", "..", "<b>&\"'", "100%"];
+    let boards = ids.map(|id| Mqtt::connect(server.mqtt(), id));
+    let port = boards[2].0.local_addr().unwrap().port();
+    let found = |list: &str, search: &str| {
+        let answer = server.get(&format!("/api/v1/{list}?limit=1&search={search}"));
+        assert_eq!(answer.status, 200, "{search}");
+        let answer = answer.json();
+        let first = answer[list].get(0).map(|entry| entry["client_id"].clone());
+        (answer["total"].as_u64().unwrap(), first.unwrap_or_default())
+    };
+    let searches = [
+        ("", 6, None),
+        ("lab", 2, None),
+        ("LAB%2Fa%20B", 1, Some("lab/A b")),
+        ("a+b", 1, Some("lab/a+B")),
+        ("k%C3%9CCHE", 1, Some("Küche")),
+        ("..", 1, Some("..")),
+        ("%3CB%3E%26", 1, Some("<b>&\"'")),
+        ("100%25", 1, Some("100%")),
+        ("nobody", 0, None),
+    ];
+    let agree = |list: &str| {
+        for (search, total, first) in searches {
+            let (of, id) = found(list, search);
+            assert_eq!(of, total, "{list} {search}");
+            assert!(
+                first.is_none_or(|first| id == first),
+                "{list} {search} {id}"
+            );
+        }
+    };
+    agree("clients");
+    assert_eq!(found("clients", &format!(":{port}")), (1, json!("Küche")));
+    assert_eq!(found("clients", "MQTT").0, 6);
+    // Of the second page as well.
+    let page = server.get("/api/v1/clients?limit=1&search=lab").json();
+    let next = format!("/api/v1/clients?search=lab&after={}", page["next"]);
+    let page = server.get(&next).json();
+    assert_eq!(
+        (&page["total"], &page["clients"][0]["client_id"]),
+        (&json!(2), &json!("lab/a+B"))
+    );
+    drop(boards);
+    until("they are away", || sessions(&server).len() == ids.len());
+    agree("sessions");
+    for path in [
+        &format!("/api/v1/clients?search={}", "x".repeat(257)),
+        "/api/v1/clients?search=a&search=b",
+        "/api/v1/clients?search=%ff",
+        "/api/v1/clients/1/subscriptions?search=a",
+    ] {
+        assert_eq!(server.get(path).status, 400, "{path}");
+    }
+
+    // A browser makes `/api/v1/` of `/api/v1/sessions/..`.
+    let end = |query: &str| {
+        server
+            .send("DELETE", &format!("/api/v1/sessions{query}"), "")
+            .status
+    };
+    for wrong in [
+        "",
+        "?",
+        "?id=..",
+        "?client_id=..&client_id=..",
+        "?client_id=%ff",
+    ] {
+        assert_eq!(end(wrong), 400, "{wrong}");
+    }
+    assert_eq!(end("?client_id=.."), 200);
+    assert_eq!(end("?client_id=.."), 404);
+    assert_eq!(end("?client_id=lab%2Fa%2BB"), 200);
+    assert_eq!(sessions(&server).len(), ids.len() - 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_socket_is_closed_with_1008() {
     let server = Server::ephemeral();

@@ -1,5 +1,6 @@
 //! The API: who is connected, which sessions are kept, and the end of either. For administrators.
 
+use core::net::SocketAddr;
 use core::str::FromStr;
 
 use axum::Router;
@@ -9,7 +10,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use latchbus_bus::{
-    AdminError, CLIENTS_PAGE, Connected, Identity, MAX_CLIENTS_PAGE, Mode, Principal, Subscribed,
+    AdminError, CLIENTS_PAGE, Client, Connected, Identity, MAX_CLIENTS_PAGE, Mode, Principal,
+    Subscribed,
 };
 use latchbus_mqtt::server::SessionAway;
 use percent_encoding::percent_decode_str;
@@ -24,22 +26,51 @@ pub(super) fn router() -> Router<App> {
         .route("/api/v1/clients", get(clients))
         .route("/api/v1/clients/{id}", delete(disconnect))
         .route("/api/v1/clients/{id}/subscriptions", get(subscriptions))
-        .route("/api/v1/sessions", get(sessions))
+        .route("/api/v1/sessions", get(sessions).delete(end_named))
         .route("/api/v1/sessions/{client_id}", delete(end_session))
 }
 
-/// Where a page begins, and its length.
+/// Bytes of what is searched for.
+const MAX_SEARCH_BYTES: usize = 256;
+
+/// What is searched for in a list, without regard to case.
+struct Search(String);
+
+impl Search {
+    fn of(text: &str) -> Result<Self, ApiError> {
+        match text.len() {
+            ..=MAX_SEARCH_BYTES => Ok(Self(text.to_lowercase())),
+            bytes => Err(ApiError::bad_message(format!(
+                "a search of {bytes} bytes is longer than {MAX_SEARCH_BYTES}"
+            ))),
+        }
+    }
+
+    /// Whether it is a part of the name, the client identifier, the transport or the address.
+    fn finds(&self, principal: &Principal, address: Option<SocketAddr>) -> bool {
+        let is_in = |text: &str| text.to_lowercase().contains(&self.0);
+        self.0.is_empty()
+            || is_in(&principal.client_id)
+            || principal.identity.name().is_some_and(is_in)
+            || is_in(principal.transport)
+            || address.is_some_and(|address| is_in(&address.to_string()))
+    }
+}
+
+/// Where a page begins, its length, and what of the list it shows.
 struct Page<T> {
     after: Option<T>,
     limit: usize,
+    search: Option<Search>,
 }
 
 impl<T: FromStr> Page<T> {
     fn of(request: &Request) -> Result<Self, ApiError> {
-        let (mut after, mut limit) = (None, CLIENTS_PAGE);
+        let (mut after, mut limit, mut search) = (None, CLIENTS_PAGE, None);
         let query = request.uri().query().unwrap_or_default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let bad = || ApiError::bad_message("expected `after=` and `limit=`, each once");
+            let bad =
+                || ApiError::bad_message("expected `after=`, `limit=` and `search=`, each once");
             let (name, value) = pair.split_once('=').ok_or_else(bad)?;
             let value = percent_decode_str(value).decode_utf8();
             let value = value.map_err(|_| ApiError::bad_message("the address is not UTF-8"))?;
@@ -53,17 +84,29 @@ impl<T: FromStr> Page<T> {
                     }
                     limit = number;
                 }
+                "search" if search.is_none() => search = Some(Search::of(&value)?),
                 _ => return Err(bad()),
             }
         }
-        Ok(Self { after, limit })
+        Ok(Self {
+            after,
+            limit,
+            search,
+        })
     }
 
-    /// The list as an answer; `next` is what the next page begins behind, and is left out where there is none.
+    /// Whether an entry is of those that are searched for.
+    fn finds(&self, principal: &Principal, address: Option<SocketAddr>) -> bool {
+        let search = self.search.as_ref();
+        search.is_none_or(|search| search.finds(principal, address))
+    }
+
+    /// The list as an answer; `next` is what the next page begins behind, and is left out where there is none. `total`: how many
+    /// there are over all pages, where that is known.
     fn answer<E>(
         &self,
         name: &str,
-        listed: &[E],
+        (listed, total): (&[E], Option<usize>),
         entry: impl Fn(&E) -> Value,
         next: impl Fn(&E) -> Value,
     ) -> Response {
@@ -72,6 +115,7 @@ impl<T: FromStr> Page<T> {
         if let Some(last) = listed.last().filter(|_| listed.len() >= self.limit) {
             answer.insert("next".to_owned(), next(last));
         }
+        answer.extend(total.map(|total| ("total".to_owned(), total.into())));
         json(&Value::Object(answer))
     }
 }
@@ -79,8 +123,11 @@ impl<T: FromStr> Page<T> {
 async fn clients(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let page = Page::<u64>::of(&request)?;
     let admin = client(&app, &request).await?;
-    let clients = admin.clients(page.after.unwrap_or_default(), page.limit)?;
-    Ok(page.answer("clients", &clients, connected, |last| last.id.into()))
+    let is_wanted = |principal: &Principal, address| page.finds(principal, address);
+    let after = page.after.unwrap_or_default();
+    let (clients, total) = admin.find_clients(after, page.limit, is_wanted)?;
+    let listed = (&*clients, Some(total));
+    Ok(page.answer("clients", listed, connected, |last| last.id.into()))
 }
 
 async fn subscriptions(
@@ -89,23 +136,25 @@ async fn subscriptions(
     request: Request,
 ) -> Result<Response, ApiError> {
     let page = Page::<u64>::of(&request)?;
+    if page.search.is_some() {
+        return Err(ApiError::bad_message("subscriptions are not searched"));
+    }
     let admin = client(&app, &request).await?;
     let from = page.after.map_or(0, |after| after.saturating_add(1));
     let id = number(&id)?;
     let subscriptions = admin.subscriptions_of(id, from, page.limit)?;
-    Ok(
-        page.answer("subscriptions", &subscriptions, subscribed, |last| {
-            last.id.into()
-        }),
-    )
+    let listed = (&*subscriptions, None);
+    Ok(page.answer("subscriptions", listed, subscribed, |last| last.id.into()))
 }
 
 async fn sessions(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let page = Page::<String>::of(&request)?;
     let admin = client(&app, &request).await?;
     let after = page.after.as_deref().unwrap_or_default();
-    let sessions = app.0.mqtt.sessions(&admin, after, page.limit)?;
-    Ok(page.answer("sessions", &sessions, away, |last| {
+    let is_wanted = |principal: &Principal| page.finds(principal, None);
+    let (sessions, total) = (app.0.mqtt).find_sessions(&admin, after, page.limit, is_wanted)?;
+    let listed = (&*sessions, Some(total));
+    Ok(page.answer("sessions", listed, away, |last| {
         last.client_id.as_str().into()
     }))
 }
@@ -127,7 +176,25 @@ async fn end_session(
     request: Request,
 ) -> Result<Response, ApiError> {
     let admin = client(&app, &request).await?;
-    app.0.mqtt.end_session(&admin, &client_id).await?;
+    end(&app, &admin, &client_id).await
+}
+
+/// The client identifier in the query: one that is `..` is no part of a path that a browser leaves alone.
+async fn end_named(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let query = request.uri().query().unwrap_or_default();
+    let client_id = query
+        .strip_prefix("client_id=")
+        .filter(|id| !id.contains('&'));
+    let client_id = client_id.ok_or_else(|| ApiError::bad_message("expected `client_id=`"))?;
+    let client_id = percent_decode_str(client_id).decode_utf8();
+    let client_id = client_id.map_err(|_| ApiError::bad_message("the address is not UTF-8"))?;
+    let client_id = client_id.into_owned();
+    let admin = client(&app, &request).await?;
+    end(&app, &admin, &client_id).await
+}
+
+async fn end(app: &App, admin: &Client, client_id: &str) -> Result<Response, ApiError> {
+    app.0.mqtt.end_session(admin, client_id).await?;
     Ok(json(&json!({"client_id": client_id, "ended": true})))
 }
 

@@ -90,12 +90,33 @@ impl Client {
     /// # Errors
     /// When this client is no administrator.
     pub fn clients(&self, after: u64, most: usize) -> Result<Vec<Connected>, AdminError> {
+        let (clients, _) = self.find_clients(after, most, |_, _| true)?;
+        Ok(clients)
+    }
+
+    /// [`clients`](Self::clients), those alone that are wanted, by who they are and where they have connected from; and how many of them
+    /// there are over all pages.
+    ///
+    /// # Errors
+    /// When this client is no administrator.
+    pub fn find_clients(
+        &self,
+        after: u64,
+        most: usize,
+        is_wanted: impl Fn(&Principal, Option<SocketAddr>) -> bool,
+    ) -> Result<(Vec<Connected>, usize), AdminError> {
         self.check_administer()?;
         let mut sessions = self.bus().live_sessions();
+        sessions.retain(|session| {
+            let client = session.client();
+            session.is_connected() && is_wanted(&client.principal(), client.address())
+        });
+        let total = sessions.len();
         sessions.retain(|session| session.client_id() > after);
         sessions.sort_unstable_by_key(|session| session.client_id());
         let connected = sessions.iter().filter_map(|session| session.connected());
-        Ok(connected.take(most.min(MAX_CLIENTS_PAGE)).collect())
+        let clients = connected.take(most.min(MAX_CLIENTS_PAGE)).collect();
+        Ok((clients, total))
     }
 
     /// The subscriptions of a client, or of a session that is kept for one, by number: at most `most`, and

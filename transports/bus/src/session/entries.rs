@@ -109,6 +109,15 @@ impl Subscriptions {
         is_connected
     }
 
+    /// Whose it is.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.presence.since().is_some()
+    }
+
     /// Its client, if it is connected.
     pub(crate) fn connected(&self) -> Option<Connected> {
         let since = self.presence.since()?;

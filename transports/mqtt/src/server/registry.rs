@@ -272,15 +272,18 @@ impl Registry {
         &self,
         after: &str,
         most: usize,
+        is_wanted: impl Fn(&Away) -> bool,
         look: impl Fn(&str, &Away) -> Option<T>,
     ) -> Vec<T> {
         let clients = self.lock();
         let mut away: Vec<_> = (clients.slots.iter())
             .filter_map(|(name, slot)| match slot {
-                Slot::Away { away, .. } if client_id(name) > after => Some((name, away)),
+                Slot::Away { away, .. } if is_wanted(away) => Some((name, away)),
                 _ => None,
             })
             .collect();
+        let total = away.len();
+        away.retain(|(name, _)| client_id(name) > after);
         away.sort_unstable_by_key(|(name, _)| (client_id(name), *name));
         let mut listed = Vec::new();
         let mut last = None;
@@ -292,7 +295,7 @@ impl Registry {
             listed.extend(look(id, away));
             last = Some(id);
         }
-        listed
+        (listed, total)
     }
 
     fn try_claim(

@@ -48,9 +48,28 @@ impl Server {
         after: &str,
         most: usize,
     ) -> Result<Vec<SessionAway>, AdminError> {
+        let (sessions, _) = self.find_sessions(admin, after, most, |_| true)?;
+        Ok(sessions)
+    }
+
+    /// [`sessions`](Self::sessions), those alone whose owners are wanted; and how many of them there are over all pages.
+    ///
+    /// # Errors
+    /// When `admin` is no administrator.
+    pub fn find_sessions(
+        &self,
+        admin: &Client,
+        after: &str,
+        most: usize,
+        is_wanted: impl Fn(&Principal) -> bool,
+    ) -> Result<(Vec<SessionAway>, usize), AdminError> {
         admin.check_administer()?;
         let now = Instant::now();
         let most = most.min(MAX_CLIENTS_PAGE);
+        let is_listed = |away: &Away| {
+            let client = away.subscriptions.client();
+            away.session.is_some() && is_wanted(&client.principal())
+        };
         let listed = |id: &str, away: &Away| {
             let session = away.session.as_ref()?;
             let (subscriptions, client) = (&away.subscriptions, away.subscriptions.client());
@@ -66,7 +85,8 @@ impl Server {
                 has_will: away.will.is_some(),
             })
         };
-        Ok(self.0.registry.list_away(after, most, listed))
+        let registry = &self.0.registry;
+        Ok(registry.list_away(after, most, is_listed, listed))
     }
 
     /// Ends the session of a client, or those of all users with this client identifier, with all that waits for it; where the client is connected, its connection first. A will
