@@ -1,13 +1,12 @@
 /** Users in a real browser: the form, the way in and out, guests, and a sign-in that ends while its page is open. */
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 import { test } from 'node:test';
-import { openPage, serverBinary, showsSoon, startServer, temporaryDirectory, until, useBrowser } from './support.mjs';
+import { openPage, serverBinary, showsSoon, temporaryDirectory, until, useBrowser } from './support.mjs';
+import { PASSWORD, fillIn, showsLive, startWithUsers as start, user } from './users.mjs';
 
 const browser = useBrowser();
-const PASSWORD = 'correct horse';
 const RULES = `
 everyone = ["watcher"]
 signed_in = ["player"]
@@ -20,31 +19,6 @@ admin = true
 [users]
 anna = ["operator"]
 `;
-
-/** `latchbus user …` on the users of this test. */
-async function user(file, words, password) {
-  const child = spawn(serverBinary(), ['user', ...words, '--file', file, ...(password ? ['--password-stdin'] : [])]);
-  child.stdin.end(password);
-  const status = await new Promise((resolve) => child.once('close', resolve));
-  assert.equal(status, 0, `latchbus user ${words}`);
-}
-
-async function start(t, { rules, flags = [], http } = {}) {
-  const directory = await temporaryDirectory(t);
-  const users = path.join(directory, 'users');
-  for (const name of ['anna', 'bert']) await user(users, ['add', name], PASSWORD);
-  const access = path.join(directory, 'access.toml');
-  if (rules) await writeFile(access, rules);
-  const more = rules ? ['--access', access] : [];
-  const server = await startServer(t, { http, flags: ['--users', users, ...more, ...flags] });
-  return { ...server, directory, users };
-}
-
-async function fillIn(page, name, password) {
-  await page.locator('#user').fill(name);
-  await page.locator('#password').fill(password);
-  await page.getByRole('button', { name: 'Sign in' }).click();
-}
 
 const signOut = (page) => page.getByRole('button', { name: 'Sign out' });
 const signIn = (page) => page.getByRole('link', { name: 'Sign in' });
@@ -87,13 +61,6 @@ test('a wrong password is told, the right one leads back to the page, clicks cou
   const strange = page.complaints.filter((text) => !text.includes('401'));
   assert.deepEqual(strange, []);
 });
-
-async function showsLive(page) {
-  await until(
-    async () => (await page.locator('body').getAttribute('data-phase')) === 'live',
-    () => 'the page is live',
-  );
-}
 
 test('the form works without scripts', async (t) => {
   const server = await start(t);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { mosquittoPub, mosquittoPubRejected, openPage, showsSoon, startServer, until, useBrowser } from './support.mjs';
+import { mosquittoPub, mosquittoPubRejected, mqttClient, openPage, showsSoon, startServer, until, useBrowser } from './support.mjs';
 
 const browser = useBrowser();
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
@@ -56,8 +56,16 @@ for (const colorScheme of ['light', 'dark']) {
     await topics.locator('#clear').click();
     await assertAccessible(topics, 'topics');
 
+    const clients = await openPage(profile, `${server.url}/clients`);
+    await clients.locator('.pick').first().click();
+    await clients.locator('#subscribed').waitFor();
+    await assertAccessible(clients, 'clients');
+    await clients.locator('#disconnect').click();
+    await assertAccessible(clients, 'clients with a question');
+    await clients.keyboard.press('Escape');
+
     await profile.setOffline(true);
-    for (const each of [page, topics]) {
+    for (const each of [page, topics, clients]) {
       await until(
         () => each.evaluate(() => document.body.dataset.phase === 'offline'),
         () => 'the page says that it is offline',
@@ -79,8 +87,12 @@ test('nothing sticks out: phone, laptop and wall, from left to right and from ri
     await showsSoon(page, { phase: 'live', red: 1_234_567_890 });
     const topics = await openPage(profile, `${server.url}/topics`);
     await topics.locator('.row').first().waitFor();
+    await mqttClient(t, server, { clientId: 'a very long name of a client '.repeat(30), filters: [`x/${'y'.repeat(400)}`] });
+    const clients = await openPage(profile, `${server.url}/clients`);
+    await clients.locator('.pick', { hasText: 'a very long name' }).click();
+    await clients.locator('#subscribed').waitFor();
     for (const dir of ['ltr', 'rtl']) {
-      for (const each of [page, topics]) {
+      for (const each of [page, topics, clients]) {
         await each.evaluate((value) => (document.documentElement.dir = value), dir);
         assert.equal(await overflow(each), 0, `${each.url()} ${viewport.width} ${dir}`);
       }

@@ -1,7 +1,7 @@
 /** Two thousand clicks a second arriving, and none at all: what a tab costs that people keep open. Figures are printed. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { mqttPublisher, openPage, showsSoon, startServer, useBrowser } from './support.mjs';
+import { mqttClient, openPage, showsSoon, startServer, useBrowser } from './support.mjs';
 
 const browser = useBrowser();
 const DEVICES = 40;
@@ -21,7 +21,7 @@ test('two thousand clicks a second: frames stay short, the live region is silent
   const server = await startServer(t);
   const page = await openPage(await browser.profile(t), server.url);
   await showsSoon(page, { phase: 'live' });
-  const publisher = await mqttPublisher(t, server);
+  const publisher = await mqttClient(t, server);
   await page.evaluate(() => {
     globalThis.said = 0;
     new MutationObserver(() => globalThis.said++).observe(document.getElementById('announce'), {

@@ -299,7 +299,7 @@ test('the keyboard alone is enough, and a key held down is one click', async (t)
   const page = await openPage(await browser.profile(t), server.url);
   await showsSoon(page, { phase: 'live' });
   const focused = () => page.evaluate(() => document.activeElement?.id);
-  for (let i = 0; i < 6 && (await focused()) !== 'red'; i++) await page.keyboard.press('Tab');
+  for (let i = 0; i < 7 && (await focused()) !== 'red'; i++) await page.keyboard.press('Tab');
   assert.equal(await focused(), 'red');
   await page.keyboard.press('Enter');
   await page.keyboard.press('Space');

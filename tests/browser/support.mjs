@@ -257,15 +257,16 @@ export async function startRelay(t, target) {
 }
 
 /**
- * A bare MQTT 3.1.1 publisher, QoS 0, for thousands of messages a second: `flushed` resolves when the server has read all
- * that was published before.
+ * A bare MQTT 3.1.1 client, QoS 0, for thousands of messages a second and for identifiers that no library would take: `flushed`
+ * resolves when the server has read all that came before, `closed` when the connection has ended.
  */
-export async function mqttPublisher(t, server) {
+export async function mqttClient(t, server, { clientId = 'load', clean = true, filters = [] } = {}) {
   const [host, port] = server.mqtt.split(':');
   const socket = net.connect(Number(port), host);
   socket.setNoDelay(true);
   socket.on('error', () => {});
   t.after(() => socket.destroy());
+  const closed = new Promise((resolve) => socket.once('close', resolve));
   const field = (text) => {
     const bytes = Buffer.from(text);
     return Buffer.concat([Buffer.from([bytes.length >> 8, bytes.length & 0xff]), bytes]);
@@ -295,15 +296,24 @@ export async function mqttPublisher(t, server) {
     );
     answers.splice(answers.indexOf(head), 1);
   };
-  socket.write(packet(0x10, Buffer.concat([field('MQTT'), Buffer.from([4, 2, 0, 0]), field('load')])));
+  socket.write(packet(0x10, Buffer.concat([field('MQTT'), Buffer.from([4, clean ? 2 : 0, 0, 0]), field(clientId)])));
   await answer(0x20);
+  for (const filter of filters) {
+    socket.write(packet(0x82, Buffer.concat([Buffer.from([0, 1]), field(filter), Buffer.from([1])])));
+    await answer(0x90);
+  }
   return {
+    closed,
     publish(topic, message, { retain = false } = {}) {
       socket.write(packet(retain ? 0x31 : 0x30, Buffer.concat([field(topic), Buffer.from(message)])));
     },
     async flushed() {
       socket.write(Buffer.from([0xc0, 0]));
       await answer(0xd0);
+    },
+    async leave() {
+      socket.end(Buffer.from([0xe0, 0]));
+      await closed;
     },
   };
 }

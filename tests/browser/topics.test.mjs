@@ -1,7 +1,7 @@
 /** The topics page: a live tree, filters, values in three views, publish and clear, ten thousand topics. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { HOSTILE, kept, mosquittoPub, mqttPublisher, openPage, put, startServer, until, useBrowser } from './support.mjs';
+import { HOSTILE, kept, mosquittoPub, mqttClient, openPage, put, startServer, until, useBrowser } from './support.mjs';
 
 const browser = useBrowser();
 
@@ -114,7 +114,7 @@ test('what this page has not taken is counted', async (t) => {
   const profile = await browser.profile(t);
   const page = await openPage(profile, `${server.url}/topics?filter=lab/%23`);
   await hasText(page, 'own-conflated', '0');
-  const publisher = await mqttPublisher(t, server);
+  const publisher = await mqttClient(t, server);
   for (let i = 1; i <= 50; i++) publisher.publish('lab/fast', String(i), { retain: true });
   await showsRows(page, [['lab', ''], ['lab/fast', '50']]);
   const number = async (locator) => Number(await locator.textContent());
@@ -278,7 +278,7 @@ test('the tree by the keyboard alone', async (t) => {
 
 test('ten thousand topics: all there, none in the way', async (t) => {
   const server = await startServer(t);
-  const publisher = await mqttPublisher(t, server);
+  const publisher = await mqttClient(t, server);
   for (let i = 0; i < 10_000; i++) publisher.publish(`many/group-${i % 100}/t-${i}`, String(i), { retain: true });
   await publisher.flushed();
   const page = await openPage(await browser.profile(t), `${server.url}/topics?filter=many/%23`);

@@ -2,6 +2,7 @@
 /** The table of a room's devices. A row is made once, and only what changed in it is written. */
 import { attribute, element, make, show, write } from './dom.js';
 import { age, short, whole } from './format.js';
+import { Rows } from './rows.js';
 
 /** @typedef {{ row: HTMLElement, header: HTMLElement, cells: HTMLElement[], sign?: TroubleSign }} Row */
 
@@ -10,28 +11,23 @@ const MAX_ROWS = 200;
 const SHORT_FROM = 10_000_000;
 
 export class DeviceTable {
-  /** @type {Map<string, Row>} */
-  #rows = new Map();
-  #body = element('devices');
+  /** @type {Rows<import('./room.js').Device, Row>} */
+  #rows;
   #room;
-
   #remove;
 
   /** @param {import('./room.js').Room} room @param {(device: string) => void} remove called when somebody wants a device removed */
   constructor(room, remove) {
     this.#room = room;
     this.#remove = remove;
+    const make = (/** @type {import('./room.js').Device} */ { name }) => this.#make(name, name === room.counter.device);
+    this.#rows = new Rows(element('devices'), ({ name }) => name, make);
   }
 
   draw() {
-    const { isKnown, isLive, deviceCount, counter } = this.#room;
-    const gone = new Set(this.#rows.keys());
-    /** @type {HTMLElement | null} */
-    let previous = null;
-    for (const { name, presence, count, changedAt, trouble } of this.#room.devices(MAX_ROWS)) {
-      gone.delete(name);
-      const entry = this.#rows.get(name) ?? this.#make(name, name === counter.device);
-      const { row, cells } = entry;
+    const { isKnown, isLive, deviceCount } = this.#room;
+    for (const [entry, { presence, count, changedAt, trouble }] of this.#rows.fit(this.#room.devices(MAX_ROWS))) {
+      const { cells } = entry;
       const [presenceCell, redCell, blueCell, ageCell] = cells;
       const known = isLive ? presence : undefined;
       if (presenceCell) {
@@ -48,14 +44,6 @@ export class DeviceTable {
         entry.sign.remove();
         delete entry.sign;
       }
-      /** @type {ChildNode | null} */
-      const place = previous ? previous.nextSibling : this.#body.firstChild;
-      if (place !== row) this.#body.insertBefore(row, place);
-      previous = row;
-    }
-    for (const name of gone) {
-      this.#rows.get(name)?.row.remove();
-      this.#rows.delete(name);
     }
     show('devices-tally', isKnown ? whole(deviceCount) : '');
     const rest = deviceCount - MAX_ROWS;
@@ -82,9 +70,7 @@ export class DeviceTable {
     const last = make('td');
     last.append(remove);
     row.append(header, ...cells, last);
-    const entry = { row, header, cells };
-    this.#rows.set(name, entry);
-    return entry;
+    return { row, header, cells };
   }
 }
 

@@ -1,6 +1,8 @@
 // @ts-check
 /** What an administrator does with a room. It is asked about first, and can be undone within a minute. */
-import { element, elementOf, show } from './dom.js';
+import { api, problemOf } from './api.js';
+import { ask } from './ask.js';
+import { element, show } from './dom.js';
 
 /** How long the server can undo it. */
 const UNDO_MS = 60_000;
@@ -8,7 +10,6 @@ const UNDO_MS = 60_000;
 export class Operator {
   #room;
   #path;
-  #dialog = elementOf('ask', HTMLDialogElement);
   #undo = element('undo');
   /** What can be undone. @type {string | undefined} */
   #id;
@@ -21,20 +22,18 @@ export class Operator {
     this.#path = `api/v1/rooms/${encodeURIComponent(room)}`;
     element('reset').addEventListener('click', () => void this.reset());
     this.#undo.addEventListener('click', () => void this.#takeBack());
-    element('ask-no').addEventListener('click', () => this.#dialog.close(''));
-    element('ask-yes').addEventListener('click', () => this.#dialog.close('yes'));
   }
 
   async reset() {
     const text = 'All clicks of the room go. What devices have not reported yet counts from here on.';
-    if (!(await this.#isMeant(`Reset room ${this.#room}?`, text, 'Reset'))) return;
+    if (!(await ask('Reset room', this.#room, text, 'Reset'))) return;
     await this.#do('POST', `${this.#path}/reset`, `Room ${this.#room} was reset.`);
   }
 
   /** @param {string} device */
   async remove(device) {
     const text = 'Its clicks go with it. It comes back with its next click.';
-    if (!(await this.#isMeant(`Remove ${device}?`, text, 'Remove'))) return;
+    if (!(await ask('Remove', device, text, 'Remove'))) return;
     await this.#do('DELETE', `${this.#path}/devices/${encodeURIComponent(device)}`, `${device} was removed.`);
   }
 
@@ -43,30 +42,16 @@ export class Operator {
     if (id) await this.#do('POST', `api/v1/undo/${id}`, 'Undone.');
   }
 
-  /** @param {string} title @param {string} text @param {string} yes @returns {Promise<boolean>} */
-  #isMeant(title, text, yes) {
-    show('ask-title', title);
-    show('ask-text', text);
-    show('ask-yes', yes);
-    this.#dialog.returnValue = '';
-    this.#dialog.showModal();
-    return new Promise((resolve) => {
-      this.#dialog.addEventListener('close', () => resolve(this.#dialog.returnValue === 'yes'), { once: true });
-    });
-  }
-
   /** @param {string} method @param {string} path @param {string} done */
   async #do(method, path, done) {
     clearTimeout(this.#timer);
     this.#offer(undefined);
     try {
-      const response = await fetch(path, { method });
-      const answer = await response.json();
-      if (!response.ok) throw new Error(answer?.error?.message ?? `status ${response.status}`);
+      const answer = await api(path, method);
       show('operated', done);
       this.#offer(answer.undo_until ? answer.id : undefined);
     } catch (error) {
-      show('operated', `That was not done: ${error instanceof Error ? error.message : error}.`);
+      show('operated', problemOf(error));
     }
     this.#timer = setTimeout(() => {
       show('operated', '');

@@ -387,7 +387,7 @@ fn a_slash_behind_an_address() {
                 assert_eq!(upgrade(http, &path, &[REBOUND]), 403, "{path}");
             }
         }
-        for page in ["topics", "chat"] {
+        for page in ["topics", "chat", "clients"] {
             for below in ["", "/latchbus"] {
                 let path = format!("{base}{below}/{page}/?filter=a");
                 let answer = send(http, "GET", &path, &host);
@@ -525,6 +525,7 @@ fn all_works_below_a_base_path() {
         for path in [
             "/",
             "/topics",
+            "/clients",
             "/scoreboard.js",
             "/healthz",
             "/metrics",

@@ -34,19 +34,24 @@ struct Asset {
 const ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/page.rs"));
 
 fn asset(path: &str) -> Option<&'static Asset> {
-    let path = match path {
-        "/" => "/index.html",
-        "/topics" => "/topics.html",
-        "/chat" => "/chat.html",
-        path => path,
-    };
-    ASSETS.iter().find(|asset| asset.path == path)
+    let is_page = |asset: &&Asset, name| asset.path.strip_suffix(".html") == Some(name);
+    let is_named = PAGES
+        .iter()
+        .any(|name| path.strip_prefix('/') == Some(name));
+    match path {
+        "/" => ASSETS.iter().find(|asset| is_page(asset, "/index")),
+        _ if is_named => ASSETS.iter().find(|asset| is_page(asset, path)),
+        _ => ASSETS.iter().find(|asset| asset.path == path),
+    }
 }
+
+/// The pages beside the first one, as in the address.
+const PAGES: [&str; 3] = ["chat", "clients", "topics"];
 
 /// The name of a page to whose address a slash was added: what it names is relative to the address without it.
 fn name_before_slash(path: &str) -> Option<&str> {
     let name = path.strip_prefix('/')?.strip_suffix('/')?;
-    ["chat", "topics"].contains(&name).then_some(name)
+    PAGES.contains(&name).then_some(name)
 }
 
 /// Whether this is an address of files that are the same for everyone.
