@@ -48,15 +48,12 @@ pub enum Request {
         /// At most so many messages.
         limit: usize,
     },
-    /// Prove anew who the peer is, and then, if it is that, do something else. Answered by [`Event::SignedIn`], or by what answers
-    /// the other request alone. Nothing that comes behind it is done before.
+    /// Prove anew who the peer is. Answered by [`Event::SignedIn`]. Nothing that comes behind it is done before.
     SignIn {
         /// The request's own id.
         id: Option<u64>,
         /// What the peer brings; nothing: it has signed in already, if it needs to.
         credentials: Credentials,
-        /// What to do then.
-        then: Option<Box<Self>>,
     },
     /// Answered by [`Event::Pong`].
     Ping {

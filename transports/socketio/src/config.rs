@@ -177,21 +177,23 @@ impl Namespace {
 
     /// What tells two tables of outputs apart: a place in one is none in another.
     pub(crate) fn fingerprint(&self) -> u32 {
-        // FNV-1a: the same for every build, as it goes into what clients keep over a restart.
-        let mut hash = 0x811c_9dc5_u32;
-        for output in &self.outputs {
+        let parts = self.outputs.iter().flat_map(|output| {
             let mode = match output.mode {
                 Mode::Latest => "l",
                 Mode::Every => "e",
             };
-            for part in [&output.event, output.filter.as_str(), mode] {
-                for byte in part.bytes().chain([0]) {
-                    hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-                }
-            }
-        }
-        hash
+            [&output.event, output.filter.as_str(), mode]
+        });
+        fnv1a(parts)
     }
+}
+
+/// FNV-1a: the same for every build, as it goes into what clients keep over a restart.
+pub(crate) fn fnv1a<'a>(parts: impl Iterator<Item = &'a str>) -> u32 {
+    let bytes = parts.flat_map(|part| part.bytes().chain([0]));
+    bytes.fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 impl Action {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use latchbus_bus::{Bus, Request, VecMap};
+use latchbus_core::wire::ErrorCode;
 use serde_json::value::RawValue;
 
 use crate::config::{Config, Namespace};
@@ -19,7 +20,7 @@ use crate::packet::PacketError;
 use crate::{engine, packet};
 
 pub(crate) use outgoing::{Heads, PACKETS_A_MESSAGE};
-pub(crate) use recovery::Records;
+pub(crate) use recovery::{Join, Records};
 
 /// Takes the packets for the client.
 pub(crate) trait Sink {
@@ -34,6 +35,8 @@ pub(crate) trait Sink {
 pub(crate) enum Taken {
     /// This, of the bus.
     Request(Request),
+    /// A namespace, for which it signs in first.
+    Join(Join),
     /// Nothing that others are to know of.
     Nothing,
     /// The end of the session.
@@ -181,7 +184,11 @@ enum Pending {
         auth: Box<str>,
     },
     /// It cannot.
-    ConnectError { namespace: String, message: String },
+    ConnectError {
+        namespace: String,
+        message: String,
+        code: Option<ErrorCode>,
+    },
     /// An event is sent back, or acknowledged with its arguments.
     Echo {
         text: String,

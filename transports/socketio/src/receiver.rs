@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
-use latchbus_bus::{Alarm, BudgetExceeded, Hold, LinkReceiver, Request};
+use latchbus_bus::{Alarm, BudgetExceeded, Client, Hold, LinkReceiver, Request};
 use latchbus_ws::frame::{FrameError, FrameReader, Incoming};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf, ReadHalf};
 use tokio::time::{Instant, timeout};
@@ -62,6 +62,7 @@ impl ReceiveError {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     shared: Arc<Shared>,
+    client: Client,
     socket: Option<Socket>,
     /// A body that was posted, and how much of it was taken.
     body: Option<(Inbox, usize)>,
@@ -92,10 +93,11 @@ enum Next {
 }
 
 impl Receiver {
-    /// A receiver of a session that begins at `began`.
-    pub(crate) fn new(shared: Arc<Shared>, began: Instant) -> Self {
+    /// A receiver of a session of this client that begins at `began`.
+    pub(crate) fn new(shared: Arc<Shared>, client: Client, began: Instant) -> Self {
         let config = &shared.common.config;
         Self {
+            client,
             socket: None,
             body: None,
             hold: shared.common.bus.incoming().hold(),
@@ -114,6 +116,13 @@ impl Receiver {
             }
             match self.packet()? {
                 Some(Taken::Request(request)) => return Ok(Some(request)),
+                Some(Taken::Join(join)) => {
+                    // What it can go on with depends on who it is.
+                    let signed_in = self.client.sign_in_again(join.credentials()).await;
+                    let principal = self.client.principal();
+                    let request = self.shared.machine().join(join, signed_in, &principal);
+                    return Ok(Some(request));
+                }
                 Some(Taken::Close) => {
                     self.shared.state().left = true;
                     return Ok(None);

@@ -332,7 +332,7 @@ impl Server {
         logging::connected(session.client(), shared.state().carrier);
         let config = &self.0.common.config;
         let began = shared.state().silent_at - config.ping_interval - config.ping_timeout;
-        let mut receiver = Receiver::new(Arc::clone(&shared), began);
+        let mut receiver = Receiver::new(Arc::clone(&shared), session.client().clone(), began);
         let mut sender = Sender::new(Arc::clone(&shared));
         if shared.state().carrier == Carrier::WebSocket {
             sender.push_text(&self.open_packet(&shared, false));

@@ -54,17 +54,11 @@ impl Session {
                 _ => Rate::Checked,
             };
             let request = match request {
-                Request::SignIn {
-                    id,
-                    credentials,
-                    then,
-                } => match (self.client.sign_in_again(credentials).await, then) {
-                    (Ok(()), Some(then)) => *then,
-                    (result, _) => {
-                        place.send(Answer::Event(Event::SignedIn { id, result }));
-                        continue;
-                    }
-                },
+                Request::SignIn { id, credentials } => {
+                    let result = self.client.sign_in_again(credentials).await;
+                    place.send(Answer::Event(Event::SignedIn { id, result }));
+                    continue;
+                }
                 request => request,
             };
             if let Err(full) = self.answer(request, rate, turn, place) {
@@ -126,7 +120,7 @@ impl Session {
                 let counts = self.subscriptions.counts(COUNTED);
                 Event::Pong { id, counts }
             }
-            // Those within another are not there.
+            // Answered before.
             Request::SignIn { id, .. } => Event::SignedIn { id, result: Ok(()) },
             Request::Bad { id, code, message } => Event::Bad { id, code, message },
         };

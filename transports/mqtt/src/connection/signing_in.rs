@@ -24,7 +24,6 @@ impl Connection {
         Ok(Request::SignIn {
             id: None,
             credentials: Credentials::token(token(data)),
-            then: None,
         })
     }
 

@@ -151,14 +151,8 @@ impl Machine {
                 }
             }
             Event::Pong { id, .. } => self.answer(id, "{}", sink),
-            // Those that were let in have their answer from what was asked then.
-            Event::SignedIn { id, result } => {
-                let pending = id.and_then(|id| self.take_pending(id));
-                if let (Some(Pending::Connect { turn, .. }), Err(refused)) = (pending, result) {
-                    let code = ErrorCode::Unauthorized;
-                    self.refuse(turn, &refused.to_string(), code, sink);
-                }
-            }
+            // Nobody signs in by a request.
+            Event::SignedIn { .. } => {}
         }
     }
 
@@ -167,11 +161,11 @@ impl Machine {
             Some(Pending::Ack { turn, ack }) => self.acknowledge(turn, ack, json, sink),
             Some(Pending::Message(Message::Text(text))) => sink.text(&[b"4", text.as_bytes()]),
             Some(Pending::Message(Message::Bytes(bytes))) => sink.bytes(&bytes),
-            Some(Pending::ConnectError { namespace, message }) => {
-                let prefix = prefix(&namespace);
-                let text = format!("44{prefix}{{\"message\":{}}}", quoted(&message));
-                sink.text(&[text.as_bytes()]);
-            }
+            Some(Pending::ConnectError {
+                namespace,
+                message,
+                code,
+            }) => connect_error(&prefix(&namespace), &message, code, sink),
             Some(Pending::Echo { text, attachments }) => {
                 sink.text(&[text.as_bytes()]);
                 attachments.iter().for_each(|bytes| sink.bytes(bytes));
@@ -249,9 +243,7 @@ impl Machine {
     /// The client cannot join: what it would get there is refused.
     fn refuse(&mut self, turn: u64, message: &str, code: ErrorCode, sink: &mut impl Sink) {
         let prefix = self.prefix(turn).unwrap_or_default();
-        let (message, code) = (quoted(message), code.as_str());
-        let text = format!("44{prefix}{{\"message\":{message},\"data\":{{\"code\":\"{code}\"}}}}");
-        sink.text(&[text.as_bytes()]);
+        connect_error(&prefix, message, Some(code), sink);
         self.joined.retain(|joined| joined.turn != turn);
         let keys = self.subscriptions.iter();
         let keys = keys.filter(|(_, subscription)| subscription.turn == turn);
@@ -343,6 +335,16 @@ impl Machine {
             sink.bytes(delivery.payload.bytes());
         }
     }
+}
+
+/// A client has not joined a namespace.
+fn connect_error(prefix: &str, message: &str, code: Option<ErrorCode>, sink: &mut impl Sink) {
+    let message = quoted(message);
+    let data = code.map_or(String::new(), |code| {
+        format!(",\"data\":{{\"code\":\"{}\"}}", code.as_str())
+    });
+    let text = format!("44{prefix}{{\"message\":{message}{data}}}");
+    sink.text(&[text.as_bytes()]);
 }
 
 /// What acknowledges a request that was refused.

@@ -6,14 +6,16 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use latchbus_bus::{Credentials, Request, Subscribe};
+use latchbus_bus::{Credentials, Identity, Principal, Request, SignInRefused, Subscribe};
 use latchbus_core::hub::{Cursor, Start};
+use latchbus_core::wire::ErrorCode;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Duration, Instant};
 
 use super::incoming::{general_subscription, is_paced};
 use super::{Fault, General, Joined, Machine, Pending, SubscriptionKind, Taken};
+use crate::config::{Namespace, fnv1a};
 use crate::offset::Offset;
 
 /// How long the subscriptions of a client that is away are remembered.
@@ -106,24 +108,96 @@ struct Resumed {
     general: Vec<(u64, General)>,
 }
 
+/// A client wants to join a namespace, once it is known who it is.
+#[derive(Debug)]
+pub(crate) struct Join {
+    index: usize,
+    /// What came with CONNECT, as JSON.
+    auth: Box<str>,
+}
+
+impl Join {
+    /// What the `auth` object brings: `token`, or `user` and `password`. Whatever else is there is the application's.
+    pub(crate) fn credentials(&self) -> Credentials {
+        #[derive(Default, Deserialize)]
+        struct Auth {
+            token: Option<Value>,
+            user: Option<Value>,
+            password: Option<Value>,
+        }
+        let Auth {
+            token,
+            user,
+            password,
+        } = serde_json::from_str(&self.auth).unwrap_or_default();
+        let text = |value: Option<Value>| Some(value?.as_str()?.to_owned());
+        match (text(token), text(user), text(password)) {
+            (Some(token), ..) => Credentials::token(token),
+            (None, Some(user), Some(password)) => Credentials::password(user, password),
+            _ => Credentials::default(),
+        }
+    }
+}
+
+/// What ends a `pid`: a place in a namespace is one for the same table of outputs and the same user, who may read the same.
+fn owner(namespace: &Namespace, principal: &Principal) -> String {
+    let table = namespace.fingerprint();
+    let kind = match principal.identity {
+        Identity::User(_) => "user",
+        Identity::Token { .. } => "token",
+        Identity::Certificate { .. } => "certificate",
+        _ => return format!("{table:x}"),
+    };
+    let name = principal.identity.name().unwrap_or_default();
+    let claims = principal.claims.as_ref();
+    let filters = claims.and_then(|claims| claims.subscribe.as_ref());
+    let filters = filters.into_iter().flatten().map(|filter| filter.as_str());
+    let user = fnv1a([kind, name].into_iter().chain(filters));
+    format!("{table:x}.{user:x}")
+}
+
 impl Machine {
     pub(super) fn connect(&mut self, name: &str, auth: Option<&str>) -> Result<Taken, Fault> {
-        let common = std::sync::Arc::clone(&self.common);
-        let namespaces = &common.config.namespaces;
+        let namespaces = &self.common.config.namespaces;
         let Some(index) = namespaces.iter().position(|it| it.name == name) else {
             let request = self.later(Pending::ConnectError {
                 namespace: name.to_owned(),
                 message: "Invalid namespace".to_owned(),
+                code: None,
             });
             return Ok(Taken::Request(request));
         };
-        let (false, Some(namespace)) = (self.joined_named(name).is_some(), namespaces.get(index))
-        else {
+        if self.joined_named(name).is_some() {
             return Err(Fault::OutOfPlace);
+        }
+        let auth = auth.unwrap_or("{}").into();
+        Ok(Taken::Join(Join { index, auth }))
+    }
+
+    /// The client joins a namespace as who it has proved to be, or is refused.
+    pub(crate) fn join(
+        &mut self,
+        join: Join,
+        signed_in: Result<(), SignInRefused>,
+        principal: &Principal,
+    ) -> Request {
+        self.has_joined = true;
+        let Join { index, auth } = join;
+        let common = std::sync::Arc::clone(&self.common);
+        let namespace = match (common.config.namespaces.get(index), signed_in) {
+            (Some(namespace), Ok(())) => namespace,
+            (None, _) => return self.later(Pending::Nothing),
+            (Some(namespace), Err(refused)) => {
+                return self.later(Pending::ConnectError {
+                    namespace: namespace.name.clone(),
+                    message: refused.to_string(),
+                    code: Some(ErrorCode::Unauthorized),
+                });
+            }
         };
-        let fingerprint = namespace.fingerprint();
+        let owner = owner(namespace, principal);
         let resumed = match namespace.recovery {
-            true => self.resumed(auth.unwrap_or("{}"), fingerprint),
+            true => self.resumed(&auth, &owner),
             false => None,
         };
         let turn = self.id();
@@ -135,7 +209,7 @@ impl Machine {
             turn,
             pid: match &resumed {
                 Some(resumed) => resumed.pid.clone(),
-                None => format!("{}.{fingerprint:x}", common.ids.id()),
+                None => format!("{}.{owner}", common.ids.id()),
             },
             base: offset.map_or(0, |offset| offset.base.rev),
             elsewhere: Vec::new(),
@@ -144,7 +218,6 @@ impl Machine {
             outputs: namespace.outputs.len(),
             offset: offset.map_or_else(|| begin.to_string(), ToString::to_string),
         });
-        self.has_joined = true;
         let mut subscriptions = Vec::new();
         for (place, output) in namespace.outputs.iter().enumerate() {
             let (key, name) = (self.id(), place as u64);
@@ -157,29 +230,22 @@ impl Machine {
         if let Some(resumed) = resumed {
             self.begin_again(turn, resumed, &mut subscriptions);
         }
-        let credentials = credentials(auth.unwrap_or("{}"));
-        let auth = auth.unwrap_or("{}").into();
-        let pending = Pending::Connect { turn, auth };
         let id = self.id();
-        self.pending.push_back((id, pending));
-        let then = match subscriptions.is_empty() {
+        self.pending
+            .push_back((id, Pending::Connect { turn, auth }));
+        match subscriptions.is_empty() {
             true => Request::Ping { id },
             false => Request::Subscribe { id, subscriptions },
-        };
-        Ok(Taken::Request(Request::SignIn {
-            id: Some(id),
-            credentials,
-            then: Some(Box::new(then)),
-        }))
+        }
     }
 
     /// What a client can go on with, if it can without missing anything.
-    fn resumed(&self, auth: &str, fingerprint: u32) -> Option<Resumed> {
+    fn resumed(&self, auth: &str, owner: &str) -> Option<Resumed> {
         let ComesBack { pid, offset } = serde_json::from_str(auth).ok()?;
         let pid = pid?.as_str()?.to_owned();
         let offset: Offset = offset?.as_str()?.parse().ok()?;
-        let (_, table) = pid.split_once('.')?;
-        if u32::from_str_radix(table, 16) != Ok(fingerprint) {
+        let (_, of) = pid.split_once('.')?;
+        if of != owner {
             return None;
         }
         let general = self.common.records.get(&pid);
@@ -266,26 +332,5 @@ impl Drop for Machine {
         for joined in &self.joined {
             self.common.records.left(&joined.pid);
         }
-    }
-}
-
-/// What the `auth` object of a CONNECT brings: `token`, or `user` and `password`. Whatever else is there is the application's.
-fn credentials(auth: &str) -> Credentials {
-    #[derive(Default, Deserialize)]
-    struct Auth {
-        token: Option<Value>,
-        user: Option<Value>,
-        password: Option<Value>,
-    }
-    let Auth {
-        token,
-        user,
-        password,
-    } = serde_json::from_str(auth).unwrap_or_default();
-    let text = |value: Option<Value>| Some(value?.as_str()?.to_owned());
-    match (text(token), text(user), text(password)) {
-        (Some(token), ..) => Credentials::token(token),
-        (None, Some(user), Some(password)) => Credentials::password(user, password),
-        _ => Credentials::default(),
     }
 }

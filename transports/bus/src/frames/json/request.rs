@@ -139,7 +139,6 @@ impl Frame<'_> {
         Ok(Request::SignIn {
             id: self.id,
             credentials,
-            then: None,
         })
     }
 
