@@ -36,6 +36,12 @@ impl Doorman {
         self.1.send_modify(|n| *n += 1);
     }
 
+    /// Somebody gets the name of a user that was removed.
+    pub(crate) fn add(&self, name: &str) {
+        self.0.lock().unwrap().remove(name);
+        self.1.send_modify(|n| *n += 1);
+    }
+
     fn has_removed(&self, name: &str) -> bool {
         self.0.lock().unwrap().contains(name)
     }
@@ -95,6 +101,10 @@ impl Authenticator for Doorman {
     fn still_valid(&self, principal: &Principal) -> bool {
         let name = principal.identity.name();
         !name.is_some_and(|name| self.has_removed(name))
+    }
+
+    fn is_known(&self, principal: &Principal) -> bool {
+        self.still_valid(principal)
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {

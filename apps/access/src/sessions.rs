@@ -274,6 +274,10 @@ impl Authenticator for Sessions {
 }
 
 #[cfg(test)]
+    fn is_known(&self, principal: &Principal) -> bool {
+        self.0.sign_ins.is_known(principal)
+    }
+
 mod tests {
     use super::*;
 

@@ -183,6 +183,13 @@ impl Authenticator for SignIns {
         }
     }
 
+    fn is_known(&self, principal: &Principal) -> bool {
+        match (&principal.identity, &self.users) {
+            (Identity::User(name), Some(users)) => users.version(name).is_some(),
+            _ => true,
+        }
+    }
+
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         self.users.as_ref().map(Users::changes)
     }
@@ -405,10 +412,13 @@ mod tests {
         sign_ins.reload();
         assert!(changes.has_changed().unwrap());
         assert!(!sign_ins.still_valid(&before));
+        assert!(sign_ins.is_known(&before));
         assert!(sign_ins.still_valid(&principal(users.version("anna").unwrap())));
         fs::write(users.path(), "").unwrap();
         sign_ins.reload();
         assert!(!sign_ins.still_valid(&principal(2)));
+        assert!(!sign_ins.is_known(&before));
+        assert!(sign_ins.is_known(&Principal::anonymous("test")));
         assert!(sign_ins.still_valid(&Principal::anonymous("test")));
     }
 }

@@ -34,7 +34,7 @@ use std::{
 use latchbus_core::clicks::DEFAULT_MAX_LIVE;
 use latchbus_core::hub::{Hub, HubCounts, Limits, Mode, Start};
 use latchbus_core::topic::{TopicError, TopicFilter, TopicName};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::admission::Allowed;
@@ -252,6 +252,8 @@ pub(crate) struct Inner {
     authorizer: Asked<dyn Authorizer>,
     /// See [`Bus::rules`].
     rules: AtomicU64,
+    /// Sent when it has.
+    rule_changes: watch::Sender<()>,
     session: SessionLimits,
     /// None where nothing is bounded, so that it costs nothing then.
     quota: Option<Quota>,
@@ -389,6 +391,7 @@ impl Bus {
             writer,
             authenticator: Asked(options.authenticator),
             authorizer: Asked(options.authorizer),
+            rule_changes: watch::Sender::new(()),
             rules: AtomicU64::new(0),
             session: options.session,
             quota: Quota::new(options.quotas),

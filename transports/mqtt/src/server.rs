@@ -12,6 +12,7 @@ mod sessions;
 mod tally;
 mod words;
 
+use core::mem;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::{Arc, Weak};
@@ -21,7 +22,7 @@ use latchbus_bus::accept::{Acceptor, Connection};
 use latchbus_bus::proxy::Networks;
 use latchbus_bus::{Bus, Counter, Credentials, Farewell, Gauge};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -140,6 +141,7 @@ impl Server {
         let ended = restore_all(&bus, &registry, config.will_grace);
         tokio::spawn(keep_house(
             Arc::downgrade(&registry),
+            bus.rule_changes(),
             (bus.closing(), bus.farewell()),
             (ended, bus.is_stored()),
         ));
@@ -261,27 +263,34 @@ impl Server {
     }
 }
 
-/// Ends the sessions that have expired and publishes the wills that are due, until the bus closes or the
-/// server is gone.
+/// Ends the sessions that have expired or whose users were removed, and publishes the wills that are due, until the bus closes or
+/// the server is gone.
 ///
 /// When the bus closes, the wills of those who are connected are published while everybody still is; so are those of
 /// sessions that end with the server because there is no store.
 async fn keep_house(
     registry: Weak<Registry>,
+    mut changes: watch::Receiver<()>,
     (closing, farewell): (CancellationToken, Farewell),
     (ended, is_stored): (Vec<LastWords>, bool),
 ) {
     say_all(ended).await;
     let mut ticks = interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Since what was restored was stored.
+    let mut have_changed = true;
     loop {
         tokio::select! {
             () = closing.cancelled() => break,
             _ = ticks.tick() => {}
+            Ok(()) = changes.changed() => have_changed = true,
         }
         let Some(registry) = registry.upgrade() else {
             return;
         };
+        if mem::take(&mut have_changed) {
+            registry.end_of_removed(Instant::now());
+        }
         say_all(registry.expire(Instant::now())).await;
     }
     if let Some(registry) = registry.upgrade() {

@@ -241,6 +241,72 @@ async fn nobody_takes_over_the_session_of_another_user() {
     running.stop().await;
 }
 
+/// Whoever gets the name of a user that was removed is somebody else, and finds no session, neither one that was kept nor one that
+/// was in use.
+#[tokio::test]
+async fn the_sessions_of_a_user_end_when_it_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let doorman = Doorman::new();
+    let options = || Options {
+        store: StoreKind::Directory(directory.path().to_owned()),
+        ..doorman.options()
+    };
+    let durable = |id: &str, user: &str| v5::Connect {
+        clean_start: false,
+        session_expiry_interval_secs: 3_600,
+        ..four(id, user, "right")
+    };
+    let begin = async |running: &Running, users: &[&str]| {
+        for user in users {
+            let (mut raw, present) =
+                Raw::connect(running.address, three("three", user, "right")).await;
+            assert!(!present, "{user}");
+            raw.subscribe("#", QoS::AtLeastOnce).await;
+            let (mut five, ack) = V5::connect(running.address, durable("five", user)).await;
+            assert!(!ack.session_present, "{user}");
+            five.subscribe(one("#", v5::SubscriptionOptions::default()))
+                .await;
+        }
+    };
+    let present = async |running: &Running, user: &str| {
+        let (_raw, three) = Raw::connect(running.address, three("three", user, "right")).await;
+        let (_five, five) = V5::connect(running.address, durable("five", user)).await;
+        (three, five.session_present)
+    };
+    let away = |running: &Running| running.server.metrics().sessions_away.get();
+
+    let running = Running::with(options(), Config::default()).await;
+    begin(&running, &["anna", "bea"]).await;
+    eventually(|| away(&running) == 4).await;
+    running.publish("a/1", "x", false, 1).await;
+    doorman.remove("anna");
+    eventually(|| away(&running) == 2).await;
+    doorman.add("anna");
+    assert_eq!(present(&running, "anna").await, (false, false));
+    assert_eq!(present(&running, "bea").await, (true, true));
+
+    // While they are connected.
+    let (anna, _) = Raw::connect(running.address, three("in use", "anna", "right")).await;
+    eventually(|| away(&running) == 4).await;
+    doorman.remove("anna");
+    eventually(|| away(&running) == 2).await;
+    drop(anna);
+    doorman.add("anna");
+    assert_eq!(present(&running, "anna").await, (false, false));
+    let in_use = Raw::connect(running.address, three("in use", "anna", "right"));
+    assert!(!in_use.await.1);
+    running.stop().await;
+
+    // While the server is away.
+    doorman.remove("anna");
+    let running = Running::with(options(), Config::default()).await;
+    eventually(|| away(&running) == 2).await;
+    doorman.add("anna");
+    assert_eq!(present(&running, "anna").await, (false, false));
+    assert_eq!(present(&running, "bea").await, (true, true));
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_user_that_is_removed_is_disconnected() {
     let doorman = Doorman::new();

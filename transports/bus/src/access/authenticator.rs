@@ -96,6 +96,13 @@ pub trait Authenticator: Send + Sync + 'static {
         true
     }
 
+    /// Whether there still is who a principal was signed in as: false once its user was removed, and whoever gets the name later is
+    /// somebody else. What is kept for them while they are away, as the session of an MQTT client, ends. Asked after
+    /// [`changes`](Self::changes), and at the start. Another password is no end of a user.
+    fn is_known(&self, _principal: &Principal) -> bool {
+        true
+    }
+
     /// Changes its value whenever users were removed or changed. None: that never happens.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         None

@@ -174,9 +174,15 @@ impl Bus {
         self.0.rules.load(Ordering::Acquire)
     }
 
+    /// Changes whenever the rules or the users do: for who keeps something for those that are away.
+    pub fn rule_changes(&self) -> watch::Receiver<()> {
+        self.0.rule_changes.subscribe()
+    }
+
     /// The rules or the users have changed: whatever is open is checked again.
     pub(super) fn rules_changed(&self) {
         self.0.rules.fetch_add(1, Ordering::AcqRel);
+        self.0.rule_changes.send_replace(());
         for session in self.live_sessions() {
             session.wake_task();
         }

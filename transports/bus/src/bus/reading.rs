@@ -165,6 +165,11 @@ impl Client {
             && bus.authorizer().authorize_connect(&principal)
     }
 
+    /// Whether there still is who it is, whatever they may do: false once its user was [removed](crate::Authenticator::is_known).
+    pub fn is_known(&self) -> bool {
+        self.bus().authenticator().is_known(&self.principal())
+    }
+
     /// How long its sign-in lasts.
     pub(crate) fn expires_in(&self) -> Option<Duration> {
         let at = self.principal().expires_at?;

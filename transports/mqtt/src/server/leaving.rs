@@ -117,10 +117,15 @@ impl Left {
             }
             return;
         }
+        // A user who was removed meanwhile leaves nothing to whoever gets the name.
+        let is_known = self.subscriptions.client().is_known();
         let words = claim.release(Away {
             session: Some(self.remains.session),
             subscriptions: self.subscriptions,
-            expires: now + expiry,
+            expires: match is_known {
+                true => now + expiry,
+                false => now,
+            },
             will: later.map(|will| Will {
                 at: now + will.delay,
                 publish: will.publish,

@@ -266,15 +266,15 @@ impl Registry {
         names.cloned().collect()
     }
 
-    /// Looks at the sessions of clients that are away, by client identifier: at most `most` of those behind `after`, and
-    /// those with the same client identifier as the last of them.
+    /// Looks at those sessions of clients that are away that are wanted, by client identifier: at most `most` of those behind
+    /// `after`, and those with the same client identifier as the last of them. With how many are wanted over all pages.
     pub(crate) fn list_away<T>(
         &self,
         after: &str,
         most: usize,
         is_wanted: impl Fn(&Away) -> bool,
         look: impl Fn(&str, &Away) -> Option<T>,
-    ) -> Vec<T> {
+    ) -> (Vec<T>, usize) {
         let clients = self.lock();
         let mut away: Vec<_> = (clients.slots.iter())
             .filter_map(|(name, slot)| match slot {
@@ -330,6 +330,17 @@ impl Registry {
             id,
             turn,
             stop,
+        }
+    }
+
+    /// The sessions of users that were removed have expired: whoever gets the name later is somebody else.
+    pub(crate) fn end_of_removed(&self, now: Instant) {
+        for slot in self.lock().slots.values_mut() {
+            if let Slot::Away { away, .. } = slot
+                && !away.subscriptions.client().is_known()
+            {
+                away.expires = away.expires.min(now);
+            }
         }
     }
 
