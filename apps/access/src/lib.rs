@@ -4,12 +4,12 @@ mod authorizer;
 pub mod explain;
 pub mod mosquitto;
 pub mod rules;
-mod sessions;
+pub mod sessions;
 mod sign_in;
 mod stamp;
 pub mod tokens;
 pub mod users;
 
 pub use authorizer::RulesAuthorizer;
-pub use sessions::{MAX_AGE, MAX_IDLE, MAX_SESSIONS, MAX_USER_SESSIONS, Sessions};
+pub use sessions::Sessions;
 pub use sign_in::{SignIns, SignInsBuilder};

@@ -15,17 +15,29 @@ use tokio::sync::watch;
 
 use crate::SignIns;
 
-/// Sessions at a time. One more ends the one that was not used for the longest time.
-pub const MAX_SESSIONS: usize = 10_000;
+/// The bounds of sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at a time. One more ends the one that was not used for the longest time. Default 10,000.
+    pub sessions: usize,
+    /// Of one user. One more ends the one of theirs that was not used for the longest time. Default 50.
+    pub user_sessions: usize,
+    /// A session ends when no request has come with it for so long. Default 12 h.
+    pub idle: Duration,
+    /// A session ends so long after its sign-in, however much it is used. Default 7 days.
+    pub age: Duration,
+}
 
-/// Of one user. One more ends the one of theirs that was not used for the longest time.
-pub const MAX_USER_SESSIONS: usize = 50;
-
-/// A session ends when no request has come with it for so long.
-pub const MAX_IDLE: Duration = Duration::from_secs(12 * 60 * 60);
-
-/// A session ends so long after its sign-in, however much it is used.
-pub const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: 10_000,
+            user_sessions: 50,
+            idle: Duration::from_secs(12 * 60 * 60),
+            age: Duration::from_secs(7 * 24 * 60 * 60),
+        }
+    }
+}
 
 /// How often sessions that have ended are looked for, so that the connections that were opened with them end too.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -49,6 +61,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Table {
+    limits: Limits,
     sessions: HashMap<Id, Session>,
     numbers: HashSet<u64>,
     next: u64,
@@ -67,9 +80,9 @@ struct Session {
 }
 
 impl Session {
-    fn is_alive(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.used) < MAX_IDLE
-            && now.saturating_duration_since(self.begun) < MAX_AGE
+    fn is_alive(&self, now: Instant, limits: &Limits) -> bool {
+        now.saturating_duration_since(self.used) < limits.idle
+            && now.saturating_duration_since(self.begun) < limits.age
     }
 }
 
@@ -78,7 +91,7 @@ impl Table {
     fn begin(&mut self, id: Id, principal: &Principal, now: Instant, time: SystemTime) -> bool {
         let has_ended = self.make_room(&principal.identity, now);
         self.next += 1;
-        let latest = time + MAX_AGE;
+        let latest = time + self.limits.age;
         let session = Session {
             number: self.next,
             identity: principal.identity.clone(),
@@ -98,9 +111,9 @@ impl Table {
         let sessions = self.sessions.iter();
         let own = sessions.filter(|(_, session)| session.identity == *identity);
         let own: Vec<_> = own.map(|(id, session)| (session.used, *id)).collect();
-        let oldest = if own.len() >= MAX_USER_SESSIONS {
+        let oldest = if own.len() >= self.limits.user_sessions {
             own.into_iter().min()
-        } else if self.sessions.len() >= MAX_SESSIONS {
+        } else if self.sessions.len() >= self.limits.sessions {
             let all = self.sessions.iter();
             all.map(|(id, session)| (session.used, *id)).min()
         } else {
@@ -118,9 +131,9 @@ impl Table {
     /// Whether any has ended.
     fn sweep(&mut self, now: Instant) -> bool {
         let before = self.sessions.len();
-        let numbers = &mut self.numbers;
+        let (numbers, limits) = (&mut self.numbers, &self.limits);
         self.sessions.retain(|_, session| {
-            let is_alive = session.is_alive(now);
+            let is_alive = session.is_alive(now, limits);
             if !is_alive {
                 numbers.remove(&session.number);
             }
@@ -131,7 +144,7 @@ impl Table {
 
     fn find(&mut self, id: &Id, now: Instant) -> Option<SignedIn> {
         let session = self.sessions.get_mut(id)?;
-        if !session.is_alive(now) {
+        if !session.is_alive(now, &self.limits) {
             return None;
         }
         session.used = now;
@@ -151,12 +164,21 @@ impl Table {
 
 impl Sessions {
     /// No sessions yet, of those whom these let in.
-    pub fn new(sign_ins: SignIns) -> Self {
+    pub fn new(sign_ins: SignIns, limits: Limits) -> Self {
+        let table = Table {
+            limits,
+            ..Table::default()
+        };
         Self(Arc::new(Inner {
             sign_ins,
-            table: Mutex::default(),
+            table: Mutex::new(table),
             changes: watch::Sender::new(0),
         }))
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> Limits {
+        self.table().limits
     }
 
     /// Whether there is anything to sign in with: users or tokens.
@@ -252,6 +274,10 @@ impl Authenticator for Sessions {
             && self.0.sign_ins.still_valid(principal)
     }
 
+    fn is_known(&self, principal: &Principal) -> bool {
+        self.0.sign_ins.is_known(principal)
+    }
+
     /// Passes on what changes the users, from within a runtime.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         let receiver = self.0.changes.subscribe();
@@ -274,12 +300,22 @@ impl Authenticator for Sessions {
 }
 
 #[cfg(test)]
-    fn is_known(&self, principal: &Principal) -> bool {
-        self.0.sign_ins.is_known(principal)
-    }
-
 mod tests {
     use super::*;
+
+    const LIMITS: Limits = Limits {
+        sessions: 1_000,
+        user_sessions: 50,
+        idle: Duration::from_secs(60 * 60),
+        age: Duration::from_secs(10 * 60 * 60),
+    };
+
+    fn table() -> Table {
+        Table {
+            limits: LIMITS,
+            ..Table::default()
+        }
+    }
 
     fn principal(name: &str) -> Principal {
         Principal::user(name.to_owned(), "http")
@@ -296,32 +332,32 @@ mod tests {
     #[test]
     fn a_session_ends_when_it_is_not_used_and_when_it_is_old() {
         let (start, time) = (Instant::now(), SystemTime::now());
-        let mut table = Table::default();
+        let mut table = table();
         table.begin(id(1), &principal("anna"), start, time);
         let signed_in = table.find(&id(1), start).unwrap();
         assert_eq!(signed_in.identity, Identity::User("anna".to_owned()));
-        assert_eq!(signed_in.expires_at, Some(time + MAX_AGE));
+        assert_eq!(signed_in.expires_at, Some(time + LIMITS.age));
         assert_eq!(table.find(&id(2), start), None);
 
         let second = Duration::from_secs(1);
         let mut now = start;
         // Used again and again, it lasts its time and no longer.
-        while now + MAX_IDLE - second < start + MAX_AGE {
-            now += MAX_IDLE - second;
+        while now + LIMITS.idle - second < start + LIMITS.age {
+            now += LIMITS.idle - second;
             assert!(table.find(&id(1), now).is_some());
         }
-        assert!(table.find(&id(1), start + MAX_AGE - second).is_some());
-        assert_eq!(table.find(&id(1), start + MAX_AGE), None);
+        assert!(table.find(&id(1), start + LIMITS.age - second).is_some());
+        assert_eq!(table.find(&id(1), start + LIMITS.age), None);
 
         table.begin(id(2), &principal("anna"), start, time);
-        assert_eq!(table.find(&id(2), start + MAX_IDLE), None);
-        assert!(table.sweep(start + MAX_IDLE));
+        assert_eq!(table.find(&id(2), start + LIMITS.idle), None);
+        assert!(table.sweep(start + LIMITS.idle));
         assert!(!table.contains(2));
     }
 
     #[test]
     fn a_token_ends_its_session() {
-        let mut table = Table::default();
+        let mut table = table();
         let (now, time) = (Instant::now(), SystemTime::now());
         let mut token = principal("anna");
         token.expires_at = Some(time + Duration::from_secs(5));
@@ -333,27 +369,27 @@ mod tests {
     #[test]
     fn one_more_ends_the_one_that_was_not_used_for_the_longest_time() {
         let (start, time) = (Instant::now(), SystemTime::now());
-        let mut table = Table::default();
+        let mut table = table();
         let at = |number: usize| start + Duration::from_millis(number as u64);
         table.begin(id(0), &principal("berta"), start, time);
-        for number in 1..=MAX_USER_SESSIONS {
+        for number in 1..=LIMITS.user_sessions {
             table.begin(id(number), &principal("anna"), at(number), time);
         }
-        let now = at(MAX_USER_SESSIONS + 1);
+        let now = at(LIMITS.user_sessions + 1);
         assert!(table.find(&id(1), now).is_some());
         table.begin(id(9_999_999), &principal("anna"), now, time);
         assert_eq!(table.find(&id(2), now), None);
         // One user's do not end another's.
         assert!(table.find(&id(0), now).is_some());
 
-        for number in MAX_USER_SESSIONS + 1..=MAX_SESSIONS + 5 {
+        for number in LIMITS.user_sessions + 1..=LIMITS.sessions + 5 {
             let name = format!("user {}", number / 10);
             table.begin(id(number), &principal(&name), at(number), time);
         }
-        assert_eq!(table.sessions.len(), MAX_SESSIONS);
+        assert_eq!(table.sessions.len(), LIMITS.sessions);
         assert!(
             table
-                .find(&id(MAX_SESSIONS + 5), at(MAX_SESSIONS + 5))
+                .find(&id(LIMITS.sessions + 5), at(LIMITS.sessions + 5))
                 .is_some()
         );
     }

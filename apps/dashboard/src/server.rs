@@ -108,7 +108,7 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     let rules = settings.bus.authorizer.clone();
     let builder = latchbus_bus::Builder::from(settings.bus.clone());
     let builder = builder.authorizer(sign_ins::SignedInOnly::new(&sign_ins, rules));
-    let sessions = Sessions::new(sign_ins.clone());
+    let sessions = Sessions::new(sign_ins.clone(), settings.sign_in.sessions);
     let bus = builder.authenticator(sessions.clone()).open();
     let bus = bus.map_err(with_advice)?;
     let reload = reload.with_sign_ins(sign_ins.clone());
@@ -208,6 +208,8 @@ fn mqtt_server(bus: &Bus, settings: &Settings) -> latchbus_mqtt::server::Server 
 fn open_tls(settings: &Settings) -> anyhow::Result<Option<latchbus_tls::server::Server>> {
     let options = settings.tls.options()?;
     let listens = !settings.http_tls.is_off() || !settings.mqtt_tls.is_off();
+    let limits = settings.tls_limits;
+    let options = options.map(|options| latchbus_tls::server::Options { limits, ..options });
     let tls = options
         .filter(|_| listens)
         .map(latchbus_tls::server::Server::open);

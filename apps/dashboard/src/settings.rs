@@ -58,6 +58,8 @@ pub struct Settings {
     pub unix_mode: UnixMode,
     /// Certificates.
     pub tls: TlsLayer,
+    /// The bounds of handshakes.
+    pub tls_limits: latchbus_tls::server::Limits,
     /// Where microcontrollers are, on byte links.
     pub serial: Vec<latchbus_serial::Address>,
     /// What is logged.
@@ -199,6 +201,7 @@ impl Default for Settings {
             mqtt_tls: Addresses::off(),
             unix_mode: UnixMode(0o660),
             tls: TlsLayer::default(),
+            tls_limits: latchbus_tls::server::Limits::default(),
             serial: Vec::new(),
             log: LogFilter::default(),
             log_format: LogFormat::default(),
@@ -444,6 +447,8 @@ impl Settings {
         set_within(rooms, limits.rooms);
         set_within(devices, limits.room_devices);
         set_within(incarnations, limits.device_incarnations);
+        limits.apply_tls(&mut self.tls_limits);
+        self.sign_in.apply_limits(limits);
         let quotas = &mut self.bus.quotas;
         // 0 is no limit.
         let some = |limit: usize| (limit > 0).then_some(limit);
@@ -602,6 +607,17 @@ mod tests {
             rooms = 10
             room_devices = 11
             device_incarnations = 12
+            tls_handshakes = 13
+            tls_handshakes_waiting = 14
+            tls_handshake_secs = 15
+            tls_handshake_crowded_secs = 16
+            sign_in_failures = 17
+            sign_in_delay_ms = 1_800
+            sign_in_max_delay_secs = 19
+            browser_sessions = 20
+            user_browser_sessions = 21
+            browser_session_idle_secs = 220
+            browser_session_secs = 230
             [[history]]
             filter = "chat/#"
             keep = 50
@@ -620,6 +636,27 @@ mod tests {
         assert_eq!(settings.threads, 13);
         assert!(settings.mqtt_disconnect_on_denied);
         assert!(!settings.mqtt_queue_qos0);
+        let secs = Duration::from_secs;
+        let tls = latchbus_tls::server::Limits {
+            handshakes: 13,
+            waiting: 14,
+            timeout: secs(15),
+            crowded_timeout: secs(16),
+        };
+        assert_eq!(settings.tls_limits, tls);
+        let delays = latchbus_access::users::Delays {
+            free_failures: 17,
+            first: Duration::from_millis(1_800),
+            longest: secs(19),
+        };
+        assert_eq!(settings.sign_in.delays, delays);
+        let sessions = latchbus_access::sessions::Limits {
+            sessions: 20,
+            user_sessions: 21,
+            idle: secs(220),
+            age: secs(230),
+        };
+        assert_eq!(settings.sign_in.sessions, sessions);
         let bus = settings.bus;
         assert_eq!(bus.store, StoreKind::Directory("/data".into()));
         assert_eq!(bus.rooms, ["main", "lab"]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use latchbus_access::SignIns;
 use latchbus_access::tokens::Tokens;
-use latchbus_access::users::Users;
+use latchbus_access::users::{Delays, Users};
 use latchbus_bus::{Authorizer, Grant, Identity, Principal, PublishRequest, Reader, TopicFilter};
 use tokio::sync::watch;
 use tracing::info;
@@ -21,7 +21,9 @@ use crate::settings::{Listen, Settings};
 pub(crate) fn open(settings: &Settings) -> anyhow::Result<SignIns> {
     let wanted = &settings.sign_in;
     let users = match settings.users_file() {
-        Ok(path) if wanted.users.is_some() || path.exists() => Some(open_users(path)?),
+        Ok(path) if wanted.users.is_some() || path.exists() => {
+            Some(open_users(path, wanted.delays)?)
+        }
         _ => None,
     };
     let tokens = wanted.tokens.clone().map(Tokens::open).transpose();
@@ -106,8 +108,8 @@ impl Authorizer for SignedInOnly {
     }
 }
 
-fn open_users(path: PathBuf) -> anyhow::Result<Users> {
-    let users = Users::open(path);
+fn open_users(path: PathBuf, delays: Delays) -> anyhow::Result<Users> {
+    let users = Users::open_with(path, delays);
     users.map_err(|error| {
         let is_not_found = error.is_not_found();
         let error = anyhow::Error::new(error);

@@ -18,7 +18,7 @@ use super::cache::Cache;
 use super::file::PasswordFile;
 use super::hash::{MAX_PASSWORD_BYTES, PasswordHash};
 use super::store::{self, StoreError, Wait};
-use super::throttle::Throttle;
+use super::throttle::{Delays, Throttle};
 use crate::stamp::Stamp;
 
 /// How often the file is looked at. It is read when it has changed and has stayed the same from one look to the next, so
@@ -94,6 +94,14 @@ impl Users {
     /// # Errors
     /// When it cannot be read.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        Self::open_with(path, Delays::default())
+    }
+
+    /// The same with other delays after failures.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open_with(path: impl Into<PathBuf>, delays: Delays) -> Result<Self, StoreError> {
         let path = path.into();
         let (file, stamp) = store::read_with_stamp(&path)?;
         let users = Self(Arc::new(Inner {
@@ -103,7 +111,7 @@ impl Users {
             versions: watch::Sender::new(0),
             verifications: Arc::new(Semaphore::new(verifications())),
             waiting: Semaphore::new(MAX_WAITING),
-            throttle: Mutex::default(),
+            throttle: Mutex::new(Throttle::new(delays)),
             cache: Mutex::new(Cache::new()),
             keys: RandomState::new(),
         }));

@@ -1,6 +1,6 @@
 //! Delays after failed sign-ins, for an address and for a user.
 //!
-//! - An address may fail [`FREE_FAILURES`] times; after each further failure it has to wait, twice as long each time.
+//! - An address may fail [a few times](Delays::free_failures); after each further failure it has to wait, twice as long each time.
 //! - A user who has signed in from an address before is counted there alone: what others do at that address does not
 //!   delay them, and what is tried elsewhere with their name does not either.
 //! - A user whose password is tried from more than [`FREE_ADDRESSES`] addresses is delayed at those that are new.
@@ -12,14 +12,49 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::time::Instant;
 
-/// Failures of an address that cost no delay.
-pub const FREE_FAILURES: u32 = 5;
+/// The delays of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delays {
+    /// Failures of an address that cost no delay. Default 5.
+    pub free_failures: u32,
+    /// The delay after the first failure beyond them. It doubles with each. Default 1 s.
+    pub first: Duration,
+    /// The longest delay; that of a user at new addresses is [`MAX_USER_DELAY`] at most. Default 60 s.
+    pub longest: Duration,
+}
 
-/// The delay after the first failure beyond them. It doubles with each.
-pub const FIRST_DELAY: Duration = Duration::from_secs(1);
+impl Default for Delays {
+    fn default() -> Self {
+        Self {
+            free_failures: 5,
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(60),
+        }
+    }
+}
 
-/// The longest delay of an address.
-pub const MAX_ADDRESS_DELAY: Duration = Duration::from_secs(60);
+impl Delays {
+    /// After so many failures.
+    fn of_address(&self, failures: u32) -> Duration {
+        self.after(failures.saturating_sub(self.free_failures), self.longest)
+    }
+
+    /// Of a user, after failures at so many addresses.
+    fn of_user(&self, addresses: u32) -> Duration {
+        let longest = self.longest.min(MAX_USER_DELAY);
+        self.after(addresses.saturating_sub(FREE_ADDRESSES), longest)
+    }
+
+    fn after(&self, beyond: u32, longest: Duration) -> Duration {
+        match beyond.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doublings) => self
+                .first
+                .saturating_mul(1 << doublings.min(31))
+                .min(longest),
+        }
+    }
+}
 
 /// Different addresses from which a user's password may be tried without a delay for new addresses.
 pub const FREE_ADDRESSES: u32 = 10;
@@ -42,6 +77,7 @@ const REMEMBERED_ADDRESSES: usize = 8;
 /// Who has failed when. Names are stored as a hash with a random key.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
+    delays: Delays,
     keys: RandomState,
     addresses: Table<Address, Failures>,
     users: Table<u64, UserFailures>,
@@ -68,16 +104,14 @@ fn subscriber(address: Option<IpAddr>) -> Address {
     })
 }
 
-fn delay(failures: u32, free: u32, max: Duration) -> Duration {
-    match failures.checked_sub(free) {
-        None | Some(0) => Duration::ZERO,
-        Some(beyond) => FIRST_DELAY
-            .saturating_mul(1 << (beyond - 1).min(16))
-            .min(max),
-    }
-}
-
 impl Throttle {
+    pub(super) fn new(delays: Delays) -> Self {
+        Self {
+            delays,
+            ..Self::default()
+        }
+    }
+
     fn key(&self, name: &str) -> u64 {
         self.keys.hash_one(name)
     }
@@ -94,25 +128,13 @@ impl Throttle {
     ) -> Result<(), Duration> {
         let (address, name) = (subscriber(address), self.key(name));
         if let Some((failures, last)) = self.known.get(&(address, name), now, FORGET_SUCCESS) {
-            return over(
-                now,
-                last,
-                delay(failures.0, FREE_FAILURES, MAX_ADDRESS_DELAY),
-            );
+            return over(now, last, self.delays.of_address(failures.0));
         }
         if let Some((failures, last)) = self.addresses.get(&address, now, FORGET_FAILURES) {
-            over(
-                now,
-                last,
-                delay(failures.0, FREE_FAILURES, MAX_ADDRESS_DELAY),
-            )?;
+            over(now, last, self.delays.of_address(failures.0))?;
         }
         if let Some((failures, last)) = self.users.get(&name, now, FORGET_FAILURES) {
-            over(
-                now,
-                last,
-                delay(failures.addresses, FREE_ADDRESSES, MAX_USER_DELAY),
-            )?;
+            over(now, last, self.delays.of_user(failures.addresses))?;
         }
         Ok(())
     }
@@ -221,7 +243,7 @@ mod tests {
     #[test]
     fn the_delay_of_an_address_doubles() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
-        for number in 0..FREE_FAILURES {
+        for number in 0..Delays::default().free_failures {
             assert_eq!(throttle.check(now, address(1), "anna"), Ok(()));
             throttle.failed(now, address(1), &format!("user {number}"));
         }
@@ -247,6 +269,38 @@ mod tests {
     }
 
     #[test]
+    fn the_delays_are_those_that_are_set() {
+        let delays = Delays {
+            free_failures: 0,
+            first: Duration::from_millis(300),
+            longest: Duration::from_secs(1),
+        };
+        let (mut throttle, now) = (Throttle::new(delays), Instant::now());
+        assert_eq!(throttle.check(now, address(1), "anna"), Ok(()));
+        for ms in [300, 600, 1_000, 1_000] {
+            throttle.failed(now, address(1), "anna");
+            let wait = Err(Duration::from_millis(ms));
+            assert_eq!(throttle.check(now, address(1), "anna"), wait);
+        }
+        fail(&mut throttle, now, address(1), "anna", 100);
+        for last in 2..100 {
+            throttle.failed(now, address(last), "anna");
+        }
+        // New addresses of a user wait no longer than any.
+        assert_eq!(
+            throttle.check(now, address(201), "anna"),
+            Err(Duration::from_secs(1))
+        );
+        let none = Delays {
+            first: Duration::ZERO,
+            ..delays
+        };
+        let mut throttle = Throttle::new(none);
+        fail(&mut throttle, now, address(1), "anna", 100);
+        assert_eq!(throttle.check(now, address(1), "anna"), Ok(()));
+    }
+
+    #[test]
     fn a_flood_at_one_address_delays_nobody_who_is_known() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         throttle.succeeded(now, address(1), "anna");
@@ -268,7 +322,7 @@ mod tests {
             "new elsewhere"
         );
         assert!(throttle.check(now, address(1), "ben").is_err());
-        fail(&mut throttle, now, address(1), "anna", FREE_FAILURES + 1);
+        fail(&mut throttle, now, address(1), "anna", 6);
         assert!(
             throttle.check(now, address(1), "anna").is_err(),
             "their own failures"

@@ -4,6 +4,8 @@
 //! (`HttpOnly`), a page of another site cannot send it (`SameSite=Strict`), and over TLS it never goes out without (`Secure`,
 //! and a name that browsers take over TLS alone).
 
+use core::time::Duration;
+
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -11,7 +13,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, SET_
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use latchbus_access::{MAX_AGE, Sessions};
+use latchbus_access::Sessions;
 use latchbus_bus::{Credentials, Identity, Publish, PublishRequest, SignIn, SignInRefused};
 use latchbus_core::topic::TopicName;
 use latchbus_ws::sign_in::{SESSION_COOKIE, challenge, sessions};
@@ -160,8 +162,8 @@ impl Cookie {
         }
     }
 
-    fn set(&self, id: &str) -> Option<HeaderValue> {
-        let (name, attributes, age) = (&self.name, &self.attributes, MAX_AGE.as_secs());
+    fn set(&self, id: &str, age: Duration) -> Option<HeaderValue> {
+        let (name, attributes, age) = (&self.name, &self.attributes, age.as_secs());
         HeaderValue::from_str(&format!("{name}={id}; Max-Age={age}; {attributes}")).ok()
     }
 
@@ -250,8 +252,8 @@ async fn signed_in(app: &App, sessions: &Sessions, request: Request) -> Response
     for session in &before {
         sessions.end(session);
     }
-    let session = sessions.begin(&principal);
-    let Some(cookie) = session.and_then(|session| cookie.set(&session)) else {
+    let (session, age) = (sessions.begin(&principal), sessions.limits().age);
+    let Some(cookie) = session.and_then(|session| cookie.set(&session, age)) else {
         return form.refused(&SignInRefused::Unavailable);
     };
     let mut response = go(&onward(&form.next));

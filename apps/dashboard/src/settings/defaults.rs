@@ -1,6 +1,7 @@
 //! Every setting with its default, as a settings file.
 
 use core::fmt::Write as _;
+use core::time::Duration;
 
 use super::{DEFAULT_DATA_DIR, Settings};
 
@@ -314,7 +315,13 @@ fn limits(settings: &Settings) -> Vec<Key> {
         &settings.bus.session,
         &settings.bus.clicks,
     );
+    let (tls, delays, sessions) = (
+        &settings.tls_limits,
+        &settings.sign_in.delays,
+        &settings.sign_in.sessions,
+    );
     let is = |number: usize| Default::Is(number.to_string());
+    let secs = |time: Duration| Default::Is(time.as_secs().to_string());
     vec![
         ("payload_bytes", is(hub.payload_bytes), "a payload"),
         (
@@ -379,6 +386,61 @@ fn limits(settings: &Settings) -> Vec<Key> {
             "device_incarnations",
             is(clicks.incarnations),
             "starts of a device that are told apart",
+        ),
+        (
+            "tls_handshakes",
+            is(tls.handshakes),
+            "TLS handshakes at a time; others wait",
+        ),
+        (
+            "tls_handshakes_waiting",
+            is(tls.waiting),
+            "connections that wait for a handshake",
+        ),
+        (
+            "tls_handshake_secs",
+            secs(tls.timeout),
+            "longest time of a handshake, waiting included",
+        ),
+        (
+            "tls_handshake_crowded_secs",
+            secs(tls.crowded_timeout),
+            "the same while others wait",
+        ),
+        (
+            "sign_in_failures",
+            is(delays.free_failures as usize),
+            "wrong passwords from one address that cost no delay",
+        ),
+        (
+            "sign_in_delay_ms",
+            Default::Is(delays.first.as_millis().to_string()),
+            "delay after the first beyond them, doubled by each; 0: none",
+        ),
+        (
+            "sign_in_max_delay_secs",
+            secs(delays.longest),
+            "longest delay",
+        ),
+        (
+            "browser_sessions",
+            is(sessions.sessions),
+            "sessions of browsers that have signed in",
+        ),
+        (
+            "user_browser_sessions",
+            is(sessions.user_sessions),
+            "those of one user",
+        ),
+        (
+            "browser_session_idle_secs",
+            secs(sessions.idle),
+            "longest time without a request",
+        ),
+        (
+            "browser_session_secs",
+            secs(sessions.age),
+            "longest time since the sign-in",
         ),
         (
             "user_connections",

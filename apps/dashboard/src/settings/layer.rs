@@ -131,6 +131,28 @@ pub struct LimitsLayer {
     pub room_devices: Option<Within<1, 10_000_000>>,
     /// Live incarnations of a device.
     pub device_incarnations: Option<Within<1, 10_000>>,
+    /// TLS handshakes at a time, over all listeners.
+    pub tls_handshakes: Option<Within<1, 1_000_000>>,
+    /// Connections that wait for one.
+    pub tls_handshakes_waiting: Option<Within<0, 10_000_000>>,
+    /// How long one may take, waiting included, in seconds.
+    pub tls_handshake_secs: Option<Within<1, 3_600>>,
+    /// How long one may take while others wait, in seconds.
+    pub tls_handshake_crowded_secs: Option<Within<1, 3_600>>,
+    /// Wrong passwords from one address that cost no delay.
+    pub sign_in_failures: Option<Within<0, 1_000_000>>,
+    /// The delay after the first beyond them, in milliseconds; 0: there is none.
+    pub sign_in_delay_ms: Option<Within<0, 3_600_000>>,
+    /// The longest delay, in seconds.
+    pub sign_in_max_delay_secs: Option<Within<0, 86_400>>,
+    /// Sessions of browsers.
+    pub browser_sessions: Option<Within<1, 1_000_000>>,
+    /// Of one user.
+    pub user_browser_sessions: Option<Within<1, 1_000_000>>,
+    /// How long one may go unused, in seconds.
+    pub browser_session_idle_secs: Option<Within<60, 31_536_000>>,
+    /// How long one may last, in seconds.
+    pub browser_session_secs: Option<Within<60, 31_536_000>>,
     /// Connections of one user; 0: as many as there may be.
     pub user_connections: Option<Within<0, 10_000_000>>,
     /// Connections from one address.

@@ -3,10 +3,13 @@
 use core::time::Duration;
 use std::path::PathBuf;
 
-use latchbus_access::tokens;
+use latchbus_access::users::Delays;
+use latchbus_access::{sessions, tokens};
 use serde::Deserialize;
 
+use super::layer::LimitsLayer;
 use super::values::Within;
+use super::{set, set_within};
 
 /// Who is let in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +20,36 @@ pub struct SignInSettings {
     pub anonymous: Option<bool>,
     /// Which tokens are accepted. None: none.
     pub tokens: Option<tokens::Config>,
+    /// The delays after wrong passwords.
+    pub delays: Delays,
+    /// The bounds of the sessions of browsers.
+    pub sessions: sessions::Limits,
+}
+
+impl SignInSettings {
+    pub(super) fn apply_limits(&mut self, limits: &LimitsLayer) {
+        let Delays {
+            free_failures,
+            first,
+            longest,
+        } = &mut self.delays;
+        let free = limits.sign_in_failures.map(|it| it.0 as u32);
+        set(free_failures, free);
+        let delay = limits.sign_in_delay_ms;
+        set(first, delay.map(|it| Duration::from_millis(it.0 as u64)));
+        set(longest, limits.sign_in_max_delay_secs.map(Within::secs));
+        let sessions = &mut self.sessions;
+        set_within(&mut sessions.sessions, limits.browser_sessions);
+        set_within(&mut sessions.user_sessions, limits.user_browser_sessions);
+        set(
+            &mut sessions.idle,
+            limits.browser_session_idle_secs.map(Within::secs),
+        );
+        set(
+            &mut sessions.age,
+            limits.browser_session_secs.map(Within::secs),
+        );
+    }
 }
 
 /// Which tokens are accepted, as a file says.

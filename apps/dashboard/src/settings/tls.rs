@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use latchbus_tls::server::{ClientCertificates, Options};
+use latchbus_tls::server::{ClientCertificates, Limits, Options};
 use serde::Deserialize;
 
-use super::SettingsError;
+use super::layer::LimitsLayer;
+use super::values::Within;
+use super::{SettingsError, set, set_within};
 
 /// What one source says of TLS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -78,6 +80,20 @@ impl TlsLayer {
                 ..Options::new(cert, key)
             })),
         }
+    }
+}
+
+impl LimitsLayer {
+    /// What it says of handshakes.
+    pub(super) fn apply_tls(&self, limits: &mut Limits) {
+        set_within(&mut limits.handshakes, self.tls_handshakes);
+        set_within(&mut limits.waiting, self.tls_handshakes_waiting);
+        set(
+            &mut limits.timeout,
+            self.tls_handshake_secs.map(Within::secs),
+        );
+        let crowded = self.tls_handshake_crowded_secs.map(Within::secs);
+        set(&mut limits.crowded_timeout, crowded);
     }
 }
 

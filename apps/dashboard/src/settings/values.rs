@@ -1,6 +1,7 @@
 //! What single settings hold. Each is checked where it is read, so that the complaint names the place.
 
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
 use core::{fmt, str::FromStr};
 use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
@@ -427,6 +428,13 @@ impl FromStr for Csp {
 /// A number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Within<const MIN: usize, const MAX: usize>(pub usize);
+
+impl<const MIN: usize, const MAX: usize> Within<MIN, MAX> {
+    /// So many seconds.
+    pub const fn secs(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+}
 
 impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for Within<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
