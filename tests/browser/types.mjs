@@ -10,7 +10,7 @@ const page = path.join(here, '../../apps/dashboard/page');
 const types = path.join(page, 'types');
 const options = ['--noEmit', 'false', '--declaration', '--emitDeclarationOnly', '--allowJs', '--strict'];
 const target = ['--target', 'es2023', '--lib', 'es2023,dom,dom.iterable', '--module', 'nodenext', '--types', ''];
-const files = ['latchbus.js', 'counter.js', 'count.js'].map((file) => path.join(page, file));
+const files = ['latchbus.js', 'counter.js', 'count.js', 'token.js'].map((file) => path.join(page, file));
 
 function generate(directory) {
   const tsc = path.join(here, 'node_modules/typescript/bin/tsc');

@@ -19,11 +19,11 @@ const BACKOFF_MS = 500;
 const BACKOFF_MAX_MS = 10_000;
 /** After a connection of this length the back-off starts over. */
 const STABLE_MS = 5_000;
-/** From the start of an attempt to the hub's welcome. */
+/** From an attempt to the hub's welcome. */
 const WELCOME_MS = 10_000;
 /** How long a publish waits for the first connection. */
 const FIRST_MS = 10_000;
-/** From a ping to any sign of life, and from there to the next ping. */
+/** From a ping to any sign of life, and to the next ping. */
 const PONG_MS = 3_000;
 const IDLE_MS = 8_000;
 /** The close code of who may not stay. */
@@ -259,7 +259,7 @@ export class Bus {
   });
   /** @type {WebSocket | undefined} */
   #socket;
-  /** Events of sockets of earlier attempts are ignored. */
+  /** Events of earlier sockets are ignored. */
   #attempt = 0;
   #failures = 0;
   #liveSince_ms = 0;
@@ -399,7 +399,7 @@ export class Bus {
     this.state.set({ phase: 'connecting' });
     const socket = new this.#environment.WebSocket(this.#url, PROTOCOL);
     socket.onmessage = mine(({ data }) => this.#receive(data));
-    socket.onclose = mine((event) => this.#lost(event?.code === SIGNED_OUT));
+    socket.onclose = mine((event) => this.#lost(event?.code === SIGNED_OUT, event));
     socket.onerror = () => {}; // else `ws` throws
     this.#socket = socket;
     this.#timer = setTimeout(() => this.#lost(), WELCOME_MS);
@@ -425,19 +425,20 @@ export class Bus {
     else publish?.resolve(answer);
   }
 
-  #lost(signedOut = false) {
+  /** @param {boolean} [signedOut] @param {any} [end] */
+  #lost(signedOut = false, { cause, final } = {}) {
     const wasStable = this.#liveSince_ms > 0 && performance.now() - this.#liveSince_ms > STABLE_MS;
     this.#liveSince_ms = 0;
     this.#drop();
     if (!this.#limits && !this.#failures) void this.#explain();
     this.#failures = wasStable ? 1 : this.#failures + 1;
     const step_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** (this.#failures - 1));
-    const wait_ms = step_ms * this.#environment.random();
-    this.#timer = setTimeout(() => this.#open(), wait_ms);
-    this.state.set({ phase: 'offline', retryAt: Date.now() + wait_ms, signedOut });
+    const wait_ms = final ? Infinity : step_ms * this.#environment.random();
+    if (!final) this.#timer = setTimeout(() => this.#open(), wait_ms);
+    this.state.set({ phase: 'offline', retryAt: Date.now() + wait_ms, signedOut, cause });
   }
 
-  /** A hub of another origin does not take everyone: its console says to the developer what is missing. */
+  /** A hub of another origin does not take everyone: the console says what is missing. */
   async #explain() {
     const { host } = globalThis.location ?? {};
     const url = new URL('api/v1/origin', this.#url.replace('ws', 'http'));
@@ -490,7 +491,7 @@ export class Bus {
     else this.#send(request);
   }
 
-  /** Asks for a sign of life, again and again. */
+  /** Asks for signs of life. */
   #probe() {
     if (this.state.value?.phase !== 'live') return;
     clearTimeout(this.#timer);
@@ -511,7 +512,7 @@ export class Bus {
 /**
  * Opens the bus. Without a URL: `/ws` of the host that the page came from.
  * @param {string | URL} [url]
- * @param {Partial<shapes.Environment>} [environment] for tests
+ * @param {Partial<shapes.Environment>} [environment]
  */
 export function connect(url = '/ws', environment = {}) {
   const absolute = new URL(url, globalThis.location?.href);

@@ -37,9 +37,10 @@
 /**
  * @typedef {object} State
  * @property {'connecting' | 'live' | 'offline' | 'closed'} phase
- * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds
+ * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds. Infinity: with `retry()`
  * @property {boolean} [signedOut] offline: the hub wants to know who this is, or does not let them stay. What brings them back is
  *   the caller's to do; meanwhile it is tried again
+ * @property {string | undefined} [cause] offline: why a token was refused, or why there was none (`latchbus/token`)
  * @property {string} [user] live: who has signed in
  * @property {string} [epoch] live: the hub's epoch
  * @property {Record<string, number>} [limits] live: what the hub accepts
@@ -50,7 +51,7 @@
  */
 /** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
 /** @typedef {{ rev: number, epoch: string }} Ack */
-/** @typedef {{ WebSocket: typeof WebSocket, random: () => number }} Environment */
+/** @typedef {{ WebSocket: typeof WebSocket, random: () => number }} Environment what `connect` uses, and how tests see through it */
 /**
  * A publish that waits for its answer; with `send`, for the first connection.
  * @typedef {object} Publish

@@ -127,6 +127,6 @@ export declare class Bus {
 /**
  * Opens the bus. Without a URL: `/ws` of the host that the page came from.
  * @param {string | URL} [url]
- * @param {Partial<shapes.Environment>} [environment] for tests
+ * @param {Partial<shapes.Environment>} [environment]
  */
 export declare function connect(url?: string | URL, environment?: Partial<shapes.Environment>): Bus;

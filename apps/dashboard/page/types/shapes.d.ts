@@ -54,7 +54,7 @@ export type Observer<T> = {
 export type State = {
     phase: 'connecting' | 'live' | 'offline' | 'closed';
     /**
-     * offline: when the next attempt starts, Unix milliseconds
+     * offline: when the next attempt starts, Unix milliseconds. Infinity: with `retry()`
      */
     retryAt?: number;
     /**
@@ -62,6 +62,10 @@ export type State = {
      * the caller's to do; meanwhile it is tried again
      */
     signedOut?: boolean;
+    /**
+     * offline: why a token was refused, or why there was none (`latchbus/token`)
+     */
+    cause?: string | undefined;
     /**
      * live: who has signed in
      */
@@ -145,9 +149,10 @@ export type Publish = {
 /**
  * @typedef {object} State
  * @property {'connecting' | 'live' | 'offline' | 'closed'} phase
- * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds
+ * @property {number} [retryAt] offline: when the next attempt starts, Unix milliseconds. Infinity: with `retry()`
  * @property {boolean} [signedOut] offline: the hub wants to know who this is, or does not let them stay. What brings them back is
  *   the caller's to do; meanwhile it is tried again
+ * @property {string | undefined} [cause] offline: why a token was refused, or why there was none (`latchbus/token`)
  * @property {string} [user] live: who has signed in
  * @property {string} [epoch] live: the hub's epoch
  * @property {Record<string, number>} [limits] live: what the hub accepts
@@ -158,7 +163,7 @@ export type Publish = {
  */
 /** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
 /** @typedef {{ rev: number, epoch: string }} Ack */
-/** @typedef {{ WebSocket: typeof WebSocket, random: () => number }} Environment */
+/** @typedef {{ WebSocket: typeof WebSocket, random: () => number }} Environment what `connect` uses, and how tests see through it */
 /**
  * A publish that waits for its answer; with `send`, for the first connection.
  * @typedef {object} Publish
