@@ -33,6 +33,7 @@ mod account;
 mod backup;
 mod base;
 mod clients;
+mod conditions;
 mod connection;
 mod counts;
 mod error;

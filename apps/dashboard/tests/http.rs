@@ -134,6 +134,55 @@ fn a_value_is_given_back_as_it_was() {
     }
 }
 
+/// Who writes what he has read and changed does not overwrite what came in between.
+#[test]
+fn a_publish_may_say_which_value_it_replaces() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().as_os_str();
+    for server in [
+        Server::ephemeral(),
+        Server::on_free_ports(["--data-dir".as_ref(), data]),
+    ] {
+        let path = "/api/v1/topics/config/lamp";
+        let put = |payload: &str, condition: (&str, &str)| {
+            Request::new("PUT", path)
+                .header(condition.0, condition.1)
+                .body(payload)
+                .send(server.http())
+        };
+        let refused = put("1", ("If-Match", "*"));
+        assert_eq!((refused.status, refused.code().as_str()), (412, "raced"));
+        let first = put("1", ("If-None-Match", "*"));
+        let first = first.header("etag").unwrap();
+        assert_eq!(put("2", ("If-None-Match", "*")).status, 412);
+        assert_eq!(put("2", ("If-Match", first)).status, 200);
+        let refused = put("3", ("If-Match", first));
+        assert_eq!((refused.status, refused.code().as_str()), (412, "raced"));
+        assert_eq!(server.get(path).body, b"2");
+        // A clear, as the rest.
+        assert_eq!(put("", ("If-Match", first)).status, 412);
+        let second = server.get(path);
+        assert_eq!(
+            put("", ("If-Match", second.header("etag").unwrap())).status,
+            200
+        );
+        assert_eq!(server.get(path).status, 404);
+        for condition in [
+            ("If-Match", first.trim_matches('"')),
+            (
+                "If-Unmodified-Since",
+                second.header("last-modified").unwrap(),
+            ),
+        ] {
+            let refused = put("3", condition);
+            assert_eq!(
+                (refused.status, refused.code().as_str()),
+                (400, "bad_message")
+            );
+        }
+    }
+}
+
 #[test]
 fn clearing_and_events() {
     let server = Server::ephemeral();

@@ -283,7 +283,10 @@ impl Commits {
                     source,
                     answer,
                     queued,
-                } => (pipeline.plan(publish, source), (answer, Some(queued))),
+                } => (
+                    pipeline.plan(publish, source, &batch.plans),
+                    (answer, Some(queued)),
+                ),
                 Job::Remember {
                     notes,
                     answer,

@@ -121,7 +121,7 @@ pub use histogram::Histogram;
 pub use holdings::Holder;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 pub use log_limit::LogLimit;
-pub use message::{Delivery, Encoding, Payload, PayloadFormat, Properties, Publish};
+pub use message::{Delivery, Encoding, Expected, Payload, PayloadFormat, Properties, Publish};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use operate::{Operate, Operated, OperationError};

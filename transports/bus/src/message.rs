@@ -28,9 +28,66 @@ pub struct Publish {
     pub properties: Option<Arc<Properties>>,
     /// After so long nobody is given it any more, and a topic that keeps it is cleared.
     pub expires_in: Option<Duration>,
+    /// It is refused where the value that its topic retains is another.
+    pub expected: Option<Box<Expected>>,
     /// What the transport remembers or forgets with it, in one commit: also where the message itself changes
     /// nothing, because it came before, and never where it is refused.
     pub notes: Box<[Note]>,
+}
+
+/// What a publisher takes for granted of the value that a topic retains, so that nobody overwrites what he has not seen:
+/// compare and set. All that was accepted before counts, whether it was shown already or not.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use latchbus_bus::{Bus, Expected, Publish, PublishRefused};
+/// use latchbus_bus::topic::TopicName;
+///
+/// let bus = Bus::builder().open()?;
+/// let lamp = |value| Publish::state(TopicName::parse("lamp".to_owned()).unwrap(), value);
+/// let seen = bus.publish(lamp("off")).await?.rev;
+/// bus.publish(lamp("broken")).await?;
+///
+/// let on = lamp("on").expecting(Expected::OneOf(vec![seen]));
+/// assert!(matches!(bus.publish(on).await, Err(PublishRefused::Raced(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expected {
+    /// There is none.
+    Absent,
+    /// There is one.
+    Present,
+    /// It has one of these revisions.
+    OneOf(Vec<u64>),
+    /// It has none of these revisions, or there is no value.
+    NoneOf(Vec<u64>),
+}
+
+/// What a topic retains, or is about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Cleared,
+    /// A value of this revision; none for what was accepted and is still to be numbered, and which nobody can have seen.
+    Kept(Option<u64>),
+}
+
+impl Expected {
+    /// Whether a topic is as expected.
+    pub(crate) fn holds(&self, standing: Standing) -> bool {
+        let is_one_of = |revs: &[u64]| match standing {
+            Standing::Kept(Some(rev)) => revs.contains(&rev),
+            Standing::Kept(None) | Standing::Cleared => false,
+        };
+        match self {
+            Self::Absent => standing == Standing::Cleared,
+            Self::Present => standing != Standing::Cleared,
+            Self::OneOf(revs) => is_one_of(revs),
+            Self::NoneOf(revs) => !is_one_of(revs),
+        }
+    }
 }
 
 /// What a publisher of MQTT 5 may say beside the payload (§3.3.2.3). The bus keeps it with the message and
@@ -96,7 +153,17 @@ impl Publish {
             qos: Self::STATE_QOS,
             properties: None,
             expires_in: None,
+            expected: None,
             notes: Box::default(),
+        }
+    }
+
+    /// The same where its topic retains the expected value; elsewhere it is refused as [raced](crate::PublishRefused::Raced).
+    #[must_use]
+    pub fn expecting(self, expected: Expected) -> Self {
+        Self {
+            expected: Some(Box::new(expected)),
+            ..self
         }
     }
 

@@ -140,7 +140,9 @@ impl Metrics {
         self.publishes_over_quota
             .add(u64::from(refused.is_over_quota()));
         match refused {
-            PublishRefused::NotAllowed(_) => self.publishes_not_allowed.add(1),
+            PublishRefused::NotAllowed(_) | PublishRefused::Unreadable(_) => {
+                self.publishes_not_allowed.add(1)
+            }
             PublishRefused::Malformed { .. } => self.clicks_malformed.add(1),
             PublishRefused::RateLimited { .. } => self.publishes_rate_limited.add(1),
             _ => {}

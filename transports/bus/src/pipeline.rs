@@ -5,6 +5,7 @@
 //! to get; [`Pipeline::finish`] shows them. Where nothing is stored, the second step is missing and a batch is
 //! one message.
 
+mod admission;
 mod clicks;
 mod holding;
 mod import;
@@ -19,11 +20,12 @@ use std::{
     sync::Arc,
 };
 
-use latchbus_core::clicks::{ClickTopic, Counter, MalformedTopic, Press, Shares};
+use latchbus_core::clicks::{ClickTopic, MalformedTopic, Shares};
 use latchbus_core::hub::{Hub, PublishError, Retain};
 use latchbus_core::topic::TopicName;
 use tracing::error;
 
+pub(crate) use self::admission::{accept_event, check_form};
 use self::holding::Planned;
 pub(crate) use self::plan::Plan;
 use self::plan::Step;
@@ -37,7 +39,7 @@ use crate::rooms::Rooms;
 use crate::shared::{Changes, Shared};
 use crate::store::Change;
 use crate::troubles::Troubles;
-use crate::{Note, Payload, Properties, Publish};
+use crate::{Note, Payload, Publish};
 
 #[derive(Debug)]
 pub(crate) struct Pipeline {
@@ -75,7 +77,7 @@ impl Pipeline {
         let (topic, bytes) = (publish.topic.clone(), publish.payload.len());
         // Nothing is planned besides, for which places would have to be kept.
         let accepted = self
-            .checked_plan(publish, source)
+            .checked_plan(publish, source, &[])
             .and_then(|plan| self.accept_plan(plan));
         accepted.map_err(|refused| Rejected {
             refused,
@@ -97,8 +99,8 @@ impl Pipeline {
     /// The same for what is no click: most messages, and nothing is allocated for one.
     fn accept_plain(&mut self, publish: Publish, source: Source) -> Result<Accepted, Rejected> {
         let bytes = publish.payload.len();
-        let checked = check_properties(&publish).and_then(|()| self.check_plain(&publish, &source));
-        if let Err(refused) = checked {
+        let admitted = self.admit(&publish, &[]);
+        if let Err(refused) = admitted.and_then(|()| self.check_plain(&publish, &source)) {
             self.metrics.refused(&refused);
             return Err(Rejected {
                 refused,
@@ -119,19 +121,26 @@ impl Pipeline {
         Ok(Accepted { rev })
     }
 
-    /// Merges a message into what is known. What it says afterwards must be applied.
+    /// Merges a message into what is known, behind those of its batch that were planned before. What it says afterwards
+    /// must be applied.
     pub(crate) fn plan(
         &mut self,
         publish: Publish,
         source: Source,
+        batch: &[Plan],
     ) -> Result<Plan, PublishRefused> {
-        let plan = self.checked_plan(publish, source)?;
+        let plan = self.checked_plan(publish, source, batch)?;
         self.reserve(&plan);
         Ok(plan)
     }
 
-    fn checked_plan(&mut self, publish: Publish, source: Source) -> Result<Plan, PublishRefused> {
-        let plan = self.try_plan(publish, source);
+    fn checked_plan(
+        &mut self,
+        publish: Publish,
+        source: Source,
+        batch: &[Plan],
+    ) -> Result<Plan, PublishRefused> {
+        let plan = self.try_plan(publish, source, batch);
         plan.inspect_err(|refused| self.metrics.refused(refused))
     }
 
@@ -322,8 +331,13 @@ impl Pipeline {
         self.notes > 0 || !self.expiring.is_empty()
     }
 
-    fn try_plan(&mut self, mut publish: Publish, source: Source) -> Result<Plan, PublishRefused> {
-        check_properties(&publish)?;
+    fn try_plan(
+        &mut self,
+        mut publish: Publish,
+        source: Source,
+        batch: &[Plan],
+    ) -> Result<Plan, PublishRefused> {
+        self.admit(&publish, batch)?;
         let notes = core::mem::take(&mut publish.notes);
         self.check_notes(&notes)?;
         let mut plan = self.plan_message(publish, source)?;
@@ -379,7 +393,7 @@ impl Pipeline {
             true => Retain::No,
             false => self.retain_of(publish),
         };
-        self.check_room(&publish.topic, publish.payload.len(), needed)?;
+        self.check_place(&publish.topic, needed)?;
         let value = || Value::published(publish, source);
         self.check_held(&publish.topic, (source, value), needed)
     }
@@ -465,24 +479,28 @@ impl Pipeline {
         rule.map_or(1, |rule| rule.keep.max(1))
     }
 
-    /// Whether the hub has room for a message besides those that are planned.
+    /// Whether the hub has room for a message besides those that are planned, and takes one of this size.
     fn check_room(
         &self,
         topic: &TopicName<String>,
         bytes: usize,
         retain: Retain,
     ) -> Result<(), PublishRefused> {
+        let fits = |hub: &Hub<Payload>| hub.check(topic.borrowed(), bytes, Retain::No);
+        self.shared.read(fits)?;
+        self.check_place(topic, retain)
+    }
+
+    /// Whether the hub has room for a message besides those that are planned.
+    fn check_place(&self, topic: &TopicName<String>, retain: Retain) -> Result<(), PublishRefused> {
         let grows = self.grows(topic, retain);
-        self.shared.read(|hub| {
-            hub.check(topic.borrowed(), bytes, Retain::No)?;
-            match grows && self.is_full(hub, self.planned_places) {
-                true => Err(PublishError::Full {
-                    places: self.places,
-                }),
-                false => Ok(()),
-            }
-        })?;
-        Ok(())
+        let is_full = grows && (self.shared).read(|hub| self.is_full(hub, self.planned_places));
+        match is_full {
+            true => Err(PublishRefused::Hub(PublishError::Full {
+                places: self.places,
+            })),
+            false => Ok(()),
+        }
     }
 
     /// Whether peers have filled all places that they may, besides those that are planned.
@@ -540,78 +558,4 @@ impl Pipeline {
             reason: reason.to_string(),
         }
     }
-}
-
-/// Accepts an event that is not a click, and gives it back if it needs the store.
-pub(crate) fn accept_event(
-    shared: &Shared,
-    metrics: &Metrics,
-    publish: Publish,
-    origin: u64,
-) -> Result<Result<Accepted, Rejected>, Publish> {
-    // Nobody holds an event.
-    let source = Source {
-        origin,
-        ..Source::default()
-    };
-    let bytes = publish.payload.len();
-    let (topic, outcome) = match check_properties(&publish) {
-        Err(refused) => (publish.topic, Err(refused)),
-        Ok(()) => {
-            let (now, deadline_now) = (shared.clock.unix_ms(), shared.clock.deadline_ms());
-            shared.change(|changes| {
-                if !changes.goes_straight(publish.topic.borrowed(), publish.qos) {
-                    return Err(publish);
-                }
-                let (topic, payload) = Payload::arrive(publish, source, deadline_now);
-                let published = changes.publish(topic.borrowed(), payload, Retain::No, now);
-                Ok((topic, published.map_err(PublishRefused::from)))
-            })?
-        }
-    };
-    Ok(match outcome {
-        Ok(entry) => Ok(Accepted { rev: entry.rev }),
-        Err(refused) => {
-            metrics.refused(&refused);
-            Err(Rejected {
-                refused,
-                topic: Some(topic),
-                bytes,
-            })
-        }
-    })
-}
-
-/// Whether a publish could be accepted at another time, as far as that can be told without doing it: its sizes, and
-/// the form of a click.
-pub(crate) fn check_form(shared: &Shared, publish: &Publish) -> Result<(), PublishRefused> {
-    check_properties(publish)?;
-    let (topic, bytes) = (publish.topic.borrowed(), publish.payload.len());
-    shared.read(|hub| hub.check(topic, bytes, Retain::No))?;
-    let malformed = |kind, reason: &dyn Display| PublishRefused::Malformed {
-        kind,
-        reason: reason.to_string(),
-    };
-    match ClickTopic::parse(publish.topic.as_str()) {
-        Err(error) => Err(malformed("click topic", &error)),
-        Ok(Some(ClickTopic::Count { .. })) if bytes > 0 => Counter::parse(&publish.payload)
-            .map(drop)
-            .map_err(|error| malformed("count", &error)),
-        Ok(Some(ClickTopic::Press { .. })) => Press::parse(&publish.payload)
-            .map(drop)
-            .map_err(|error| malformed("press", &error)),
-        Ok(_) => Ok(()),
-    }
-}
-
-fn check_properties(publish: &Publish) -> Result<(), PublishRefused> {
-    let properties = publish.properties.as_ref();
-    let (bytes, limit) = (
-        properties.map_or(0, |properties| properties.bytes()),
-        Properties::MAX_BYTES,
-    );
-    if bytes > limit {
-        return Err(PublishRefused::PropertiesTooLarge { bytes, limit });
-    }
-    Ok(())
 }

@@ -13,6 +13,9 @@ pub enum PublishRefused {
     /// The rules do not allow this peer to publish there.
     #[error("publishing to `{0}` is not allowed")]
     NotAllowed(String),
+    /// It expects a value, and the rules do not allow this peer to read there.
+    #[error("to expect a value of `{0}` without reading it is not allowed")]
+    Unreadable(String),
     /// This peer has still to sign in.
     #[error("signing in is required")]
     SignInRequired,
@@ -22,6 +25,9 @@ pub enum PublishRefused {
         /// When it may try again.
         retry_after: Duration,
     },
+    /// The topic's value is not the one that was [expected](crate::Expected).
+    #[error("`{0}` has another value than expected")]
+    Raced(String),
     /// The topic is none.
     #[error("`{topic}` is no topic")]
     InvalidTopic {
@@ -119,9 +125,10 @@ impl PublishRefused {
     /// One word for the cause, by which log lines are limited.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
-            Self::NotAllowed(_) | Self::SignInRequired => "not allowed",
+            Self::NotAllowed(_) | Self::Unreadable(_) | Self::SignInRequired => "not allowed",
             Self::RateLimited { .. } => "rate limited",
             Self::Malformed { .. } | Self::InvalidTopic { .. } => "malformed",
+            Self::Raced(_) => "raced",
             _ if self.is_too_large() => "too large",
             _ => "full",
         }
@@ -166,10 +173,11 @@ impl PublishRefused {
     /// The code that WebSocket clients see.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NotAllowed(_) => ErrorCode::NotAllowed,
+            Self::NotAllowed(_) | Self::Unreadable(_) => ErrorCode::NotAllowed,
             Self::SignInRequired => ErrorCode::Unauthorized,
             Self::RateLimited { .. } => ErrorCode::RateLimited,
-            Self::Malformed { .. } => ErrorCode::BadMessage,
+            // No frame says what it expects.
+            Self::Malformed { .. } | Self::Raced(_) => ErrorCode::BadMessage,
             Self::Hub(PublishError::TopicTooLong { .. }) | Self::InvalidTopic { .. } => {
                 ErrorCode::InvalidTopic
             }

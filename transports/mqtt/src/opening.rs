@@ -245,6 +245,7 @@ fn will(version: Version, flags: Flags, rest: &mut Reader<'_>) -> Result<Will, V
             qos: flags.will_qos(),
             expires_in: said.expires_in,
             properties: said.shared(),
+            expected: None,
             notes: Box::default(),
         },
     })

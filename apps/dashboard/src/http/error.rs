@@ -127,6 +127,9 @@ impl From<PublishRefused> for ApiError {
         if refused == PublishRefused::Closed {
             return Self::unavailable(refused);
         }
+        if matches!(refused, PublishRefused::Raced(_)) {
+            return Self::new(StatusCode::PRECONDITION_FAILED, "raced", refused);
+        }
         let mut error = Self::refused(refused.code(), &refused);
         if let PublishRefused::RateLimited { retry_after } = refused {
             let seconds = retry_after.as_secs().saturating_add(1);

@@ -28,7 +28,7 @@ use tokio_util::io::ReaderStream;
 pub(super) use self::encoding::Accepted;
 use self::encoding::Encoding;
 pub(super) use self::path::Names;
-use super::topics::is_known;
+use super::conditions::is_known;
 
 /// A longer file is not read at once, but as its client takes it.
 const AT_ONCE_BYTES: u64 = 64 << 10;

@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use latchbus_bus::Client;
 
 use super::base::{Base, Dashboard};
+use super::conditions::is_known;
 use super::error::ApiError;
 use super::sign_in::client;
-use super::topics::is_known;
 use super::{App, pages};
 
 /// In the extensions of an answer: the `Content-Security-Policy` in the place of the dashboard's.

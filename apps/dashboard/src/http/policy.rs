@@ -146,7 +146,10 @@ fn is_preflight(request: &Request) -> bool {
 fn preflight() -> Response {
     let headers = [
         (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, PUT, POST, DELETE"),
-        (ACCESS_CONTROL_ALLOW_HEADERS, "content-type, if-none-match"),
+        (
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            "content-type, if-match, if-none-match",
+        ),
         (ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     (StatusCode::NO_CONTENT, headers).into_response()

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LAST_MODIFIED};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,7 @@ use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
 use tracing::{field, warn};
 
+use super::conditions::{self, etag, is_known};
 use super::error::ApiError;
 use super::listing::Listing;
 use super::sign_in::client;
@@ -104,7 +105,7 @@ async fn last(State(app): State<App>, request: Request) -> Result<Response, ApiE
     let delivery = client
         .last(topic.borrowed())
         .ok_or_else(ApiError::not_found)?;
-    let etag = etag(&app, delivery.rev);
+    let etag = etag(app.0.bus.epoch(), delivery.rev);
     let validators = [
         header(ETAG, &etag)?,
         header(LAST_MODIFIED, &last_modified(&delivery))?,
@@ -132,9 +133,13 @@ async fn publish(
     publish: fn(TopicName<String>, Bytes) -> Publish,
 ) -> Result<Response, ApiError> {
     let topic = topic(PATH, request.uri())?;
+    let expected = conditions::expected(request.headers(), app.0.bus.epoch())?;
     let client = client(&app, &request).await?;
     let payload = body(&app, &client, request).await?;
-    let publish = publish(topic.clone(), payload);
+    let publish = Publish {
+        expected: expected.map(Box::new),
+        ..publish(topic.clone(), payload)
+    };
     let accepted = timeout(app.0.config.publish_timeout, client.publish(publish)).await;
     // The message may still be accepted: it cannot be taken back from the store's queue.
     let late =
@@ -146,7 +151,7 @@ async fn publish(
     // A press or a clear leaves no value behind, and an event leaves the one before.
     let last = app.0.bus.last(topic.borrowed());
     if last.is_some_and(|last| last.rev == rev) {
-        let (name, value) = header(ETAG, &etag(&app, rev))?;
+        let (name, value) = header(ETAG, &etag(app.0.bus.epoch(), rev))?;
         response.headers_mut().insert(name, value);
     }
     Ok(response)
@@ -249,10 +254,6 @@ fn decoded(text: &str) -> Result<String, ApiError> {
     Ok(decoded.into_owned())
 }
 
-fn etag(app: &App, rev: u64) -> String {
-    format!("\"{:x}:{rev}\"", app.0.bus.epoch())
-}
-
 fn last_modified(delivery: &Delivery) -> String {
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(delivery.at);
     httpdate::fmt_http_date(at)
@@ -263,18 +264,6 @@ fn header(name: HeaderName, value: &str) -> Result<(HeaderName, HeaderValue), Ap
     let value = value
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error))?;
     Ok((name, value))
-}
-
-/// Whether the client has this version already (RFC 9110 §13.1.2).
-pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let values = headers.get_all(IF_NONE_MATCH).iter();
-    let mut tags = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','));
-    tags.any(|tag| {
-        let tag = tag.trim();
-        tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
-    })
 }
 
 #[cfg(test)]
@@ -317,22 +306,5 @@ mod tests {
         ] {
             assert_eq!(filter(query).ok().as_deref(), expected, "{query}");
         }
-    }
-
-    #[test]
-    fn known_versions() {
-        let known = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(IF_NONE_MATCH, HeaderValue::from_static(value));
-            is_known(&headers, "\"9f3c:1\"")
-        };
-        assert!(
-            known("\"9f3c:1\"")
-                && known("W/\"9f3c:1\"")
-                && known("\"x\", \"9f3c:1\"")
-                && known("*")
-        );
-        assert!(!known("\"9f3c:10\"") && !known("9f3c:1") && !known(""));
-        assert!(!is_known(&HeaderMap::new(), "\"9f3c:1\""));
     }
 }

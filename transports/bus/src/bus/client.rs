@@ -327,9 +327,14 @@ impl Client {
             return Err(PublishRefused::SignInRequired);
         }
         let (topic, retain, qos) = (publish.topic.borrowed(), publish.retain, publish.qos);
-        match self.may_publish(&PublishRequest::new(topic, retain, qos)) {
+        let named = || publish.topic.as_str().to_owned();
+        if !self.may_publish(&PublishRequest::new(topic, retain, qos)) {
+            return Err(PublishRefused::NotAllowed(named()));
+        }
+        // What it expects, and whether that is there, says what stands there.
+        match publish.expected.is_none() || self.may_read(topic) {
             true => Ok(()),
-            false => Err(PublishRefused::NotAllowed(publish.topic.as_str().into())),
+            false => Err(PublishRefused::Unreadable(named())),
         }
     }
 
@@ -359,7 +364,8 @@ impl Client {
         topic: Option<&TopicName<String>>,
         bytes: usize,
     ) {
-        if *refused == PublishRefused::Closed {
+        // Who expects a value is prepared for another.
+        if matches!(refused, PublishRefused::Closed | PublishRefused::Raced(_)) {
             return;
         }
         warn_limited!(
@@ -561,6 +567,7 @@ impl Client {
     /// for one either, unless earlier messages of the same client do.
     fn may_go_straight(&self, publish: &Publish) -> bool {
         !publish.retain
+            && publish.expected.is_none()
             && publish.notes.is_empty()
             && !publish.topic.as_str().starts_with("clicks/")
             && self.0.queued.load(Ordering::Relaxed) == 0

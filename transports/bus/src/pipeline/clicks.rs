@@ -19,7 +19,7 @@ impl Pipeline {
     ) -> Result<Plan, PublishRefused> {
         let reported = Counter::parse(&publish.payload)
             .map_err(|error| self.malformed("count", publish.topic.as_str(), &error))?;
-        self.check_room(&publish.topic, publish.payload.len(), Retain::LAST)?;
+        self.check_place(&publish.topic, Retain::LAST)?;
         let value = || Value::published(&publish, &source);
         self.check_held(&publish.topic, (&source, value), Retain::LAST)?;
         // What was counted does not expire.

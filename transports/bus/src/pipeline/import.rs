@@ -8,12 +8,13 @@ use latchbus_core::hub::Retain;
 use latchbus_core::topic::TopicFilter;
 
 use super::Pipeline;
+use super::admission::check_sizes;
 use super::plan::{Plan, Step, own_topic, reset_topic, text};
 use crate::backup::{DeviceClicks, Export, Kept, Record, RoomClicks};
 use crate::bus::Accepted;
 use crate::holdings::{Source, Value};
 use crate::troubles::device_of;
-use crate::{Delivery, Payload, Properties, Publish, PublishRefused};
+use crate::{Delivery, Payload, Publish, PublishRefused};
 
 impl Pipeline {
     /// All that is kept. To be called between two batches, so that it is on disk.
@@ -86,11 +87,8 @@ impl Pipeline {
         if value.payload.is_empty() {
             return Err(malformed("value", "no topic keeps an empty payload"));
         }
-        let bytes = value.properties.as_ref().map_or(0, |said| said.bytes());
-        if bytes > Properties::MAX_BYTES {
-            let limit = Properties::MAX_BYTES;
-            return Err(PublishRefused::PropertiesTooLarge { bytes, limit });
-        }
+        let (bytes, said) = (value.payload.len(), value.properties.as_deref());
+        (self.shared).read(|hub| check_sizes(hub, value.topic.borrowed(), bytes, said))?;
         let topic = value.topic.as_str().to_owned();
         if is_reserved(&topic) {
             return Err(PublishRefused::NotAllowed(topic));
@@ -137,7 +135,7 @@ impl Pipeline {
         }
         let history = self.history_of(&value.topic).max(value.history);
         let retain = Retain::Last(history);
-        self.check_room(&value.topic, value.payload.len(), retain)?;
+        self.check_place(&value.topic, retain)?;
         let held = || Value::merged(&value);
         self.check_held(&value.topic, (source, held), retain)?;
         Ok(Plan {

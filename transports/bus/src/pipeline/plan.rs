@@ -8,6 +8,7 @@ use latchbus_core::clicks::{ClickTopic, is_reserved};
 use latchbus_core::hub::{PublishError, Retain};
 use latchbus_core::topic::TopicName;
 
+use crate::message::Standing;
 use crate::rooms::Rooms;
 use crate::shared::Changes;
 use crate::store::{Change, Said, StoredValue};
@@ -59,6 +60,14 @@ pub(super) enum Step {
 }
 
 impl Plan {
+    /// What it makes of a topic, if it changes what that retains.
+    pub(super) fn standing(&self, topic: TopicName<&str>) -> Option<Standing> {
+        let steps = self.steps.iter().rev();
+        steps
+            .filter_map(Step::standing)
+            .find_map(|(of, standing)| (of.borrowed() == topic).then_some(standing))
+    }
+
     /// Whether what it says may be shown before it is durable: state that was published at QoS 0, and the ends of
     /// values whose time is over.
     pub(crate) fn may_be_lost(&self) -> bool {
@@ -72,6 +81,18 @@ impl Plan {
 }
 
 impl Step {
+    fn standing(&self) -> Option<(&TopicName<String>, Standing)> {
+        match self {
+            Self::Publish {
+                retain: Retain::No, ..
+            } => None,
+            Self::Publish { topic, .. } => Some((topic, Standing::Kept(None))),
+            Self::Clear { topic, .. } | Self::Forget { topic, .. } => {
+                Some((topic, Standing::Cleared))
+            }
+        }
+    }
+
     fn may_be_lost(&self) -> bool {
         match self {
             Self::Publish {

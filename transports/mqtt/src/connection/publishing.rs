@@ -49,6 +49,7 @@ impl Connection {
                 qos: service.qos(),
                 properties: publish.properties,
                 expires_in: publish.expires_in,
+                expected: None,
                 notes: Box::default(),
             },
         }))
