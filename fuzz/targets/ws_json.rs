@@ -61,12 +61,7 @@ fn accepted(mut request: Request, value: Option<&Value>) {
         // It has no postcard form.
         return;
     }
-    if let Request::SignIn {
-        id,
-        credentials,
-        then: None,
-    } = &request
-    {
+    if let Request::SignIn { id, credentials } = &request {
         let number = id.map_or("null".to_owned(), |id| id.to_string());
         let text = |bytes: &[u8]| quoted(core::str::from_utf8(bytes).expect("it came as text"));
         let plain = match (&credentials.token, &credentials.user, &credentials.password) {
@@ -84,7 +79,6 @@ fn accepted(mut request: Request, value: Option<&Value>) {
         let Ok(Request::SignIn {
             id: again,
             credentials: same,
-            then: None,
         }) = json::decode(&plain)
         else {
             panic!("not the same");
