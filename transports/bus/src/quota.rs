@@ -400,8 +400,38 @@ mod tests {
         assert!(known < 1_000, "{known}");
     }
 
+    /// Else one who has many names would wait for nothing.
+    #[test]
+    fn who_has_not_rested_is_not_forgotten() {
+        let table = table(Quotas {
+            publishes_per_second: NonZeroU64::new(1),
+            bytes_per_second: NonZeroU64::new(100),
+            ..Quotas::default()
+        });
+        let (often, much) = (user("often", "192.0.2.1"), user("much", "192.0.2.1"));
+        assert_eq!(table.publish(&often, 1_000, 1), Ok(()));
+        assert_eq!(table.publish(&much, 1_000, 1_000), Ok(()));
+        for n in 0..1_000_u32 {
+            let other = from(&core::net::Ipv4Addr::from(n).to_string());
+            assert_eq!(table.publish(&other, 1_000, 1), Ok(()));
+        }
+        assert!(table.publish(&often, 1_999, 1).is_err());
+        for n in 1_000..2_000_u32 {
+            let other = from(&core::net::Ipv4Addr::from(n).to_string());
+            assert_eq!(table.publish(&other, 3_000, 1), Ok(()));
+        }
+        assert!(table.publish(&much, 3_000, 1).is_err());
+    }
+
     #[test]
     fn nothing_is_bounded_unless_it_is_asked_for() {
         assert!(Table::new(Quotas::default()).is_none());
+        // What is retained is counted in the hub.
+        let retained = Quotas {
+            user_retained_topics: Some(1),
+            user_retained_bytes: Some(1),
+            ..Quotas::default()
+        };
+        assert!(Table::new(retained).is_none());
     }
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use latchbus_bus::backup::{DeviceClicks, Kept, Ledger, Record};
 use latchbus_bus::{
-    Bus, Clock, HistoryRule, Options, Principal, Properties, Publish, PublishRefused, StoreKind,
+    Authorizer, Bus, Clock, HistoryRule, Identity, Operate, OperationError, Options, Principal,
+    Properties, Publish, PublishRefused, PublishRequest, StoreKind,
 };
 use latchbus_core::clicks::{Counter, FloorRecord, Incarnation};
 use latchbus_core::topic::TopicName;
@@ -411,4 +412,63 @@ async fn what_is_not_on_disk_is_in_no_export() {
     assert!(last.as_mut().now_or_never().is_none());
     drop(commits);
     assert!(last.await.is_err());
+}
+
+/// Everybody may publish but to `secret/#`.
+struct NoSecrets;
+
+impl Authorizer for NoSecrets {
+    fn authorize_publish(&self, _: &Principal, publish: &PublishRequest<'_>) -> bool {
+        !publish.topic.as_str().starts_with("secret/")
+    }
+}
+
+#[tokio::test]
+async fn an_import_is_asked_for_as_a_publish_is_and_a_reset_is_an_administrators() {
+    let bus = Bus::open(Options {
+        authorizer: Arc::new(NoSecrets),
+        ..options(&Clock::manual(NOW))
+    })
+    .unwrap();
+    let mut guest = Principal::anonymous("http");
+    guest.identity = Identity::Guest;
+    let [anna, guest] = [Principal::user("anna".into(), "http"), guest]
+        .map(|principal| bus.client(principal).unwrap());
+    let one = |topic| Record::Value(value(topic, "1", NOW));
+    let zeroed = ledger(0, 0, &[("1-0000000a", 5)])
+        .with_zero(1, &[(run("1-0000000a"), Counter::new(3, 0))])
+        .unwrap();
+    let reset = device(zeroed, Ledger::default());
+    for (client, record, is_allowed) in [
+        (&anna, one("open/a"), true),
+        (&anna, one("secret/a"), false),
+        (&anna, reset.clone(), false),
+        (&guest, one("open/b"), false),
+    ] {
+        let imported = client.import(record.clone()).await.await;
+        assert_eq!(imported.is_ok(), is_allowed, "{record:?}: {imported:?}");
+        if let Err(refused) = imported {
+            assert!(
+                matches!(refused, PublishRefused::NotAllowed(_)),
+                "{refused}"
+            );
+        }
+    }
+    for topic in ["secret/a", "open/b"] {
+        assert_eq!(last(&bus, topic), None);
+    }
+    let operation = Operate::ResetRoom {
+        room: "main".into(),
+        counts: Counter::ZERO,
+    };
+    let operated = anna.operate(operation).await;
+    assert_eq!(operated, Err(OperationError::NotAllowed));
+    // Who has still to sign in is told so.
+    let refused = guest.publish(state("open/c", "1")).await.unwrap_err();
+    assert_eq!(refused, PublishRefused::SignInRequired);
+    import(&bus, reset).await.unwrap();
+    assert_eq!(
+        last(&bus, "clicks/main/values").unwrap(),
+        r#"{"red":2,"blue":0}"#
+    );
 }

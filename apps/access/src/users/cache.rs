@@ -83,7 +83,12 @@ mod tests {
         assert!(cache.contains(&proof, 1, now));
         assert!(!cache.contains(&proof, 2, now), "the password was changed");
         assert!(!cache.contains(&proof, 1, now + CACHE_TIME));
-        for (name, password) in [("annab", &b""[..]), ("ann", b"ab"), ("anna", b"c")] {
+        for (name, password) in [
+            ("annab", &b""[..]),
+            ("ann", b"ab"),
+            ("anna", b"c"),
+            ("anne", b"b"),
+        ] {
             let other = cache.proof(name, password).unwrap();
             assert!(!cache.contains(&other, 1, now));
         }

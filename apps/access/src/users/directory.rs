@@ -200,7 +200,7 @@ impl Users {
     fn verify(&self, name: &str, password: &[u8], address: Option<IpAddr>) -> Result<u64, Refused> {
         let table = self.table();
         let user = table.users.get(name);
-        let is_right = match user.or_else(|| table.stand_in(self.0.keys.hash_one(name))) {
+        let is_right = match table.compared(name, self.0.keys.hash_one(name)) {
             Some(compared) if password.len() <= MAX_PASSWORD_BYTES => {
                 compared.hash.verify(password)
             }
@@ -348,6 +348,11 @@ impl Users {
 }
 
 impl Table {
+    /// Whose hash a password is compared with: a name that is none takes as long as one that is.
+    fn compared(&self, name: &str, key: u64) -> Option<&User> {
+        self.users.get(name).or_else(|| self.stand_in(key))
+    }
+
     /// The user whose hash is computed for a name that is none: for the same name always the same.
     fn stand_in(&self, key: u64) -> Option<&User> {
         let count = u64::try_from(self.names.len()).ok()?;

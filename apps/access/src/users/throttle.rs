@@ -340,6 +340,28 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_in_forgives_the_failures_of_its_user_and_is_forgotten_itself() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        let free = Delays::default().free_failures;
+        for _ in 0..3 {
+            throttle.succeeded(now, address(1), "anna");
+            fail(&mut throttle, now, address(1), "anna", free);
+            assert_eq!(throttle.check(now, address(1), "anna"), Ok(()));
+        }
+        // Who was not there for a month is not known any more, and waits as all do at this address.
+        throttle.succeeded(now, address(1), "anna");
+        for (later, known) in [
+            (FORGET_SUCCESS - Duration::from_secs(1), true),
+            (FORGET_SUCCESS, false),
+        ] {
+            let later = now + later;
+            fail(&mut throttle, later, address(1), "ben", free + 1);
+            let checked = throttle.check(later, address(1), "anna");
+            assert_eq!(checked.is_ok(), known, "{checked:?}");
+        }
+    }
+
+    #[test]
     fn many_addresses_delay_a_user_at_new_ones_alone() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         throttle.succeeded(now, address(200), "anna");

@@ -225,8 +225,38 @@ fn who_hangs_up_is_counted() {
 fn a_name_that_is_none_is_compared_with_the_hash_of_a_user() {
     let fixture = Fixture::new(&format!("anna:{BCRYPT}\nben:{BCRYPT}\n"));
     let table = fixture.users.table();
+    let version = |user: Option<&User>| user.unwrap().version;
     for key in 0..10 {
-        assert!(table.stand_in(key).is_some());
+        assert_eq!(
+            version(table.compared("nobody", key)),
+            version(table.stand_in(key))
+        );
+        assert_eq!(
+            Some(version(table.compared("ben", key))),
+            fixture.users.version("ben")
+        );
     }
     assert!(Table::default().stand_in(3).is_none());
+}
+
+/// Else who guesses could fill the queue, and everybody else would be turned away as from a busy server.
+#[test]
+fn who_has_to_wait_takes_no_place_in_the_queue() {
+    let fixture = Fixture::new(&format!("anna:{BCRYPT}\n"));
+    let address = Some(IpAddr::from([192, 0, 2, 1]));
+    for _ in 0..=Delays::default().free_failures {
+        lock(&fixture.users.0.throttle).failed(Instant::now(), address, "anna");
+    }
+    let busy = &fixture.users.0.verifications;
+    let _all = busy
+        .try_acquire_many(verifications().try_into().unwrap())
+        .unwrap();
+    let sign_in = fixture.users.sign_in("anna", b"x", address);
+    let mut sign_in = core::pin::pin!(sign_in);
+    let mut context = core::task::Context::from_waker(core::task::Waker::noop());
+    let answer = sign_in.as_mut().poll(&mut context);
+    assert!(
+        matches!(answer, core::task::Poll::Ready(Err(Refused::Throttled(_)))),
+        "{answer:?}"
+    );
 }
