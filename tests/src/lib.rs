@@ -92,6 +92,7 @@ macro_rules! conformance {
                 unsubscribe_ends_one_subscription,
                 answers_come_in_the_order_of_the_publishes,
                 reserved_topics_are_refused_and_counted,
+                shared_subscriptions_are_shared_or_refused,
                 shutdown_tells_peers_and_keeps_what_was_acknowledged,
             );
         }

@@ -272,7 +272,12 @@ fn topics_are_listed() {
     );
     assert!(!all.iter().any(|topic| topic.starts_with('$')), "{all:?}");
 
-    for query in ["?filter=a%23", "?filter=", "?filter=%00"] {
+    for query in [
+        "?filter=a%23",
+        "?filter=",
+        "?filter=%00",
+        "?filter=$share/g/t/a",
+    ] {
         let refused = server.get(&format!("/api/v1/topics{query}"));
         assert_eq!(
             (refused.status, refused.code().as_str()),

@@ -1,6 +1,7 @@
 //! What a publisher is told, and what arrives of what it sent.
 
 use latchbus_bus::{Options, StoreKind};
+use latchbus_core::wire::ErrorCode;
 
 use crate::bench::{Bench, LIMITS, message, recv};
 use crate::transport::{Incoming, Peer, Publish, Subscribe, Transport};
@@ -104,7 +105,7 @@ pub async fn reserved_topics_are_refused_and_counted<T: Transport>() {
         let id = n as u64 + 1;
         peer.publish(Publish::state(id, topic, b"forged")).await;
         let expected = match T::WORDS.refusals {
-            true => Incoming::Refused(Some(id), latchbus_core::wire::ErrorCode::NotAllowed),
+            true => Incoming::Refused(Some(id), ErrorCode::NotAllowed),
             false => Incoming::Acked(id),
         };
         assert_eq!(recv(&mut peer).await, expected, "{topic}");
@@ -122,5 +123,30 @@ pub async fn reserved_topics_are_refused_and_counted<T: Transport>() {
     ));
     assert_eq!(bench.bus.metrics().publishes_not_allowed.get(), 7);
     assert_eq!(bench.last("clicks/main/values"), values);
+    bench.close().await;
+}
+
+/// `$share/group/filter` is the filter's messages, each to one member, where the protocol has that; elsewhere it is refused, and
+/// never a filter that matches nothing.
+pub async fn shared_subscriptions_are_shared_or_refused<T: Transport>() {
+    let bench = Bench::<T>::new().await;
+    let mut peer = bench.peer("member").await;
+    peer.subscribe(Subscribe::to(1, "$share/group/shared/#"))
+        .await;
+    match recv(&mut peer).await {
+        Incoming::Subscribed(1) => {
+            bench.event("shared/a", "x").await;
+            assert_eq!(message(&mut peer).await.topic, "shared/a");
+        }
+        answer => assert_eq!(answer, Incoming::Refused(Some(1), ErrorCode::InvalidFilter)),
+    }
+    // The connection goes on.
+    peer.publish(Publish::event(2, "shared/b", b"x")).await;
+    loop {
+        match recv(&mut peer).await {
+            Incoming::Message(_) => {}
+            answer => break assert_eq!(answer, Incoming::Acked(2)),
+        }
+    }
     bench.close().await;
 }

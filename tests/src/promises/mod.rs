@@ -12,7 +12,7 @@ mod slow;
 
 pub use answers::{
     answers_come_in_the_order_of_the_publishes, bytes_arrive_as_they_were_published,
-    reserved_topics_are_refused_and_counted,
+    reserved_topics_are_refused_and_counted, shared_subscriptions_are_shared_or_refused,
 };
 pub use closing::shutdown_tells_peers_and_keeps_what_was_acknowledged;
 pub use counting::{count_sent_again_counts_once, press_with_an_id_counts_once};

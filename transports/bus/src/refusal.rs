@@ -221,6 +221,10 @@ pub enum SubscribeRefused {
         #[source]
         source: TopicError,
     },
+    /// `$share/group/filter`, which only a transport with shared subscriptions takes apart: as an ordinary filter it would bring
+    /// nothing.
+    #[error("`{0}` is a shared subscription, which only MQTT has: leave out $share and the group")]
+    Shared(String),
     /// A bound of the hub.
     #[error(transparent)]
     Hub(#[from] SubscribeError),
@@ -254,6 +258,7 @@ impl SubscribeRefused {
             | Self::NotAllowed(_)
             | Self::SignInRequired
             | Self::InvalidFilter { .. }
+            | Self::Shared(_)
             | Self::Closed => None,
         }
     }
@@ -269,6 +274,7 @@ impl SubscribeRefused {
             | Self::NotAllowed(_)
             | Self::SignInRequired
             | Self::InvalidFilter { .. }
+            | Self::Shared(_)
             | Self::Closed => "fixed",
         }
     }
@@ -278,9 +284,9 @@ impl SubscribeRefused {
         match self {
             Self::NotAllowed(_) => ErrorCode::NotAllowed,
             Self::SignInRequired => ErrorCode::Unauthorized,
-            Self::Hub(SubscribeError::FilterTooLong { .. }) | Self::InvalidFilter { .. } => {
-                ErrorCode::InvalidFilter
-            }
+            Self::Hub(SubscribeError::FilterTooLong { .. })
+            | Self::InvalidFilter { .. }
+            | Self::Shared(_) => ErrorCode::InvalidFilter,
             Self::Hub(_) | Self::SessionFull { .. } | Self::UserFull { .. } | Self::Closed => {
                 ErrorCode::Full
             }

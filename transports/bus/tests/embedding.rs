@@ -146,6 +146,18 @@ async fn text_that_is_no_topic_and_no_filter_is_an_error_with_its_cause() {
         assert_eq!((&*filter, source), ("a#", TopicError::HashNotLast));
     }
     assert!(bus.value("lab/+").is_none());
+    for refused in [
+        bus.watch("$share/g/lab").err(),
+        client.watch("$share/").err(),
+    ] {
+        assert!(
+            matches!(refused, Some(SubscribeRefused::Shared(_))),
+            "{refused:?}"
+        );
+    }
+    // As a topic that is a name like others.
+    client.publish_state("$share/g/lab", "x").await.unwrap();
+    assert!(client.value("$share/g/lab").is_some());
     // A client may not write what the hub derives; nor may the process.
     let forged = client.publish_state("clicks/main/values", "{}").await;
     assert!(matches!(forged, Err(PublishRefused::NotAllowed(_))));

@@ -188,9 +188,8 @@ impl From<&SubscribeRefused> for Reason {
     fn from(refused: &SubscribeRefused) -> Self {
         match refused {
             SubscribeRefused::NotAllowed(_) => Self::NOT_AUTHORIZED,
-            SubscribeRefused::Hub(SubscribeError::FilterTooLong { .. }) => {
-                Self::TOPIC_FILTER_INVALID
-            }
+            SubscribeRefused::Hub(SubscribeError::FilterTooLong { .. })
+            | SubscribeRefused::Shared(_) => Self::TOPIC_FILTER_INVALID,
             SubscribeRefused::Hub(_)
             | SubscribeRefused::SessionFull { .. }
             | SubscribeRefused::UserFull { .. }

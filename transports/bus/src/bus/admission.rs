@@ -23,6 +23,9 @@ use crate::wake::lock;
 /// How long an [`Authenticator`] may take.
 pub const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the filter of a shared subscription begins with (MQTT 5 §4.8.2).
+const SHARED: &str = "$share/";
+
 /// Who is asked, behind one name for `Debug`.
 pub(super) struct Asked<T: ?Sized>(pub(super) Arc<T>);
 
@@ -154,7 +157,21 @@ impl Bus {
         &*self.0.authorizer
     }
 
+    /// Whether somebody may subscribe to a filter, and what they then may read.
     pub(crate) fn check_subscribe(
+        &self,
+        principal: &Principal,
+        filter: TopicFilter<&str>,
+    ) -> Result<Allowed, SubscribeRefused> {
+        // Its group was taken off by those who have any.
+        match filter.as_str().starts_with(SHARED) {
+            true => Err(SubscribeRefused::Shared(filter.as_str().into())),
+            false => self.check_read(principal, filter),
+        }
+    }
+
+    /// The same for a topic, which may have any name.
+    pub(super) fn check_read(
         &self,
         principal: &Principal,
         filter: TopicFilter<&str>,

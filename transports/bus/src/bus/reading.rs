@@ -36,7 +36,7 @@ impl Client {
     pub fn may_read(&self, topic: TopicName<&str>) -> bool {
         // Every topic is a filter.
         TopicFilter::parse(topic.as_str()).is_ok_and(|filter| {
-            let allowed = self.bus().check_subscribe(&self.principal(), filter);
+            let allowed = self.bus().check_read(&self.principal(), filter);
             allowed.is_ok_and(|allowed| allowed.may_read(topic))
         })
     }
