@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /` and the files of the page | pages of one's own, or else the dashboard, which is always at `/latchbus/` |
 //! | `GET /healthz` | 200 and `ok`, or `warning:` and what is nearly full; 503 and why |
+//! | `GET /readyz` | 200 and `ready` while clients may be sent here; 503 and why |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /api/v1/topics?filter=` | what is kept, as JSON |
 //! | `GET`, `PUT`, `POST /api/v1/topics/<topic>` | the last value; publish state; publish an event |
@@ -26,7 +27,7 @@
 //! | `GET /ws`, `GET /mqtt` | WebSockets, of `latchbus_ws` and of `latchbus_mqtt` |
 //! | `/socket.io/` | Socket.IO, of `latchbus_socketio` |
 //!
-//! `/healthz`, `/metrics`, `/ws` and `/mqtt` are served with a slash behind them too; the pages are redirected to theirs
+//! `/healthz`, `/readyz`, `/metrics`, `/ws` and `/mqtt` are served with a slash behind them too; the pages are redirected to theirs
 //! without one.
 
 mod account;
@@ -225,6 +226,7 @@ impl Http {
 fn router(app: &App, ws: &latchbus_ws::Server) -> Router {
     let guarded = Router::new()
         .route("/healthz", get(health))
+        .route("/readyz", get(ready))
         .route("/metrics", get(metrics::metrics))
         .route(policy::TICKET, post(ticket))
         .route(policy::ORIGIN_PATH, get(origin))
@@ -289,6 +291,18 @@ async fn health(State(app): State<App>) -> Response {
                 false => warnings.into_response(),
             }
         }
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+        Err(reason) => unavailable(&reason),
     }
+}
+
+/// Whether a load balancer may send clients. A server that stops accepts no connection.
+async fn ready(State(app): State<App>) -> Response {
+    match app.0.bus.health() {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => unavailable(&reason),
+    }
+}
+
+fn unavailable(reason: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
 }

@@ -181,6 +181,7 @@ fn browsers_are_led_to_the_form_and_programs_are_not() {
         "/latchbus.js",
         "/icon.svg",
         "/healthz",
+        "/readyz",
     ] {
         assert_eq!(running.get(path, &[]).status, 200, "{path}");
     }

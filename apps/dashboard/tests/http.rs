@@ -509,14 +509,11 @@ fn foreign_pages_and_names_are_refused() {
             "{path}"
         );
     }
-    assert_eq!(
-        send("GET", "/healthz", &[("Host", "bus.example.com")]).status,
-        200
-    );
-    assert_eq!(
-        send("GET", "/healthz", &[("Host", "localhost:1")]).status,
-        200
-    );
+    for host in ["bus.example.com", "localhost:1"] {
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(send("GET", path, &[("Host", host)]).status, 200, "{path}");
+        }
+    }
 
     let listed = ("Origin", "https://dash.example.com");
     let written = send("PUT", topic, &[listed]);
@@ -550,6 +547,10 @@ fn health_and_metrics() {
     let server = Server::ephemeral();
     let health = server.get("/healthz");
     assert_eq!((health.status, health.text()), (200, "ok\n"));
+    for path in ["/readyz", "/readyz/"] {
+        let ready = server.get(path);
+        assert_eq!((ready.status, ready.text()), (200, "ready\n"), "{path}");
+    }
 
     let sample = |name: &str| {
         let text = server.get("/metrics").text().to_owned();

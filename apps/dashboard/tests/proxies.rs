@@ -64,7 +64,7 @@ const REBOUND: (&str, &str) = ("Host", "attacker.example:3000");
 fn health_checks_need_no_name() {
     let server = Server::ephemeral();
     let http = server.http();
-    for path in ["/healthz", "/metrics"] {
+    for path in ["/healthz", "/readyz", "/metrics"] {
         for host in ["evil.example", "backend:8080", "a b"] {
             let answer = send(http, "GET", path, &[("Host", host)]);
             assert_eq!(answer.status, 200, "{path} {host}");
@@ -371,7 +371,7 @@ fn a_slash_behind_an_address() {
         let server = Server::on_free_ports(["--ephemeral", &format!("--base-path={base}")]);
         let http = server.http();
         let host = [("Host", "localhost")];
-        for path in ["/healthz", "/metrics"] {
+        for path in ["/healthz", "/readyz", "/metrics"] {
             let without = send(http, "GET", &format!("{base}{path}"), &host);
             let with = send(http, "GET", &format!("{base}{path}/?a=b"), &host);
             let types = [&with, &without].map(|answer| answer.header("content-type"));

@@ -95,6 +95,7 @@ fn a_full_disk_answers_503_says_why_and_heals() {
         });
         let health = server.get("/healthz");
         assert!(health.text().contains("No space left"), "{}", health.text());
+        assert_eq!(server.get("/readyz").status, 503);
         // Reads go on, and events that need no store.
         assert_eq!(server.get(path).text(), "20");
         let event = server.send("POST", "/api/v1/topics/lab/door", "opened");
