@@ -204,6 +204,7 @@ async fn unsubscribe_ends_the_messages() {
 #[tokio::test]
 async fn one_filter_twice_in_one_packet_is_one_subscription() {
     let running = Running::start().await;
+    running.publish("d", "retained", true, 2).await;
     let mut subscriber = Raw::clean(running.address, "s").await;
     let topic_filters = vec![
         ("d".into(), QoS::AtMostOnce),
@@ -224,6 +225,10 @@ async fn one_filter_twice_in_one_packet_is_one_subscription() {
         subscriber.next().await,
         Packet::SubscribeAck { packet_id, status }
     );
+    // The second begins the snapshot again, of which nothing was sent: it comes once, as the second has it.
+    let retained = subscriber.message().await;
+    assert_eq!((retained.qos, retained.retain), (QoS::AtLeastOnce, true));
+    subscriber.quiet().await;
     running.publish("d", "x", true, 2).await;
     let live = subscriber.message().await;
     assert_eq!((live.qos, live.retain), (QoS::AtLeastOnce, false));
