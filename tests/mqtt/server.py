@@ -26,7 +26,7 @@ class Server:
     directory of certificates it speaks TLS too, on other ports."""
 
     def __init__(self, directory=None, mqtt=0, tls=None, settings=None):
-        self.port = mqtt
+        self.port, self.http_port = mqtt, 0
         self.tls = []
         if tls:
             make_certificate(tls)
@@ -39,7 +39,8 @@ class Server:
             self.storage += ["--config", settings]
 
     def __enter__(self):
-        command = [os.environ["LATCHBUS"], *self.storage, "--http", "127.0.0.1:0", "--mqtt", f"127.0.0.1:{self.port}"]
+        command = [os.environ["LATCHBUS"], *self.storage, "--http", f"127.0.0.1:{self.http_port}"]
+        command += ["--mqtt", f"127.0.0.1:{self.port}"]
         command += self.tls
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.log = []
@@ -63,6 +64,16 @@ class Server:
         shutil.copytree(directory, other)
         make_certificate(other, "--force")
         return pair_in(other)
+
+    def keep_ports(self):
+        """It comes back on the ports that it has: others do not look for it elsewhere."""
+        self.port, self.http_port = self.mqtt, self.http
+
+    def restart(self, meanwhile=lambda: None):
+        """Stops it as a service manager does, and starts it again."""
+        self.__exit__()
+        meanwhile()
+        return self.__enter__()
 
     def kill(self, meanwhile=lambda: None):
         """Ends it as a power cut does, and starts it again on what is left."""
