@@ -91,6 +91,7 @@ mod store;
 mod subscription;
 mod sys;
 pub mod tcp;
+pub mod threads;
 mod troubles;
 mod vec_map;
 mod wake;

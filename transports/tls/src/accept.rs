@@ -205,7 +205,8 @@ async fn handshake<C: Connection>(
             return Err(refuse(stream.stream, plain, protocol).await);
         }
         let config = server.config(protocol);
-        let accepted = tokio_rustls::TlsAcceptor::from(config).accept(stream).await;
+        let accept = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+        let accepted = server.threads().run(accept).await;
         accepted.map_err(|error| HandshakeError::of(error, protocol))
     };
     tokio::select! {

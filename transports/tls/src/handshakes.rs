@@ -1,10 +1,14 @@
-//! How many handshakes there may be at a time, and for how long.
+//! How many handshakes there may be at a time, and for how long, and the threads that do them.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
+use std::io;
 
+use latchbus_bus::threads;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::server::Limits;
 
@@ -17,6 +21,49 @@ pub(crate) struct Handshakes {
     max_waiting: usize,
     somebody_waits: Notify,
     patience: Duration,
+}
+
+/// The threads that do handshakes: a signature and a key agreement take the time of a hundred deliveries, and whoever
+/// connects can cause them.
+#[derive(Debug)]
+pub(crate) struct Threads(Option<Runtime>);
+
+impl Threads {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// When the system has no threads.
+    pub(crate) fn start() -> io::Result<Self> {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(threads::count());
+        builder.thread_name("tls-handshakes");
+        builder.on_thread_start(threads::lower_priority);
+        builder.build().map(|runtime| Self(Some(runtime)))
+    }
+
+    /// Does it there, without timers. When this future is dropped, it ends there too.
+    ///
+    /// # Errors
+    /// Those of what is done.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = io::Result<T>> + Send + 'static,
+    ) -> io::Result<T> {
+        let Some(runtime) = &self.0 else {
+            return work.await;
+        };
+        let done = AbortOnDropHandle::new(runtime.spawn(work)).await;
+        done.map_err(io::Error::other)?
+    }
+}
+
+impl Drop for Threads {
+    /// Waits for nobody: the last handle of a server may be dropped by what runs here.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// A place for one handshake.

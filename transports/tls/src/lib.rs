@@ -7,8 +7,8 @@
 //! | [`client`] | whom a client trusts, and the certificate that it shows |
 //! | [`files`] | PEM files, and what can be wrong with them |
 //!
-//! - A handshake runs in the task of its connection and is bounded in time; handshakes are bounded in number
-//!   ([`server::Limits`]).
+//! - Handshakes are bounded in time and in number ([`server::Limits`]), and threads of their own do them
+//!   ([`latchbus_bus::threads`]): those that serve connections do not wait for a signature.
 //! - A new certificate is used from the next handshake on. Open connections stay as they are, and a pair of files that
 //!   cannot be used changes nothing.
 //! - Nothing here reads a byte of the protocol inside.

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::files::{self, FileError, Stamp, Validity};
-use crate::handshakes::Handshakes;
+use crate::handshakes::{Handshakes, Threads};
 
 /// How often the files are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -126,6 +126,7 @@ struct Inner {
     /// Never held over an await.
     current: RwLock<Current>,
     handshakes: Handshakes,
+    threads: Threads,
 }
 
 #[derive(Debug)]
@@ -139,6 +140,8 @@ struct Current {
 impl Server {
     /// Reads the files. A certificate whose time has not begun or is over is used, with a warning in the log.
     ///
+    /// It starts the threads that do the handshakes.
+    ///
     /// # Errors
     /// See [`FileError`].
     pub fn open(options: Options) -> Result<Self, FileError> {
@@ -148,6 +151,7 @@ impl Server {
         Ok(Self(Arc::new(Inner {
             current: RwLock::new(Current { http, mqtt, stamps }),
             handshakes: Handshakes::new(&limits),
+            threads: Threads::start().map_err(FileError::setup)?,
             options,
         })))
     }
@@ -241,6 +245,10 @@ impl Server {
 
     pub(crate) fn handshakes(&self) -> &Handshakes {
         &self.0.handshakes
+    }
+
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.0.threads
     }
 }
 

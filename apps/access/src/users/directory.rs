@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use latchbus_bus::threads;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::{info, warn};
 
@@ -26,7 +27,7 @@ use crate::stamp::Stamp;
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The most passwords that are hashed at a time; at most half of the machine's processors are used.
-pub const MAX_VERIFICATIONS: usize = 4;
+pub const MAX_VERIFICATIONS: usize = threads::MAX_THREADS;
 
 /// The most sign-ins that wait for that. Further ones are refused as [`Refused::Busy`].
 pub const MAX_WAITING: usize = 4_096;
@@ -109,7 +110,7 @@ impl Users {
             table: Mutex::default(),
             seen: Mutex::default(),
             versions: watch::Sender::new(0),
-            verifications: Arc::new(Semaphore::new(verifications())),
+            verifications: Arc::new(Semaphore::new(threads::count())),
             waiting: Semaphore::new(MAX_WAITING),
             throttle: Mutex::new(Throttle::new(delays)),
             cache: Mutex::new(Cache::new()),
@@ -173,11 +174,17 @@ impl Users {
         self.check(name, address)?;
         let (answer, answered) = oneshot::channel();
         let (users, name, password) = (self.clone(), name.to_owned(), password.to_owned());
-        tokio::task::spawn_blocking(move || {
+        // Of a thread of the runtime the priority could not be raised again.
+        let thread = thread::Builder::new().name("password".to_owned());
+        let spawned = thread.spawn(move || {
+            threads::lower_priority();
             // Whoever does not wait for the answer does not get around the delays.
             let _nobody_waits = answer.send(users.verify(&name, &password, address));
             drop(permit);
         });
+        if let Err(error) = spawned {
+            warn!(target: "access", %error, "no thread to verify a password");
+        }
         answered.await.unwrap_or(Err(Refused::Busy))
     }
 
@@ -369,11 +376,6 @@ impl fmt::Debug for Users {
             .field("users", &self.len())
             .finish_non_exhaustive()
     }
-}
-
-fn verifications() -> usize {
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    (processors / 2).clamp(1, MAX_VERIFICATIONS)
 }
 
 /// No panic leaves these halfway changed.

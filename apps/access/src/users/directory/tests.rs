@@ -211,7 +211,7 @@ fn who_hangs_up_is_counted() {
                 () = tokio::task::yield_now() => {}
             }
             // Until it has ended.
-            let all = u32::try_from(verifications()).unwrap();
+            let all = u32::try_from(threads::count()).unwrap();
             let _all = fixture.users.0.verifications.acquire_many(all).await;
         });
     }
@@ -249,7 +249,7 @@ fn who_has_to_wait_takes_no_place_in_the_queue() {
     }
     let busy = &fixture.users.0.verifications;
     let _all = busy
-        .try_acquire_many(verifications().try_into().unwrap())
+        .try_acquire_many(threads::count().try_into().unwrap())
         .unwrap();
     let sign_in = fixture.users.sign_in("anna", b"x", address);
     let mut sign_in = core::pin::pin!(sign_in);
