@@ -34,7 +34,7 @@ struct State {
     rules: Option<Arc<Rules>>,
     /// By a hash of the principal.
     known: HashMap<u64, Known>,
-    /// One reader for all whose rules name nobody, by their tree.
+    /// One reader for all who have a tree, where their names do not matter.
     readers: HashMap<usize, Reader>,
 }
 
@@ -140,14 +140,15 @@ impl State {
                 "rules with {name} allow nothing here: this name can be no level of a topic"
             );
         }
-        let reader = match rights.shared_tree() {
-            None => Reader::new(RightsReader(Arc::clone(&rights))),
-            Some(tree) => {
-                let reader = self.readers.entry(tree);
-                let reader =
-                    reader.or_insert_with(|| Reader::new(RightsReader(Arc::clone(&rights))));
-                reader.clone()
-            }
+        let common = rights.shared_tree().map(|tree| {
+            let reader = self.readers.entry(tree);
+            let new = || Reader::new(RightsReader::new(&rights, None));
+            reader.or_insert_with(new).clone()
+        });
+        let all = TopicFilter::parse("#").is_ok_and(|all| rights.names_matter(all));
+        let reader = match common {
+            Some(common) if !all => common,
+            common => Reader::new(RightsReader::new(&rights, common)),
         };
         Known {
             identity: principal.identity.clone(),
@@ -237,15 +238,33 @@ impl Authorizer for RulesAuthorizer {
     }
 }
 
-struct RightsReader(Arc<Rights>);
+struct RightsReader {
+    rights: Arc<Rights>,
+    /// Where the names do not matter: that of all who have the same tree.
+    common: Option<Reader>,
+}
+
+impl RightsReader {
+    fn new(rights: &Arc<Rights>, common: Option<Reader>) -> Self {
+        Self {
+            rights: Arc::clone(rights),
+            common,
+        }
+    }
+}
 
 impl ReadRules for RightsReader {
     fn may_read(&self, topic: TopicName<&str>) -> bool {
-        self.0.may_read(topic)
+        self.rights.may_read(topic)
     }
 
     fn may_read_all(&self, filter: TopicFilter<&str>) -> bool {
-        self.0.may_read_all(filter)
+        self.rights.may_read_all(filter)
+    }
+
+    fn common(&self, filter: TopicFilter<&str>) -> Option<Reader> {
+        let common = self.common.as_ref()?;
+        (!self.rights.names_matter(filter)).then(|| common.clone())
     }
 }
 
@@ -289,6 +308,55 @@ mod tests {
         assert_ne!(id(&user("anna")), id(&user("bert")));
         assert_eq!(id(&user("anna")), id(&user("anna")));
         assert_eq!(id(&Principal::process()), None);
+    }
+
+    #[test]
+    fn readers_are_common_where_the_names_do_not_matter() {
+        let common = |text: &str, filter: &str| {
+            let rules = authorizer(&format!("everyone = [\"all\"]\n[roles.all]\n{text}"));
+            let filter = TopicFilter::parse(filter).unwrap();
+            let reader = |name: &str| rules.reader(&user(name).with_client_id(name)).unwrap();
+            let [anna, bert] = ["anna", "bert"].map(reader);
+            let [a, b] = [&anna, &bert].map(|reader| reader.common(filter));
+            let (a, b) = (a.unwrap_or(anna), b.unwrap_or(bert));
+            a.id() == b.id()
+        };
+        // Who may publish what is no matter of reading.
+        let chat = r#"publish = ["chat/{user}"]
+            deny_publish = ["{client}/x"]
+            subscribe = ["chat/#"]
+            deny = ["chat/x"]"#;
+        assert!(common(chat, "#") && common(chat, "chat/+"));
+        let own = r#"subscribe = ["lab/#", "own/{user}/#", "a/+/{client}"]"#;
+        for (filter, expected) in [
+            ("lab/#", true),
+            ("lab/+/own", true),
+            ("own", true),
+            ("a/b", true),
+            ("a/b/c/d", true),
+            ("+/x/y/z", false),
+            ("own/anna", false),
+            ("own/+/x", false),
+            ("own/#", false),
+            ("a/#", false),
+            ("a/b/c", false),
+            ("#", false),
+            ("$share/group/lab/#", true),
+            ("$share/group/own/#", false),
+        ] {
+            assert_eq!(common(own, filter), expected, "{filter}");
+        }
+        // A name that cannot be used denies all that is there.
+        let denied = r#"subscribe = ["lab/#", "own/#"]
+            deny = ["own/x/{user}/a"]"#;
+        for (filter, expected) in [
+            ("lab/#", true),
+            ("own/y/#", true),
+            ("own/x", false),
+            ("own/x/b/c", false),
+        ] {
+            assert_eq!(common(denied, filter), expected, "{filter}");
+        }
     }
 
     #[test]

@@ -375,9 +375,15 @@ impl Rights {
         }
     }
 
-    /// Which tree it is, when all who have it may do the same.
+    /// Which tree it is, when others have it too.
     pub(crate) fn shared_tree(&self) -> Option<usize> {
-        (self.is_shared && !self.tree.has_names()).then(|| Arc::as_ptr(&self.tree).addr())
+        self.is_shared.then(|| Arc::as_ptr(&self.tree).addr())
+    }
+
+    /// Whether those who have the same tree may read different topics of those that `filter` matches, for their names differ.
+    /// When in doubt: true.
+    pub(crate) fn names_matter(&self, filter: TopicFilter<&str>) -> bool {
+        self.tree.names_matter(unshared(filter))
     }
 
     /// Whether it is an administrator.

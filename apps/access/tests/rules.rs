@@ -7,9 +7,12 @@
 )]
 
 use core::fmt::Write as _;
+use std::sync::Arc;
 
+use latchbus_access::RulesAuthorizer;
 use latchbus_access::explain::Question;
 use latchbus_access::rules::{ClaimedFilters, Rights, Rules, Subject, Who};
+use latchbus_bus::{Authorizer as _, Principal};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use proptest::prelude::*;
 
@@ -209,6 +212,32 @@ proptest! {
             prop_assert_eq!(rights.may_read_all(filter), is_all, "all of {}", text);
             let shared = format!("$share/group/{text}");
             prop_assert_eq!(rights.subscribe(TopicFilter::parse(shared.as_str()).unwrap()), best);
+        }
+    }
+
+    #[test]
+    fn what_is_read_in_common_is_what_each_may_read(table in table(), other in table(), filters in prop::collection::vec(plain_filter(), 6)) {
+        let rules = Rules::parse(&table.toml(), "access.toml").unwrap();
+        let authorizer = RulesAuthorizer::new(Some(Arc::new(rules)));
+        let readers = [&table, &other].map(|table| {
+            let principal = match &table.user {
+                Some(user) => Principal::user(user.clone(), "test"),
+                None => Principal::anonymous("test"),
+            };
+            authorizer.reader(&principal.with_client_id(table.client.clone().unwrap_or_default())).unwrap()
+        });
+        let topics = topics();
+        for text in &filters {
+            let filter = TopicFilter::parse(text.as_str()).unwrap();
+            let common = readers.each_ref().map(|reader| reader.common(filter).unwrap_or_else(|| reader.clone()));
+            if common[0].id() != common[1].id() {
+                continue;
+            }
+            for topic in topics.iter().map(|topic| TopicName::parse(topic.as_str()).unwrap()).filter(|topic| filter.matches(topic)) {
+                for reader in &readers {
+                    prop_assert_eq!(common[0].may_read(topic), reader.may_read(topic), "{} of {}", topic, text);
+                }
+            }
         }
     }
 

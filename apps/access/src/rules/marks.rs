@@ -62,6 +62,11 @@ impl Marks {
         self.0 & DENY_READ != 0
     }
 
+    /// Whether a rule says something of reading.
+    pub(super) const fn concerns_reading(self) -> bool {
+        self.0 & (1 << READ | DENY_READ) != 0
+    }
+
     /// The greatest QoS at which it may be read; none if it may not.
     pub(super) const fn read_qos(self) -> Option<u8> {
         if !self.reads() {

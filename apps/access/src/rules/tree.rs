@@ -31,6 +31,18 @@ struct Node {
     hash: Marks,
     /// What rules deny at this node and below.
     denies: Marks,
+    by_name: ByName,
+}
+
+/// Where the rules for reading with names in them are.
+#[derive(Debug, Clone, Copy, Default)]
+struct ByName {
+    /// One ends here.
+    end: bool,
+    /// One goes on with `#` from here, or denies all that goes on from here if its name cannot be used.
+    hash: bool,
+    /// One goes on below.
+    below: bool,
 }
 
 const ROOT: usize = 0;
@@ -49,18 +61,25 @@ impl Tree {
 
     fn insert(&mut self, filter: &RuleFilter, marks: Marks) {
         self.read_qos = self.read_qos.max(marks.read_qos());
+        let is_named = |level: &Level| matches!(level, Level::Named(_));
+        let by_name = marks.concerns_reading() && filter.levels.iter().any(is_named);
         let mut at = ROOT;
         self.denies(at, marks);
         for level in &filter.levels {
+            if let Some(node) = self.nodes.get_mut(at).filter(|_| by_name) {
+                node.by_name.below = true;
+                node.by_name.hash |= is_named(level) && marks.denies_read();
+            }
             at = self.child(at, level);
             self.denies(at, marks);
         }
         if let Some(node) = self.nodes.get_mut(at) {
-            *(if filter.hash {
-                &mut node.hash
-            } else {
-                &mut node.end
-            }) |= marks;
+            let (place, here) = match filter.hash {
+                true => (&mut node.hash, &mut node.by_name.hash),
+                false => (&mut node.end, &mut node.by_name.end),
+            };
+            *place |= marks;
+            *here |= by_name;
         }
     }
 
@@ -158,6 +177,37 @@ impl Tree {
     /// Whether a rule has a name in it.
     pub(super) fn has_names(&self) -> bool {
         self.nodes.iter().any(|node| !node.named.is_empty())
+    }
+
+    /// Whether the names say something of a topic that `filter` matches, as far as reading is concerned. When in doubt: true.
+    pub(super) fn names_matter(&self, filter: TopicFilter<&str>) -> bool {
+        self.names_matter_below(ROOT, Some(filter.into_inner()))
+    }
+
+    /// The same from this node on, `rest` being the levels of the filter that are left.
+    fn names_matter_below(&self, at: usize, rest: Option<&str>) -> bool {
+        let Some(node) = self.nodes.get(at) else {
+            return false;
+        };
+        let ByName { end, hash, below } = node.by_name;
+        match rest {
+            _ if hash => true,
+            None => end,
+            Some("#") => end || below,
+            Some(_) if !below => false,
+            Some(rest) => {
+                let (level, behind) = match rest.split_once('/') {
+                    Some((level, behind)) => (level, Some(behind)),
+                    None => (rest, None),
+                };
+                let is_other = |name: &str| level != "+" && level != name;
+                let children = node.children.iter().filter(|(name, _)| !is_other(name));
+                let children = children.map(|(_, child)| *child);
+                let named = node.named.iter().map(|(_, child)| *child);
+                let mut on = children.chain(named).chain(node.plus);
+                on.any(|child| self.names_matter_below(child, behind))
+            }
+        }
     }
 
     /// Whether a rule allows to publish.

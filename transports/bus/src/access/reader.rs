@@ -31,6 +31,12 @@ pub trait ReadRules: Send + Sync + 'static {
     fn may_read_all(&self, _filter: TopicFilter<&str>) -> bool {
         false
     }
+
+    /// A reader that says the same of everything that matches this filter, and that other principals have, too: the hub looks at
+    /// a message once for all their subscriptions. When in doubt: none.
+    fn common(&self, _filter: TopicFilter<&str>) -> Option<Reader> {
+        None
+    }
 }
 
 /// [Rules](ReadRules) for reading, together with what they have said of each topic. Clones are handles to one.
@@ -114,6 +120,11 @@ impl Reader {
     /// Whether everything that matches this filter may be read.
     pub fn may_read_all(&self, filter: TopicFilter<&str>) -> bool {
         self.0.rules.may_read_all(filter)
+    }
+
+    /// One that says the same of everything that matches this filter, and that other principals have, too.
+    pub fn common(&self, filter: TopicFilter<&str>) -> Option<Self> {
+        self.0.rules.common(filter)
     }
 
     /// As the hub asks it.

@@ -183,6 +183,7 @@ impl Bus {
         let grant = granted.ok_or_else(|| SubscribeRefused::NotAllowed(filter.as_str().into()))?;
         let reader = self.0.authorizer.reader(principal);
         let reader = reader.filter(|reader| !reader.may_read_all(filter));
+        let reader = reader.map(|reader| reader.common(filter).unwrap_or(reader));
         Ok(Allowed { grant, reader })
     }
 
