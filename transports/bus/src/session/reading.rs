@@ -3,7 +3,7 @@
 use core::mem;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use latchbus_core::hub::Start;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop;
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::Session;
 use super::entries::Entry;
-use crate::access::Reader;
+use crate::access::{Credentials, Reader, SignInRefused};
 use crate::bus::{Allowed, HistoryPage, Rate, Receipt};
 use crate::link::{Event, LinkReceiver, Request, Subscribe};
 use crate::outbox::{Answer, Outbox, Place};
@@ -47,7 +47,7 @@ impl Session {
                     let early = self.client.charge(publish);
                     if !early.is_zero() {
                         self.client.bus().metrics().publishes_delayed.add(1);
-                        sleep(early).await;
+                        sleep(early).boxed().await;
                     }
                     Rate::Paid
                 }
@@ -55,7 +55,7 @@ impl Session {
             };
             let request = match request {
                 Request::SignIn { id, credentials } => {
-                    let result = self.client.sign_in_again(credentials).await;
+                    let result = self.sign_in(credentials).await;
                     place.send(Answer::Event(Event::SignedIn { id, result }));
                     continue;
                 }
@@ -67,6 +67,11 @@ impl Session {
             // A peer that never stops sending must not keep the other connections from their turns.
             coop::consume_budget().await;
         }
+    }
+
+    /// On the heap while it lasts: within the task, as is a sleep, it would be held by all connections that only wait.
+    fn sign_in(&self, credentials: Credentials) -> BoxFuture<'_, Result<(), SignInRefused>> {
+        self.client.sign_in_again(credentials).boxed()
     }
 
     /// Does what is asked, and puts the answer, or the promise of it, into its place.
