@@ -3,13 +3,15 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use rustls::ClientConfig;
 
-use crate::wire::{Found, Protocol, client_name};
+use crate::socket::{self, Socket};
+use crate::wire::{Found, Login, Protocol, client_name};
 
 /// How long an answer may take while a connection is opened.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,18 +20,34 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 128 << 10;
 
 /// Where a server is and what it speaks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     /// Its address.
     pub(crate) address: SocketAddr,
     /// Its protocol.
     pub(crate) protocol: Protocol,
+    /// With a name and a password, where clients have to sign in.
+    pub(crate) login: Option<Login<'static>>,
+    /// Whom clients trust, where it speaks TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+impl Target {
+    /// A server that lets everybody in, without TLS.
+    pub(crate) const fn open(address: SocketAddr, protocol: Protocol) -> Self {
+        Self {
+            address,
+            protocol,
+            login: None,
+            tls: None,
+        }
+    }
 }
 
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: mio::net::TcpStream,
+    socket: Socket,
     protocol: Protocol,
     /// Bytes of a frame that is not whole yet.
     input: Vec<u8>,
@@ -45,40 +63,33 @@ impl Connection {
     /// # Errors
     /// When the server does not answer as its protocol wants.
     pub(crate) fn open(
-        target: Target,
+        target: &Target,
         role: &str,
         number: usize,
         receive_bytes: Option<usize>,
     ) -> anyhow::Result<Self> {
-        let Target { address, protocol } = target;
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(SocketProtocol::TCP),
-        )?;
-        if let Some(bytes) = receive_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        socket.connect_timeout(&address.into(), ANSWER_TIMEOUT)?;
-        socket.set_tcp_nodelay(true)?;
-        // Ended by a reset: ten thousand connections leave no TIME_WAIT behind.
-        socket.set_linger(Some(Duration::ZERO))?;
-        socket.set_nonblocking(true)?;
+        let Target {
+            address,
+            protocol,
+            login,
+            ref tls,
+        } = *target;
+        let stream = socket::connected(address, None, receive_bytes, ANSWER_TIMEOUT)?;
         let mut this = Self {
-            stream: mio::net::TcpStream::from_std(socket.into()),
+            socket: Socket::begin(stream, tls.as_ref())?,
             protocol,
             input: Vec::new(),
             output: Vec::new(),
             ended: false,
         };
         if protocol.is_web_socket() {
-            this.send_all(protocol.upgrade(address).as_bytes())?;
+            this.send_all(protocol.upgrade(address, login).as_bytes())?;
             this.read_head()?;
         }
         if protocol == Protocol::SocketIo || protocol == Protocol::Nats {
             this.wait(|found| *found == Found::Opened)?;
         }
-        this.send_all(&protocol.hello(&client_name(role, number)))?;
+        this.send_all(&protocol.hello(&client_name(role, number), login))?;
         match protocol {
             Protocol::Plain => {}
             Protocol::Nats => this.wait(|found| *found == Found::Subscribed)?,
@@ -126,14 +137,18 @@ impl Connection {
     /// Those of the socket.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
+            match self.socket.write(&self.output) {
+                Ok(0) => return Ok(false),
                 Ok(sent) => drop(self.output.drain(..sent)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(true)
+        match self.socket.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            flushed => flushed.map(|()| true),
+        }
     }
 
     /// Reads once, at most as much as fits into `room`; false when there was less than that.
@@ -145,7 +160,7 @@ impl Connection {
         room: &mut [u8],
         mut found: impl FnMut(Found<'_>),
     ) -> io::Result<bool> {
-        let read = match self.stream.read(room) {
+        let read = match self.socket.read(room) {
             Ok(0) => {
                 self.ended = true;
                 return Ok(false);
@@ -199,7 +214,7 @@ impl Connection {
     fn read_head(&mut self) -> anyhow::Result<()> {
         let mut room = [0; 4096];
         self.until(|this| {
-            match this.stream.read(&mut room) {
+            match this.socket.read(&mut room) {
                 Ok(0) => this.ended = true,
                 Ok(read) => this
                     .input
@@ -220,7 +235,7 @@ impl Connection {
                 begun.elapsed() < ANSWER_TIMEOUT,
                 "the server does not answer"
             );
-            let mut watched = [PollFd::new(&self.stream, PollFlags::IN)];
+            let mut watched = [PollFd::new(self.socket.stream(), PollFlags::IN)];
             poll(
                 &mut watched,
                 Some(&Timespec {
@@ -280,7 +295,7 @@ impl Crowd {
     /// # Errors
     /// When one of them cannot.
     pub(crate) fn subscribers(
-        target: Target,
+        target: &Target,
         count: usize,
         filter: &str,
         every: bool,
@@ -305,7 +320,7 @@ impl Crowd {
     pub(crate) fn join(&mut self, mut connection: Connection) -> io::Result<usize> {
         let number = self.members.len();
         self.poll.registry().register(
-            &mut connection.stream,
+            connection.socket.source(),
             Token(number),
             Interest::READABLE | Interest::WRITABLE,
         )?;

@@ -12,7 +12,7 @@ use latchbus_core::topic::{TopicFilter, TopicName};
 
 use crate::peers::{Kind, Workshop};
 use crate::process;
-use crate::{print, scenario};
+use crate::{every_one, print, scenario};
 
 const SUBSCRIBERS: [usize; 4] = [100, 1_000, 5_000, 10_000];
 const TOPICS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
@@ -32,8 +32,12 @@ pub(crate) fn run(workshop: &Workshop) -> anyhow::Result<()> {
         for kind in [Kind::LatchbusWs, Kind::LatchbusMqtt] {
             let running = workshop.start(kind, false)?;
             let time = Duration::from_secs(2);
-            let figures =
-                scenario::fan_out(&running.server, running.target, (subscribers, 1), time)?;
+            let figures = scenario::fan_out(
+                &running.server,
+                &running.target,
+                every_one(subscribers, 1),
+                time,
+            )?;
             let cpu = figures.first().map_or(0.0, |(_, value)| *value);
             line += &format!(" {cpu:.2} |");
         }

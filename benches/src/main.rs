@@ -1,15 +1,19 @@
 //! `peers` runs the scenarios for Latchbus and for others in turn; `growth` shows what more topics and more
-//! subscribers cost. Both print a table.
+//! subscribers cost, `secured` what users, rules and TLS do, `flood` how strangers disturb. All print a table.
 //!
 //! Times of a shared machine mean little by themselves: servers take turns in each scenario, and the figure to
 //! trust is the processor time.
 
 mod connection;
+mod flood;
 mod growth;
+mod guarded;
 mod peers;
 mod process;
 mod report;
 mod scenario;
+mod secured;
+mod socket;
 mod wire;
 
 use core::time::Duration;
@@ -21,9 +25,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use crate::flood::{Attack, Flood};
 use crate::peers::{Kind, Running, Workshop};
 use crate::report::Row;
-use crate::scenario::{Figures, Storm};
+use crate::scenario::{FanOut, Figures, Storm};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -51,6 +56,38 @@ enum Verb {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// S1 and S4 with users and rules, and with TLS, beside without
+    Secured {
+        /// How often each is run
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+        /// Only scenarios whose name contains this
+        #[arg(long, default_value = "")]
+        only: String,
+        /// The program of an earlier release, to be run in turn with the others
+        #[arg(long)]
+        earlier: Option<PathBuf>,
+    },
+    /// How long a signed-in client's messages take while strangers try passwords and handshakes
+    Flood {
+        /// How often each is run
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+        /// Attempts a second
+        #[arg(long, default_value_t = 1_000)]
+        rate: u32,
+        /// One flood alone
+        #[arg(long)]
+        only: Option<Flood>,
+    },
+    /// One flood, for a server that runs
+    Attack(Attack),
     /// S1 with more subscribers, and the bus with more topics and filters
     Growth,
     /// One row of the latter
@@ -92,7 +129,12 @@ const SCENARIOS: &[Scenario] = &[
         name: "s1-w1",
         who: EVERYONE,
         run: |running, time| {
-            scenario::fan_out(&running.server, running.target, (SUBSCRIBERS, 1), time)
+            scenario::fan_out(
+                &running.server,
+                &running.target,
+                every_one(SUBSCRIBERS, 1),
+                time,
+            )
         },
         rows: &[(
             "S1 fan-out to 1,000, one at a time",
@@ -105,7 +147,12 @@ const SCENARIOS: &[Scenario] = &[
         name: "s1-w16",
         who: EVERYONE,
         run: |running, time| {
-            scenario::fan_out(&running.server, running.target, (SUBSCRIBERS, 16), time)
+            scenario::fan_out(
+                &running.server,
+                &running.target,
+                every_one(SUBSCRIBERS, 16),
+                time,
+            )
         },
         rows: &[(
             "S1 fan-out to 1,000, bursts of 16",
@@ -118,7 +165,7 @@ const SCENARIOS: &[Scenario] = &[
         name: "s2",
         who: EVERYONE,
         run: |running, time| {
-            scenario::latency(&running.server, running.target, (SUBSCRIBERS, 100), time)
+            scenario::latency(&running.server, &running.target, (SUBSCRIBERS, 100), time)
         },
         rows: &[(
             "S2 delivery at 100 messages a second, median",
@@ -130,7 +177,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "s3",
         who: EVERYONE,
-        run: |running, _| scenario::idle(&running.server, running.target, 5_000),
+        run: |running, _| scenario::idle(&running.server, &running.target, 5_000),
         rows: &[(
             "S3 an idle connection, of 5,000",
             "KiB",
@@ -142,7 +189,12 @@ const SCENARIOS: &[Scenario] = &[
         name: "s4",
         who: &[LatchbusMqtt, LatchbusDurable, Mosquitto, Rumqttd],
         run: |running, time| {
-            scenario::fan_in(&running.server, running.target, (200, running.stores), time)
+            scenario::fan_in(
+                &running.server,
+                &running.target,
+                (200, running.stores),
+                time,
+            )
         },
         rows: &[
             (
@@ -189,14 +241,18 @@ const SCENARIOS: &[Scenario] = &[
         name: "s6-all",
         who: RETAINING,
         run: |running, _| {
-            scenario::late_joiner(&running.server, (running.source, running.target), RETAINED)
+            scenario::late_joiner(
+                &running.server,
+                (&running.source, &running.target),
+                RETAINED,
+            )
         },
         rows: &[("S6 late joiner, 10,000 retained", "ms", "whole_ms", "≤ 20")],
     },
     Scenario {
         name: "s6b",
         who: RETAINING,
-        run: |running, _| scenario::first_value((running.source, running.target)),
+        run: |running, _| scenario::first_value((&running.source, &running.target)),
         rows: &[(
             "S6b connect to first value, median",
             "ms",
@@ -205,6 +261,15 @@ const SCENARIOS: &[Scenario] = &[
         )],
     },
 ];
+
+/// S1 as it is compared with others.
+pub(crate) const fn every_one(subscribers: usize, window: usize) -> FanOut {
+    FanOut {
+        filter: "bench",
+        subscribers,
+        window,
+    }
+}
 
 fn run_storm(running: &Running, _: Duration) -> anyhow::Result<Figures> {
     let ours = running.target.protocol == wire::Protocol::Latchbus;
@@ -216,7 +281,7 @@ fn run_storm(running: &Running, _: Duration) -> anyhow::Result<Figures> {
         rate: 20_000,
         time: Duration::from_secs(8),
     };
-    scenario::storm(&running.server, running.target, storm)
+    scenario::storm(&running.server, &running.target, storm)
 }
 
 /// Figures that follow from others.
@@ -249,6 +314,35 @@ fn main() -> anyhow::Result<()> {
             let out = out.unwrap_or_else(|| workshop.folder().to_owned());
             compare(&workshop, rounds, time, (&only, &server), &out)
         }
+        Verb::Secured {
+            rounds,
+            seconds,
+            only,
+            earlier,
+        } => {
+            let plan = secured::Plan {
+                rounds,
+                time: Duration::from_secs_f64(seconds),
+                only,
+                earlier,
+            };
+            secured::compare(&Workshop::new()?, &plan)
+        }
+        Verb::Flood {
+            rounds,
+            seconds,
+            rate,
+            only,
+        } => {
+            let plan = flood::Plan {
+                rounds,
+                time: Duration::from_secs_f64(seconds),
+                rate,
+                only,
+            };
+            flood::compare(&Workshop::new()?, &plan)
+        }
+        Verb::Attack(attack) => flood::attack(&attack),
         Verb::Growth => growth::run(&Workshop::new()?),
         Verb::Grown { topics } => growth::grown(topics),
     }

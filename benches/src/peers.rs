@@ -136,6 +136,11 @@ impl Workshop {
         &self.work
     }
 
+    /// The program that [`prepare`](Self::prepare) builds for ours.
+    pub(crate) fn latchbus(&self) -> PathBuf {
+        self.target.join("release/latchbus")
+    }
+
     /// Makes a server ready to be started: builds or installs it, once.
     ///
     /// # Errors
@@ -194,21 +199,15 @@ impl Workshop {
     pub(crate) fn start(&self, kind: Kind, ticks: bool) -> anyhow::Result<Running> {
         let (address, other) = (free_address()?, free_address()?);
         let port = address.port();
-        let mut source = Target {
-            address,
-            protocol: kind.protocol(),
-        };
+        let mut source = Target::open(address, kind.protocol());
         let command = match kind {
             Kind::LatchbusWs | Kind::LatchbusMqtt | Kind::LatchbusDurable => {
                 let (http, mqtt) = match kind {
                     Kind::LatchbusWs => (address, other),
                     _ => (other, address),
                 };
-                source = Target {
-                    address: mqtt,
-                    protocol: Protocol::Mqtt,
-                };
-                let mut command = Command::new(self.target.join("release/latchbus"));
+                source = Target::open(mqtt, Protocol::Mqtt);
+                let mut command = Command::new(self.latchbus());
                 command.args([
                     "--log",
                     "error",
@@ -262,10 +261,7 @@ impl Workshop {
             }
         };
         let server = Server::start(command, address, &self.work)?;
-        let target = Target {
-            address,
-            protocol: kind.protocol(),
-        };
+        let target = Target::open(address, kind.protocol());
         let stores = kind == Kind::LatchbusDurable;
         Ok(Running {
             server,
@@ -300,7 +296,11 @@ impl Drop for Workshop {
     }
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
+/// An address of this machine alone.
+///
+/// # Errors
+/// When the system has none.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
@@ -330,7 +330,11 @@ fn installed(program: &str, package: &str) -> anyhow::Result<()> {
     path_of(program).map(drop)
 }
 
-fn run(mut command: Command) -> anyhow::Result<()> {
+/// Runs a program to its end, without what it says.
+///
+/// # Errors
+/// When it fails.
+pub(crate) fn run(mut command: Command) -> anyhow::Result<()> {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command

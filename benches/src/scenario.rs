@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(12);
 /// What a scenario found: names and figures.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
-fn event(topic: &str, payload: &str, protocol: Protocol) -> Vec<u8> {
+pub(crate) fn event(topic: &str, payload: &str, protocol: Protocol) -> Vec<u8> {
     protocol.publish(Publication {
         topic,
         payload,
@@ -28,12 +28,23 @@ fn per_million(cpu_seconds: f64, count: u64) -> f64 {
 }
 
 /// The value below which a share of the others lies.
-fn quantile(sorted: &[u64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[u64], share: f64) -> f64 {
     let place = (sorted.len() as f64 * share) as usize;
     sorted
         .get(place.min(sorted.len().saturating_sub(1)))
         .copied()
         .unwrap_or(0) as f64
+}
+
+/// Who takes part in S1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FanOut {
+    /// What each subscribes to; it matches `bench`.
+    pub(crate) filter: &'static str,
+    /// How many there are.
+    pub(crate) subscribers: usize,
+    /// How many messages are under way at a time.
+    pub(crate) window: usize,
 }
 
 /// S1: the next message goes out when every subscriber has the one that is `window` before it.
@@ -42,11 +53,16 @@ fn quantile(sorted: &[u64], share: f64) -> f64 {
 /// When the server fails.
 pub(crate) fn fan_out(
     server: &Server,
-    target: Target,
-    (subscribers, window): (usize, usize),
+    target: &Target,
+    fan_out: FanOut,
     time: Duration,
 ) -> anyhow::Result<Figures> {
-    let mut crowd = Crowd::subscribers(target, subscribers, "bench", true)?;
+    let FanOut {
+        filter,
+        subscribers,
+        window,
+    } = fan_out;
+    let mut crowd = Crowd::subscribers(target, subscribers, filter, true)?;
     let publisher = crowd.join(Connection::open(target, "p", 0, None)?)?;
     let (mut next, mut delivered) = (0_u32, 0_u64);
     // How often each message under way was delivered, oldest first.
@@ -112,7 +128,7 @@ pub(crate) fn fan_out(
 /// When the server fails.
 pub(crate) fn latency(
     server: &Server,
-    target: Target,
+    target: &Target,
     (subscribers, rate): (usize, u32),
     time: Duration,
 ) -> anyhow::Result<Figures> {
@@ -163,7 +179,7 @@ pub(crate) fn latency(
 ///
 /// # Errors
 /// When the server fails.
-pub(crate) fn idle(server: &Server, target: Target, count: usize) -> anyhow::Result<Figures> {
+pub(crate) fn idle(server: &Server, target: &Target, count: usize) -> anyhow::Result<Figures> {
     let (before, cpu) = (server.resident_kib()?, server.cpu_seconds()?);
     let begun = Instant::now();
     let crowd = Crowd::subscribers(target, count, "bench", true)?;
@@ -188,7 +204,7 @@ pub(crate) fn idle(server: &Server, target: Target, count: usize) -> anyhow::Res
 /// When the server fails.
 pub(crate) fn fan_in(
     server: &Server,
-    target: Target,
+    target: &Target,
     (devices, retained): (usize, bool),
     time: Duration,
 ) -> anyhow::Result<Figures> {
@@ -276,7 +292,7 @@ const SLOW_BUFFER: usize = 4096;
 ///
 /// # Errors
 /// When the server fails.
-pub(crate) fn storm(server: &Server, target: Target, storm: Storm<'_>) -> anyhow::Result<Figures> {
+pub(crate) fn storm(server: &Server, target: &Target, storm: Storm<'_>) -> anyhow::Result<Figures> {
     let slow_from = storm.dashboards - storm.dashboards / 10;
     let mut crowd = Crowd::subscribers(target, slow_from, storm.filter, false)?;
     let mut slow = Vec::new();
@@ -361,7 +377,7 @@ pub(crate) fn storm(server: &Server, target: Target, storm: Storm<'_>) -> anyhow
 }
 
 /// Publishes state and waits until all of it is acknowledged.
-fn preload(target: Target, topics: &[String]) -> anyhow::Result<()> {
+fn preload(target: &Target, topics: &[String]) -> anyhow::Result<()> {
     let mut publisher = Connection::open(target, "p", 0, None)?;
     for (first, batch) in topics.chunks(100).enumerate() {
         let mut bytes = Vec::new();
@@ -389,7 +405,7 @@ fn preload(target: Target, topics: &[String]) -> anyhow::Result<()> {
 /// When the server fails.
 pub(crate) fn late_joiner(
     server: &Server,
-    (source, target): (Target, Target),
+    (source, target): (&Target, &Target),
     topics: usize,
 ) -> anyhow::Result<Figures> {
     let names: Vec<_> = (0..topics).map(|number| format!("r/{number}")).collect();
@@ -431,7 +447,7 @@ pub(crate) fn late_joiner(
 ///
 /// # Errors
 /// When the server fails.
-pub(crate) fn first_value((source, target): (Target, Target)) -> anyhow::Result<Figures> {
+pub(crate) fn first_value((source, target): (&Target, &Target)) -> anyhow::Result<Figures> {
     preload(source, &["one".to_owned()])?;
     let mut times = Vec::new();
     for round in 0..200 {

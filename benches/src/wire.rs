@@ -21,6 +21,17 @@ pub(crate) enum Protocol {
     SocketIo,
 }
 
+/// A name and a password, as MQTT and HTTP carry them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Login<'a> {
+    /// Who.
+    pub(crate) user: &'a str,
+    /// What only they know.
+    pub(crate) password: &'a str,
+    /// Both, for `Authorization: Basic`.
+    pub(crate) basic: &'a str,
+}
+
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found<'a> {
@@ -58,24 +69,31 @@ impl Protocol {
     }
 
     /// The HTTP request that begins a WebSocket.
-    pub(crate) fn upgrade(self, address: SocketAddr) -> String {
+    pub(crate) fn upgrade(self, address: SocketAddr, login: Option<Login<'_>>) -> String {
         let (path, more) = match self {
             Self::Latchbus => ("/ws", "Sec-WebSocket-Protocol: latchbus.v1.json\r\n"),
             Self::SocketIo => ("/socket.io/?EIO=4&transport=websocket", ""),
             _ => ("/", ""),
         };
+        let login = login.map(|login| format!("Authorization: Basic {}\r\n", login.basic));
+        let login = login.unwrap_or_default();
         format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}{login}\r\n"
         )
     }
 
     /// What a client says first, behind the upgrade; nothing where the server speaks first or nobody does.
-    pub(crate) fn hello(self, client: &str) -> Vec<u8> {
+    pub(crate) fn hello(self, client: &str, login: Option<Login<'_>>) -> Vec<u8> {
         match self {
             Self::Mqtt => {
-                let mut body = b"\0\x04MQTT\x04\x02\x01\x2c".to_vec();
+                let mut body = b"\0\x04MQTT\x04".to_vec();
+                // A clean session, and 300 s of keep-alive.
+                body.extend([0x02 | if login.is_some() { 0xc0 } else { 0 }, 1, 0x2c]);
                 push_text(&mut body, client);
+                for text in login.iter().flat_map(|login| [login.user, login.password]) {
+                    push_text(&mut body, text);
+                }
                 mqtt_packet(0x10, &body)
             }
             Self::Nats => b"CONNECT {\"verbose\":false,\"echo\":false}\r\nPING\r\n".to_vec(),
