@@ -129,7 +129,7 @@ pub use operate::{Operate, Operated, OperationError};
 pub use quota::Quotas;
 pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
 pub use session::{Confirmations, Ended, Session, SignedOut, Traffic};
-pub use store::{Repaired, StoreError, repair};
+pub use store::{Repaired, StoreError, create_directory, repair};
 pub use subscription::Subscription;
 pub use vec_map::VecMap;
 pub use wake::Wake;

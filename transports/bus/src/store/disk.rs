@@ -72,7 +72,7 @@ enum Opened {
 impl Disk {
     /// A file in a directory, both of which are made if they are not there.
     pub(crate) fn directory(directory: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(directory).map_err(StoreError::Directory)?;
+        create_directory(directory).map_err(StoreError::Directory)?;
         let (path, log) = (directory.join(FILE), directory.join(LOG));
         if !path.try_exists().map_err(StoreError::Directory)? {
             // The log is made after the database.
@@ -215,9 +215,8 @@ impl Disk {
         let file = match (opened, &mut self.log) {
             (Some(file), _) => file,
             (None, LogPlace::File(path)) => {
-                let mut options = OpenOptions::new();
                 // Another process that has just made it has the store.
-                let file = options.read(true).write(true).create_new(true).open(&*path);
+                let file = create_file(path);
                 lock_log(file.map_err(|error| match error.kind() {
                     io::ErrorKind::AlreadyExists => StoreError::Locked,
                     _ => StoreError::Log(error),
@@ -267,6 +266,28 @@ fn lock_log(file: File) -> Result<Box<dyn StorageBackend>, StoreError> {
     }
 }
 
+/// Makes the directory of a store, and those above it, where they are not there yet. What is stored is for the account of
+/// the server alone, since it may hold what the rules let few read: the mode is 0700, and that of files in it 0600.
+///
+/// # Errors
+/// Those of the file system.
+pub fn create_directory(directory: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+/// A new file of a store.
+fn create_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// Makes a new database under another name, and gives it its own when it is on disk: a power cut leaves no half
 /// of one.
 fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
@@ -277,6 +298,8 @@ fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
         }
         _ => {}
     }
+    // An empty file is a new database.
+    create_file(&new).map_err(StoreError::Directory)?;
     let created = Database::create(&new).map(drop).map_err(failed);
     let named = created.and_then(|()| name(directory, &new, path).map_err(StoreError::Directory));
     if named.is_err() {

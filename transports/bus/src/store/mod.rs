@@ -17,6 +17,7 @@ mod repair;
 
 #[cfg(any(test, feature = "simulation"))]
 pub use self::disk::StoreFile;
+pub use self::disk::create_directory;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::log::LogLimits;
 #[cfg(any(test, feature = "simulation"))]
