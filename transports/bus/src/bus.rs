@@ -49,7 +49,7 @@ use crate::holdings::Bounds;
 use crate::metrics::{Gauge, Metrics};
 use crate::pipeline::Pipeline;
 use crate::quota::{Quotas, Table as Quota};
-use crate::refusal::{PublishRefused, SubscribeRefused};
+use crate::refusal::{Forbidden, PublishRefused, SubscribeRefused};
 use crate::session::Subscriptions;
 use crate::shared::Shared;
 use crate::store::{Disk, FileStore, Loaded, Store, StoreError, StoredNote};
@@ -424,9 +424,9 @@ impl Bus {
     /// # Errors
     /// When rules or bounds refuse it.
     pub async fn publish(&self, publish: Publish) -> Result<Accepted, PublishRefused> {
-        let client = self
-            .client(Principal::process())
-            .map_err(|_| PublishRefused::NotAllowed(publish.topic.as_str().into()))?;
+        let client = self.client(Principal::process()).map_err(|_| {
+            PublishRefused::NotAllowed(publish.topic.as_str().into(), Forbidden::Topic)
+        })?;
         client.publish(publish).await
     }
 

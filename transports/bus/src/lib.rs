@@ -127,7 +127,7 @@ pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use operate::{Operate, Operated, OperationError};
 pub use quota::Quotas;
-pub use refusal::{ConnectRefused, PublishRefused, SubscribeRefused};
+pub use refusal::{ConnectRefused, Forbidden, PublishRefused, SubscribeRefused};
 pub use session::{Confirmations, Ended, Session, SignedOut, Traffic};
 pub use store::{Repaired, StoreError, create_directory, repair};
 pub use subscription::Subscription;

@@ -140,7 +140,7 @@ impl Metrics {
         self.publishes_over_quota
             .add(u64::from(refused.is_over_quota()));
         match refused {
-            PublishRefused::NotAllowed(_) | PublishRefused::Unreadable(_) => {
+            PublishRefused::NotAllowed(..) | PublishRefused::Unreadable(_) => {
                 self.publishes_not_allowed.add(1)
             }
             PublishRefused::Malformed { .. } => self.clicks_malformed.add(1),

@@ -6,13 +6,34 @@ use latchbus_core::hub::{PublishError, SubscribeError};
 use latchbus_core::topic::{TopicError, TopicName};
 use latchbus_core::wire::ErrorCode;
 
+/// What of a publish is not allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Forbidden {
+    /// Whatever is published there.
+    #[error("is not allowed")]
+    Topic,
+    /// The hub writes this topic, and nobody else: see [`is_reserved`](crate::clicks::is_reserved).
+    #[error("is not allowed: the server itself writes this topic")]
+    Reserved,
+    /// That the topic keeps it: as an event it would be allowed.
+    #[error("as state is not allowed")]
+    State,
+    /// That it has this quality of service: with 0 it would be allowed.
+    #[error("at QoS {0} is not allowed")]
+    Qos(u8),
+    /// Both: as an event with 0 it would be allowed.
+    #[error("as state at QoS {0} is not allowed")]
+    StateAtQos(u8),
+}
+
 /// Why a publish was refused. It has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishRefused {
     /// The rules do not allow this peer to publish there.
-    #[error("publishing to `{0}` is not allowed")]
-    NotAllowed(String),
+    #[error("publishing to `{0}` {1}")]
+    NotAllowed(String, Forbidden),
     /// It expects a value, and the rules do not allow this peer to read there.
     #[error("to expect a value of `{0}` without reading it is not allowed")]
     Unreadable(String),
@@ -125,7 +146,7 @@ impl PublishRefused {
     /// One word for the cause, by which log lines are limited.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
-            Self::NotAllowed(_) | Self::Unreadable(_) | Self::SignInRequired => "not allowed",
+            Self::NotAllowed(..) | Self::Unreadable(_) | Self::SignInRequired => "not allowed",
             Self::RateLimited { .. } => "rate limited",
             Self::Malformed { .. } | Self::InvalidTopic { .. } => "malformed",
             Self::Raced(_) => "raced",
@@ -173,7 +194,7 @@ impl PublishRefused {
     /// The code that WebSocket clients see.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NotAllowed(_) | Self::Unreadable(_) => ErrorCode::NotAllowed,
+            Self::NotAllowed(..) | Self::Unreadable(_) => ErrorCode::NotAllowed,
             Self::SignInRequired => ErrorCode::Unauthorized,
             Self::RateLimited { .. } => ErrorCode::RateLimited,
             // No frame says what it expects.

@@ -13,9 +13,9 @@ use std::time::SystemTime;
 use futures_util::{FutureExt, StreamExt};
 use latchbus_bus::memory::MemoryPeer;
 use latchbus_bus::{
-    Authenticator, Authorizer, BoxFuture, Bus, Client, Credentials, Ended, Event, Grant, Identity,
-    Options, Principal, PublishRequest, ReadRules, Reader, Request, Session, SignIn, SignInRefused,
-    SignedIn, SignedOut, Subscribe,
+    Authenticator, Authorizer, BoxFuture, Bus, Client, Credentials, Ended, Event, Forbidden, Grant,
+    Identity, Options, Principal, Publish, PublishRefused, PublishRequest, ReadRules, Reader,
+    Request, Session, SignIn, SignInRefused, SignedIn, SignedOut, Subscribe,
 };
 use latchbus_core::hub::{Cursor, Mode, Start, Step};
 use latchbus_core::topic::{TopicFilter, TopicName};
@@ -602,4 +602,49 @@ async fn a_sign_in_expires_unless_it_is_renewed() {
         matches!(ended, Ended::SignedOut(SignedOut::Expired)),
         "{ended:?}"
     );
+}
+
+/// What one may do where a topic begins with it: `events` alone, QoS 0 alone where it is `low`, and only both where it is `both`.
+struct Less;
+
+impl Authorizer for Less {
+    fn authorize_publish(&self, _: &Principal, publish: &PublishRequest<'_>) -> bool {
+        match publish.topic.as_str().split('/').next() {
+            Some("events") => !publish.retain,
+            Some("low") => publish.qos == 0,
+            Some("both") => !publish.retain && publish.qos == 0,
+            Some("none") => false,
+            _ => true,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_of_a_publish_it_is_that_is_refused() {
+    let bus = Bus::builder().authorizer(Less).open().unwrap();
+    let anna = user(&bus, "anna");
+    let (state, event) = (true, false);
+    for (topic, retain, qos, expected) in [
+        ("events/a", event, 2, None),
+        ("events/a", state, 0, Some(Forbidden::State)),
+        ("events/a", state, 2, Some(Forbidden::State)),
+        ("low/a", state, 0, None),
+        ("low/a", state, 1, Some(Forbidden::Qos(1))),
+        ("low/a", event, 2, Some(Forbidden::Qos(2))),
+        ("both/a", event, 0, None),
+        ("both/a", event, 1, Some(Forbidden::Qos(1))),
+        ("both/a", state, 0, Some(Forbidden::State)),
+        ("both/a", state, 2, Some(Forbidden::StateAtQos(2))),
+        ("none/a", state, 2, Some(Forbidden::Topic)),
+        ("clicks/main/values", event, 0, Some(Forbidden::Reserved)),
+        ("$SYS/a", state, 2, Some(Forbidden::Reserved)),
+    ] {
+        let mut publish = Publish::event(TopicName::parse(topic.to_owned()).unwrap(), "1");
+        (publish.retain, publish.qos) = (retain, qos);
+        let expected = expected.map(|what| PublishRefused::NotAllowed(topic.to_owned(), what));
+        let checked = anna.check_publish(&publish).err();
+        assert_eq!(checked, expected, "{topic} {retain} {qos}");
+        assert_eq!(anna.publish(publish).await.err(), expected);
+    }
+    bus.close().await;
 }

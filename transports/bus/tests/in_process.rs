@@ -7,7 +7,7 @@ mod support;
 
 use futures_util::{FutureExt, StreamExt};
 use latchbus_bus::{
-    Authorizer, Bus, Grant, HistoryRule, Options, Principal, Publish, PublishRefused,
+    Authorizer, Bus, Forbidden, Grant, HistoryRule, Options, Principal, Publish, PublishRefused,
     PublishRequest, SubscribeRefused,
 };
 use latchbus_core::hub::{Kind, Mode, PublishError, Start, Step, SubscribeError};
@@ -256,7 +256,7 @@ async fn rules_are_asked_for_everyone() {
     .unwrap();
     bus.publish(state("lab/x", "1")).await.unwrap();
     let refused = bus.publish(state("other", "1")).await;
-    assert!(matches!(refused, Err(PublishRefused::NotAllowed(_))));
+    assert!(matches!(refused, Err(PublishRefused::NotAllowed(..))));
     let filter = TopicFilter::parse("#").unwrap();
     let refused = bus.subscribe(filter, Mode::Latest, Start::Snapshot);
     assert!(matches!(refused, Err(SubscribeRefused::NotAllowed(_))));
@@ -291,9 +291,21 @@ async fn no_authorizer_can_allow_what_the_hub_itself_writes() {
         ] {
             for forged in [state(topic, "1"), state(topic, ""), event(topic, "1")] {
                 let refused = client.publish(forged.clone()).await;
-                assert_eq!(refused, Err(PublishRefused::NotAllowed(topic.into())));
+                assert_eq!(
+                    refused,
+                    Err(PublishRefused::NotAllowed(
+                        topic.into(),
+                        Forbidden::Reserved
+                    ))
+                );
                 let refused = client.check_publish(&forged);
-                assert_eq!(refused, Err(PublishRefused::NotAllowed(topic.into())));
+                assert_eq!(
+                    refused,
+                    Err(PublishRefused::NotAllowed(
+                        topic.into(),
+                        Forbidden::Reserved
+                    ))
+                );
             }
         }
     }
@@ -346,6 +358,6 @@ async fn malformed_reports_are_shown_for_each_device() {
     let topic = "clicks/main/kiosk-1/trouble";
     let forged = bus.client(Principal::process()).unwrap();
     let refused = forged.publish(state(topic, "{}")).await;
-    assert!(matches!(refused, Err(PublishRefused::NotAllowed(_))));
+    assert!(matches!(refused, Err(PublishRefused::NotAllowed(..))));
     assert_eq!(bus.metrics().clicks_malformed.get(), 4);
 }

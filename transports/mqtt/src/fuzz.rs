@@ -4,7 +4,9 @@ use core::time::Duration;
 use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
-use latchbus_bus::{Delivery, Event, PublishRefused, Request, SignInRefused, SubscribeRefused};
+use latchbus_bus::{
+    Delivery, Event, Forbidden, PublishRefused, Request, SignInRefused, SubscribeRefused,
+};
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::Decoder as _;
 
@@ -111,7 +113,10 @@ fn answer(connection: &mut Connection, request: Request, deliveries: &[Delivery]
             connection.handle_event(match publish.payload.len() % 4 {
                 3 => Event::Refused {
                     id: Some(id),
-                    refused: PublishRefused::NotAllowed(publish.topic.into_inner()),
+                    refused: PublishRefused::NotAllowed(
+                        publish.topic.into_inner(),
+                        Forbidden::Topic,
+                    ),
                 },
                 _ => Event::Published { id, rev: 1 },
             });

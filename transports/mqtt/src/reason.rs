@@ -158,7 +158,7 @@ impl fmt::Debug for Reason {
 impl From<&PublishRefused> for Reason {
     fn from(refused: &PublishRefused) -> Self {
         match refused {
-            PublishRefused::NotAllowed(_) => Self::NOT_AUTHORIZED,
+            PublishRefused::NotAllowed(..) => Self::NOT_AUTHORIZED,
             PublishRefused::Malformed { .. } => Self::PAYLOAD_FORMAT_INVALID,
             PublishRefused::Hub(PublishError::TopicTooLong { .. }) => Self::TOPIC_NAME_INVALID,
             PublishRefused::PropertiesTooLarge { .. } => Self::PACKET_TOO_LARGE,

@@ -22,7 +22,7 @@ use crate::backup::{Export, Record};
 use crate::holdings::{Holder, Source};
 use crate::log::{self, shown};
 use crate::quota::{Seat, Table, TooMany};
-use crate::refusal::{PublishRefused, Rejected, SubscribeRefused};
+use crate::refusal::{Forbidden, PublishRefused, Rejected, SubscribeRefused};
 use crate::wake::lock;
 use crate::{Note, Operate, Operated, OperationError, Publish, pipeline};
 
@@ -328,13 +328,30 @@ impl Client {
         }
         let (topic, retain, qos) = (publish.topic.borrowed(), publish.retain, publish.qos);
         let named = || publish.topic.as_str().to_owned();
-        if !self.may_publish(&PublishRequest::new(topic, retain, qos)) {
-            return Err(PublishRefused::NotAllowed(named()));
+        let request = PublishRequest::new(topic, retain, qos);
+        if !self.may_publish(&request) {
+            let forbidden = self.forbidden(&request);
+            return Err(PublishRefused::NotAllowed(named(), forbidden));
         }
         // What it expects, and whether that is there, says what stands there.
         match publish.expected.is_none() || self.may_read(topic) {
             true => Ok(()),
             false => Err(PublishRefused::Unreadable(named())),
+        }
+    }
+
+    /// What of a publish the rules refuse. They are asked again about less, which only who is refused pays for.
+    fn forbidden(&self, publish: &PublishRequest<'_>) -> Forbidden {
+        let PublishRequest { topic, retain, qos } = *publish;
+        if clicks::is_reserved(topic.as_str()) {
+            return Forbidden::Reserved;
+        }
+        let may = |retain, qos| self.may_publish(&PublishRequest::new(topic, retain, qos));
+        match () {
+            () if retain && may(false, qos) => Forbidden::State,
+            () if qos > 0 && may(retain, 0) => Forbidden::Qos(qos),
+            () if retain && qos > 0 && may(false, 0) => Forbidden::StateAtQos(qos),
+            () => Forbidden::Topic,
         }
     }
 
@@ -493,7 +510,7 @@ impl Client {
             }),
         };
         if !allowed {
-            let refused = PublishRefused::NotAllowed(topic);
+            let refused = PublishRefused::NotAllowed(topic, Forbidden::Topic);
             bus.metrics.refused(&refused);
             return Receipt::known(Err(refused));
         }

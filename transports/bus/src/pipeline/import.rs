@@ -14,7 +14,7 @@ use crate::backup::{DeviceClicks, Export, Kept, Record, RoomClicks};
 use crate::bus::Accepted;
 use crate::holdings::{Source, Value};
 use crate::troubles::device_of;
-use crate::{Delivery, Payload, Publish, PublishRefused};
+use crate::{Delivery, Forbidden, Payload, Publish, PublishRefused};
 
 impl Pipeline {
     /// All that is kept. To be called between two batches, so that it is on disk.
@@ -91,7 +91,7 @@ impl Pipeline {
         (self.shared).read(|hub| check_sizes(hub, value.topic.borrowed(), bytes, said))?;
         let topic = value.topic.as_str().to_owned();
         if is_reserved(&topic) {
-            return Err(PublishRefused::NotAllowed(topic));
+            return Err(PublishRefused::NotAllowed(topic, Forbidden::Reserved));
         }
         // What is older than the removal of its device does not come back.
         let hidden_since =

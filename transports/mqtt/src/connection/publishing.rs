@@ -84,7 +84,7 @@ impl Connection {
     /// is acknowledged and dropped (MQTT 3.1.1 §3.3.5), where the bounds have it so; what cannot be taken otherwise
     /// ends the connection: the client keeps the message, and its user finds out.
     pub(super) fn rejected(&mut self, id: Option<u64>, rejected: &PublishRefused) {
-        let denied = matches!(rejected, PublishRefused::NotAllowed(_));
+        let denied = matches!(rejected, PublishRefused::NotAllowed(..));
         let tolerated = denied && !self.bounds.disconnect_on_denied;
         let too_fast = matches!(rejected, PublishRefused::RateLimited { .. });
         if (self.version == Version::V5 && !too_fast) || tolerated {
@@ -104,7 +104,7 @@ impl Connection {
             return;
         }
         let cause = match rejected {
-            PublishRefused::NotAllowed(_) => "not allowed",
+            PublishRefused::NotAllowed(..) => "not allowed",
             PublishRefused::Malformed { .. } => "malformed",
             rejected if rejected.is_too_large() => "too large",
             _ => "full",

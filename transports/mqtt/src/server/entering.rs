@@ -259,7 +259,7 @@ impl Server {
     /// Whether a client may have a will that is going to be rejected: as it is with its publishes.
     fn tolerates(&self, version: Version, refused: &PublishRefused) -> bool {
         version == Version::V3
-            && matches!(refused, PublishRefused::NotAllowed(_))
+            && matches!(refused, PublishRefused::NotAllowed(..))
             && !self.0.bounds.disconnect_on_denied
     }
 
