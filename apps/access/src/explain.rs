@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use latchbus_core::clicks::is_reserved;
 use latchbus_core::topic::{TopicFilter, TopicName};
 
 use crate::rules::{Role, Rule, Rules, Subject, unshared};
@@ -57,6 +58,9 @@ impl Rules {
             subject,
         };
         let (is_allowed, mut reasons) = match question {
+            Question::Publish { topic, .. } if is_reserved(topic.as_str()) => {
+                (false, vec![RESERVED.to_owned()])
+            }
             Question::Publish { topic, qos, retain } => (
                 rights.may_publish(topic, qos, retain),
                 explain.publish(topic, qos, retain),
@@ -86,6 +90,29 @@ impl Rules {
         }
     }
 }
+
+/// Why this subject is allowed or refused what it asks where there are no rules.
+pub fn without_rules(subject: &Subject<'_>, question: Question<'_>) -> Explanation {
+    if subject.claims().is_some() {
+        return Rules::default().explain(subject, question);
+    }
+    let is_reserved = match question {
+        Question::Publish { topic, .. } => is_reserved(topic.as_str()),
+        _ => false,
+    };
+    let reason = match is_reserved {
+        true => RESERVED,
+        false => "there are no rules: everyone may do everything",
+    };
+    Explanation {
+        is_allowed: !is_reserved,
+        reasons: vec![reason.to_owned()],
+    }
+}
+
+/// The bus refuses it before it asks the rules.
+const RESERVED: &str =
+    "the server itself writes this topic, and nobody else, whatever the rules say";
 
 struct Explain<'a> {
     rules: &'a Rules,

@@ -76,6 +76,11 @@ impl SignIns {
         self.users.is_some() || self.tokens.is_some()
     }
 
+    /// Whether there is a password file.
+    pub const fn reads_users(&self) -> bool {
+        self.users.is_some()
+    }
+
     /// Reads the files of users and keys again, changed or not: on SIGHUP. It blocks for the time of reading files.
     pub fn reload(&self) {
         if let Some(users) = &self.users {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use clap::{Args, Subcommand};
-use latchbus_access::explain::Question;
+use latchbus_access::explain::{self, Question};
 use latchbus_access::mosquitto;
 use latchbus_access::rules::{ClaimedFilters, Rules, Subject, Who};
 use latchbus_core::topic::{TopicFilter, TopicName};
@@ -56,7 +56,7 @@ pub struct Explain {
     #[arg(long, value_name = "TOPIC")]
     read: Option<String>,
     /// The QoS of the publish
-    #[arg(long, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    #[arg(long, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2), allow_negative_numbers = true)]
     qos: u8,
     /// The publish is to be retained
     #[arg(long, requires = "publish")]
@@ -67,10 +67,10 @@ pub struct Explain {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenClaims {
-    #[serde(default, rename = "pub")]
-    publish: Vec<String>,
-    #[serde(default, rename = "sub")]
-    subscribe: Vec<String>,
+    #[serde(rename = "pub")]
+    publish: Option<Vec<String>>,
+    #[serde(rename = "sub")]
+    subscribe: Option<Vec<String>>,
     #[serde(default)]
     admin: bool,
 }
@@ -81,6 +81,8 @@ struct Claimed {
     publish: Vec<TopicFilter<String>>,
     subscribe: Vec<TopicFilter<String>>,
     admin: bool,
+    /// Whether it names any filters, which then count in the place of the roles.
+    is_limited: bool,
 }
 
 /// Files of Mosquitto.
@@ -157,15 +159,21 @@ fn create(path: &Path, mode: u32, text: &str) -> io::Result<()> {
 }
 
 impl Explain {
-    /// What the rules say, in lines, and whether it is allowed. Without rules everyone may do everything.
+    /// What the rules say, in lines, and whether it is allowed. Without rules everyone may do everything, but for what the
+    /// filters of a token leave out; `settings` is the file where rules were looked for.
     ///
     /// # Errors
     /// One line that says what is wrong with the question.
-    pub fn run(&self, rules: Option<&Rules>) -> Result<(String, bool), String> {
+    pub fn run(
+        &self,
+        rules: Option<&Rules>,
+        settings: Option<&Path>,
+    ) -> Result<(String, bool), String> {
         let Claimed {
             publish,
             subscribe,
             admin,
+            is_limited,
         } = self.claims()?;
         let who = match (&self.user, &self.token, &self.certificate) {
             (Some(user), ..) => Who::User(user),
@@ -177,7 +185,7 @@ impl Explain {
         if let Some(client) = &self.client {
             subject = subject.with_client_id(client);
         }
-        if self.token_claims.is_some() {
+        if is_limited {
             let (publish, subscribe) = (&publish, &subscribe);
             subject = subject.with_claims(ClaimedFilters {
                 publish,
@@ -186,13 +194,13 @@ impl Explain {
             });
         }
         let question = self.question()?;
-        let Some(rules) = rules else {
-            return Ok((
-                "allowed\n  there are no rules: everyone may do everything\n".to_owned(),
-                true,
-            ));
+        let mut explained = match rules {
+            Some(rules) => rules.explain(&subject, question),
+            None => explain::without_rules(&subject, question),
         };
-        let explained = rules.explain(&subject, question);
+        if rules.is_none() {
+            explained.reasons.extend(looked_at(settings));
+        }
         Ok((format!("{explained}\n"), explained.is_allowed))
     }
 
@@ -226,13 +234,29 @@ impl Explain {
         };
         let claims: TokenClaims =
             serde_json::from_str(text).map_err(|error| format!("--token-claims: {error}"))?;
-        let parsed = |texts: Vec<String>| texts.into_iter().map(filter).collect::<Result<_, _>>();
+        let is_limited = claims.publish.is_some() || claims.subscribe.is_some();
+        let parsed = |texts: Option<Vec<String>>| {
+            let texts = texts.into_iter().flatten();
+            texts.map(filter).collect::<Result<_, _>>()
+        };
         Ok(Claimed {
             publish: parsed(claims.publish)?,
             subscribe: parsed(claims.subscribe)?,
             admin: claims.admin,
+            is_limited,
         })
     }
+}
+
+/// Where no rules were found, and how to name them.
+fn looked_at(settings: Option<&Path>) -> [String; 2] {
+    [
+        match settings {
+            Some(file) => format!("{} names no rules", file.display()),
+            None => "no settings file is named (--config FILE.toml, or LATCHBUS_CONFIG)".to_owned(),
+        },
+        "no file of rules is named (--access FILE.toml, or LATCHBUS_ACCESS)".to_owned(),
+    ]
 }
 
 fn filter<S: AsRef<str> + Clone>(text: S) -> Result<TopicFilter<S>, String> {

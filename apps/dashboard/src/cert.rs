@@ -193,10 +193,14 @@ fn explain(
             out,
             "{certificate}: the certificate of `{name}`, until {until}\n{key}: its key\n\n\
              The server: --tls-client-ca {ca}\n\
+             Its rules, where certificates have a table of their own:\n  \
+               [access.certificates]\n  \
+               {quoted} = [\"ROLE\"]\n\
              mosquitto:  mosquitto_pub --cafile {ca} --cert {certificate} --key {key} -p 8883 …\n\
              curl:       curl --cacert {ca} --cert {certificate} --key {key} https://…\n\
              device:     latchbus-device --ca {ca} --cert {certificate} --key {key} --url mqtts://… --id kiosk-1\n\
-             browser:    openssl pkcs12 -export -in {certificate} -inkey {key} -out client.p12, and import that\n"
+             browser:    openssl pkcs12 -export -in {certificate} -inkey {key} -out client.p12, and import that\n",
+            quoted = serde_json::Value::from(name.as_str()),
         ),
         Holder::Server(names) => {
             let hosts: Vec<_> = names

@@ -109,7 +109,10 @@ struct Line {
 enum Verb {
     /// Run the server (default)
     Serve(Box<Serve>),
-    /// Check a settings file; exit with status 2 if something in it is wrong
+    /// Check a settings file, or a file of rules; exit with status 2 if the server would not start with it
+    ///
+    /// The files that it names are read as at a start: rules, users, keys of tokens, certificates, pages. Ports and the data
+    /// directory are not touched, and flags and the environment do not count.
     CheckConfig {
         /// The file
         file: PathBuf,
@@ -139,8 +142,8 @@ enum Verb {
     Cert(Certificate),
     /// Add, remove, list or check the users of a password file
     ///
-    /// A running server reads the file again within a second. Exit status 1: there is no such user, or the password is
-    /// wrong.
+    /// A running server that has users reads the file again within a second; one that runs without users begins to use it
+    /// at its next start. Exit status 1: there is no such user, or the password is wrong.
     User {
         #[command(subcommand)]
         verb: user::Verb,
@@ -155,11 +158,13 @@ enum Verb {
         /// The file
         file: PathBuf,
     },
-    /// Change something on a running server, as its administrator; prints the server's answer
+    /// List who is connected to a running server, and change what it holds, as its administrator
+    ///
+    /// Prints a table for a list, else the server's answer.
     Ctl {
         #[command(subcommand)]
         action: Action,
-        /// The server: http:// or https://, and its base path
+        /// The server: http:// or https://, and its base path; or unix:PATH
         #[arg(
             long,
             value_name = "URL",
@@ -220,7 +225,7 @@ impl From<Certificate> for Order {
 
 #[derive(Debug, Args)]
 struct Place {
-    /// A running server, which has its directory locked
+    /// A running server, which has its directory locked: http:// or https://, and its base path; or unix:PATH
     #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
     url: Option<String>,
     #[command(flatten)]

@@ -29,10 +29,10 @@ pub enum Action {
         /// The room
         room: Room,
         /// The clicks on red that the room begins with
-        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_COUNT))]
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
         red: u64,
         /// The clicks on blue
-        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_COUNT))]
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
         blue: u64,
     },
     /// Remove a device with its clicks; it comes back with its next click
@@ -56,6 +56,7 @@ pub enum Action {
     /// List the subscriptions of a client, or of a session whose client is away
     Subscriptions {
         /// The ID in the list of clients or sessions
+        #[arg(value_parser = id, allow_negative_numbers = true)]
         id: u64,
         /// How it is printed
         #[command(flatten)]
@@ -64,6 +65,7 @@ pub enum Action {
     /// End the connection of a client, which may connect again
     Disconnect {
         /// The ID in the list of clients
+        #[arg(value_parser = id, allow_negative_numbers = true)]
         id: u64,
     },
     /// End an MQTT session with all that waits for it, and the connection of its client first
@@ -71,6 +73,16 @@ pub enum Action {
         /// The client identifier
         client_id: String,
     },
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    let count = text.parse().ok().filter(|count| *count <= MAX_COUNT);
+    count.ok_or_else(|| format!("a count is a whole number from 0 to {MAX_COUNT}"))
+}
+
+fn id(text: &str) -> Result<u64, String> {
+    (text.parse())
+        .map_err(|_| "an ID is a number of the list that `latchbus ctl` prints".to_owned())
 }
 
 /// How a list is printed.

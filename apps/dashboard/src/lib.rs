@@ -9,6 +9,7 @@
 //! | [`access`] | `latchbus access`: which rule decides |
 //! | [`backup`] | exports and imports |
 //! | [`cert`] | certificates: `latchbus cert` |
+//! | [`check`] | `latchbus check-config`: whether a server would start with a file |
 //! | [`user`] | the users of a password file |
 //! | [`failure`] | an error and its causes in one line |
 //!
@@ -20,6 +21,7 @@
 pub mod access;
 pub mod backup;
 pub mod cert;
+pub mod check;
 pub mod cli;
 pub mod ctl;
 pub mod failure;

@@ -166,7 +166,7 @@ fn is_not_here(error: &io::Error) -> bool {
 /// A kernel without IPv6.
 const EAFNOSUPPORT: i32 = 97;
 
-/// Where a protocol listens; shown as the first of them, or `off`.
+/// Where a protocol listens; shown as a list that is divided by commas, or `off`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Addressed(Vec<Address>);
 
@@ -174,23 +174,20 @@ impl Addressed {
     pub(crate) fn is_off(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// All of them, for the log.
-    pub(crate) fn all(&self) -> String {
-        let all: Vec<_> = self.0.iter().map(Address::to_string).collect();
-        match all.is_empty() {
-            true => "off".to_owned(),
-            false => all.join(", "),
-        }
-    }
 }
 
 impl fmt::Display for Addressed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.first() {
-            Some(address) => address.fmt(f),
-            None => f.write_str("off"),
+        if self.is_off() {
+            return f.write_str("off");
         }
+        for (n, address) in self.0.iter().enumerate() {
+            if n > 0 {
+                f.write_str(",")?;
+            }
+            address.fmt(f)?;
+        }
+        Ok(())
     }
 }
 

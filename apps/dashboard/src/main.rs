@@ -1,14 +1,14 @@
 //! The `latchbus` program: see the library of this name.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, io};
 
 use latchbus::access::Access;
 use latchbus::cli::{self, Command, Source};
-use latchbus::settings::{AccessLayer, Layer, Settings};
-use latchbus::{backup, cert, ctl, failure, server, user};
+use latchbus::settings::{AccessLayer, Layer, Settings, SettingsError};
+use latchbus::{backup, cert, check, ctl, failure, server, user};
 
 fn main() -> ExitCode {
     match run() {
@@ -31,16 +31,15 @@ fn run() -> Result<ExitCode, String> {
         } => {
             let file = match file {
                 Some(file) => file,
-                None => settings(config, *flags)?.users_file()?,
+                None => settings_without_rules(config, *flags)?.users_file()?,
             };
             let ended = user::run(&action, &file);
             return ended.map_err(|error| failure::one_line(error.as_ref()));
         }
         Command::Print(text) => print(&text),
         Command::CheckConfig(file) => {
-            Settings::resolve(Some(&file), Layer::default(), Layer::default())
-                .map_err(|error| failure::one_line(&error))?;
-            print(&format!("{}: ok\n", file.display()))
+            let checked = check::run(&file);
+            print(&checked.map_err(|error| failure::one_line(error.as_ref()))?)
         }
         Command::Export { from, file } => {
             let ended = backup::export::run(place(from)?, file.as_deref());
@@ -55,7 +54,7 @@ fn run() -> Result<ExitCode, String> {
             print(&answer.map_err(|error| failure::one_line(error.as_ref()))?)
         }
         Command::Repair { config, flags } => {
-            let report = server::repair(&settings(config, *flags)?);
+            let report = server::repair(&settings_without_rules(config, *flags)?);
             print(&report.map_err(|error| failure::one_line(error.as_ref()))?)
         }
         Command::Certificate(order) => {
@@ -79,8 +78,9 @@ fn run() -> Result<ExitCode, String> {
                 access: explain.access.clone().map(AccessLayer::File),
                 ..Layer::default()
             };
-            let rules = settings(explain.config.clone(), flags)?.access;
-            let (text, is_allowed) = explain.run(rules.as_deref())?;
+            let file = settings_file(explain.config.clone());
+            let rules = settings(file.clone(), flags)?.access;
+            let (text, is_allowed) = explain.run(rules.as_deref(), file.as_deref())?;
             print(&text)?;
             return Ok(ExitCode::from(u8::from(!is_allowed)));
         }
@@ -89,19 +89,35 @@ fn run() -> Result<ExitCode, String> {
 }
 
 fn settings(config: Option<PathBuf>, flags: Layer) -> Result<Settings, String> {
+    resolved(Settings::resolve, config, flags)
+}
+
+fn settings_without_rules(config: Option<PathBuf>, flags: Layer) -> Result<Settings, String> {
+    resolved(Settings::resolve_without_rules, config, flags)
+}
+
+fn resolved(
+    resolve: impl Fn(Option<&Path>, Layer, Layer) -> Result<Settings, SettingsError>,
+    config: Option<PathBuf>,
+    flags: Layer,
+) -> Result<Settings, String> {
     let environment =
         Layer::from_env(|name| env::var_os(name)).map_err(|error| failure::one_line(&error))?;
-    let named = env::var_os("LATCHBUS_CONFIG").filter(|path| !path.is_empty());
-    let file = config.or(named.map(Into::into));
-    Settings::resolve(file.as_deref(), environment, flags)
+    resolve(settings_file(config).as_deref(), environment, flags)
         .map_err(|error| failure::one_line(&error))
+}
+
+/// The one that is named, or the one of the environment.
+fn settings_file(config: Option<PathBuf>) -> Option<PathBuf> {
+    let named = env::var_os("LATCHBUS_CONFIG").filter(|path| !path.is_empty());
+    config.or(named.map(Into::into))
 }
 
 fn place(source: Source) -> Result<backup::Place, String> {
     Ok(match source {
         Source::Server(remote) => backup::Place::Server(remote),
         Source::Store { config, flags } => {
-            backup::Place::Store(Box::new(settings(config, *flags)?))
+            backup::Place::Store(Box::new(settings_without_rules(config, *flags)?))
         }
     })
 }

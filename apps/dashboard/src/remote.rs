@@ -51,7 +51,7 @@ pub struct Access {
 /// A running server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// Its address: `http://` or `https://`, and the base path behind it.
+    /// Its address: `http://` or `https://`, and the base path behind it; or `unix:` and the path of a socket.
     pub url: String,
     /// How it is reached.
     pub access: Access,
@@ -59,7 +59,10 @@ pub struct Remote {
 
 /// The same, read.
 pub(crate) struct Server {
+    /// What it is called in a request.
     pub(crate) authority: Authority,
+    /// Its socket in the file system, if that is where it listens.
+    pub(crate) socket: Option<PathBuf>,
     pub(crate) port: u16,
     /// Below which its paths are.
     pub(crate) base: String,
@@ -69,11 +72,19 @@ pub(crate) struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Server").field(&self.authority).finish()
+        f.debug_tuple("Server").field(&self.place()).finish()
     }
 }
 
 impl Server {
+    /// Where it is, for people.
+    pub(crate) fn place(&self) -> String {
+        match &self.socket {
+            Some(path) => format!("unix:{}", path.display()),
+            None => self.authority.to_string(),
+        }
+    }
+
     pub(crate) fn host(&self) -> &str {
         let host = self.authority.host();
         host.trim_start_matches('[').trim_end_matches(']')
@@ -88,43 +99,78 @@ impl Remote {
 
     fn open_with(&self, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Server> {
         let url = &self.url;
+        if let Some(path) = url.strip_prefix("unix:") {
+            return self.open_socket(path, variable);
+        }
         let address: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
         let scheme = address.scheme().cloned().unwrap_or(Scheme::HTTP);
         let is_secure = scheme == Scheme::HTTPS;
         let (Some(authority), true) = (address.authority(), is_secure || scheme == Scheme::HTTP)
         else {
             bail!(
-                "{url} is not of the form http://HOST:PORT or https://HOST:PORT, with the base path of the server behind it"
+                "{url} is not of the form http://HOST:PORT or https://HOST:PORT, with the base path of the server behind it, nor \
+                 unix:PATH"
             );
         };
         ensure!(
             !authority.as_str().contains('@'),
             "the address names a user: use --user, and a file or {PASSWORD} for the password, which others can see here"
         );
-        let Access { ca, cert, key, .. } = &self.access;
-        let options = Options {
-            authorities: ca.clone(),
-            certificate: cert.clone().zip(key.clone()),
-        };
         let tls = match is_secure {
-            true => Some(Tls::open(&options).context("cannot set up TLS")?),
+            true => Some(Tls::open(&self.tls_options()).context("cannot set up TLS")?),
             false => {
-                let is_for_tls = options != Options::default();
-                ensure!(
-                    !is_for_tls,
-                    "--ca, --cert and --key are for https, and the address is {url}"
-                );
+                self.must_not_name_certificates()?;
                 None
             }
         };
         let authorization = self.authorization(variable)?;
         Ok(Server {
             authority: authority.clone(),
+            socket: None,
             port: (authority.port_u16()).unwrap_or(if is_secure { 443 } else { 80 }),
             base: address.path().trim_end_matches('/').to_owned(),
             tls,
             authorization,
         })
+    }
+
+    fn open_socket(
+        &self,
+        path: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Server> {
+        ensure!(
+            !path.is_empty(),
+            "`{}` names no file: expected one as in `unix:/run/latchbus-http.sock`",
+            self.url
+        );
+        self.must_not_name_certificates()?;
+        Ok(Server {
+            // A name that every server accepts.
+            authority: Authority::from_static("localhost"),
+            socket: Some(path.into()),
+            port: 0,
+            base: String::new(),
+            tls: None,
+            authorization: self.authorization(variable)?,
+        })
+    }
+
+    fn tls_options(&self) -> Options {
+        let Access { ca, cert, key, .. } = &self.access;
+        Options {
+            authorities: ca.clone(),
+            certificate: cert.clone().zip(key.clone()),
+        }
+    }
+
+    fn must_not_name_certificates(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.tls_options() == Options::default(),
+            "--ca, --cert and --key are for https, and the address is {}",
+            self.url
+        );
+        Ok(())
     }
 
     fn authorization(

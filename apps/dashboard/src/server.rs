@@ -2,11 +2,12 @@
 
 use core::time::Duration;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
-use std::{io, process};
+use std::{fs, io, process};
 
 use anyhow::Context as _;
-use latchbus_access::{RulesAuthorizer, Sessions};
+use latchbus_access::{RulesAuthorizer, Sessions, SignIns};
 use latchbus_bus::{Bus, OpenError, StoreError, StoreKind};
 use latchbus_tls::server::Protocol;
 use tokio::runtime::{self, Runtime};
@@ -33,12 +34,13 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Runs the server until a signal ends it. On SIGHUP, what can be changed while it runs is taken from the settings that
 /// `source` reads again. When every listener accepts, the standard output gets the line
 /// `ready http=ADDRESS mqtt=ADDRESS`, and behind it ` http-tls=ADDRESS mqtt-tls=ADDRESS` for those that there are: of
-/// each the first address, or `off`.
+/// each all addresses, divided by commas, or `off`.
 ///
 /// # Errors
 /// When it could not be started, which has then changed nothing but an empty store, or when it could not
 /// go on.
 pub fn run(mut settings: Settings, source: Source) -> anyhow::Result<()> {
+    let has_rules = settings.access.is_some();
     let rules = Arc::new(RulesAuthorizer::new(settings.access.take()));
     settings.bus.authorizer = Arc::clone(&rules) as _;
     let reload = Reload::new(
@@ -48,7 +50,7 @@ pub fn run(mut settings: Settings, source: Source) -> anyhow::Result<()> {
     );
     raise_open_files();
     let runtime = start_runtime(settings.threads).context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(settings, reload));
+    let result = runtime.block_on(serve(settings, reload, has_rules));
     // Whatever still runs has had its time.
     runtime.shutdown_background();
     result
@@ -96,15 +98,49 @@ fn with_advice(error: OpenError) -> anyhow::Error {
     }
 }
 
-async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
-    let pages = settings.pages.as_deref().map(http::Pages::open);
-    let pages = pages.transpose().context("no pages to serve")?;
-    let client = settings.socketio_client.as_deref();
-    let socketio_client = client.map(http::SocketioClient::open).transpose()?;
-    let sign_ins = sign_ins::open(&settings)?;
-    let tls = open_tls(&settings)?;
+/// What the files that the settings name hold.
+struct Files {
+    pages: Option<http::Pages>,
+    socketio_client: Option<http::SocketioClient>,
+    sign_ins: SignIns,
+    tls: Option<latchbus_tls::server::Server>,
+}
+
+impl Files {
+    fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let pages = settings.pages.as_deref().map(http::Pages::open);
+        let client = settings.socketio_client.as_deref();
+        Ok(Self {
+            pages: pages.transpose().context("no pages to serve")?,
+            socketio_client: client.map(http::SocketioClient::open).transpose()?,
+            sign_ins: sign_ins::open(settings)?,
+            tls: open_tls(settings)?,
+        })
+    }
+}
+
+/// Whether the files that the settings name can be used, and nobody would come in whom nobody has let in. Ports and the
+/// store are not touched.
+///
+/// # Errors
+/// Those with which [`run`] ends at its start.
+pub fn check(settings: &Settings) -> anyhow::Result<()> {
+    Files::open(settings).map(drop)
+}
+
+async fn serve(settings: Settings, reload: Reload, has_rules: bool) -> anyhow::Result<()> {
+    let Files {
+        pages,
+        socketio_client,
+        sign_ins,
+        tls,
+    } = Files::open(&settings)?;
     let (bound, addresses) = bind(&settings, tls.as_ref())?;
     let store = settings.bus.store.clone();
+    let unused_users = settings
+        .users_file()
+        .ok()
+        .filter(|_| !sign_ins.reads_users());
     let rules = settings.bus.authorizer.clone();
     let builder = latchbus_bus::Builder::from(settings.bus.clone());
     let builder = builder.authorizer(sign_ins::SignedInOnly::new(&sign_ins, rules));
@@ -128,6 +164,9 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
                 bytes = metrics.store_bytes.get(),
                 "store opened"
             );
+            if has_rules || sign_ins.has_users() {
+                warn_if_open(&path);
+            }
         }
     }
     let mqtt = mqtt_server(&bus, &settings);
@@ -160,6 +199,9 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
     if let Some(tls) = tls.clone() {
         watching.spawn(tls.watch());
     }
+    if let Some(path) = unused_users {
+        watching.spawn(sign_ins::warn_of_new_users(path));
+    }
     watching.spawn(sign_ins.watch());
     watching.spawn(sessions.watch());
     let reload = reload.with_tls(tls);
@@ -187,6 +229,36 @@ async fn serve(settings: Settings, reload: Reload) -> anyhow::Result<()> {
         }
     }
 }
+
+/// Says that what is stored can be read without asking the server.
+#[cfg(unix)]
+fn warn_if_open(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const OTHERS_READ: u32 = 0o004;
+    const OTHERS_ENTER: u32 = 0o001;
+    let has = |metadata: io::Result<fs::Metadata>, bit| {
+        metadata.is_ok_and(|found| found.permissions().mode() & bit != 0)
+    };
+    let is_readable = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(b"latchbus.") && has(entry.metadata(), OTHERS_READ)
+    };
+    let Ok(mut entries) = fs::read_dir(directory) else {
+        return;
+    };
+    if has(fs::metadata(directory), OTHERS_ENTER)
+        && entries.any(|entry| entry.is_ok_and(is_readable))
+    {
+        warn!(
+            target: "server", directory = %directory.display(),
+            "everybody on this machine may read what is stored, whatever the rules say: chmod -R o= it"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_open(_: &Path) {}
 
 fn mqtt_server(bus: &Bus, settings: &Settings) -> latchbus_mqtt::server::Server {
     use latchbus_mqtt::server::{Config, Server};
@@ -266,9 +338,9 @@ fn ready(places: &Places) {
     if let Err(error) = written {
         warn!(target: "server", %error, "the ready line could not be written");
     }
-    info!(target: "server", "http on {}, mqtt on {}", http.all(), mqtt.all());
+    info!(target: "server", "http on {}, mqtt on {}", http, mqtt);
     if !(http_tls.is_off() && mqtt_tls.is_off()) {
-        info!(target: "server", "with TLS: http on {}, mqtt on {}", http_tls.all(), mqtt_tls.all());
+        info!(target: "server", "with TLS: http on {}, mqtt on {}", http_tls, mqtt_tls);
     }
 }
 

@@ -251,14 +251,44 @@ impl Settings {
         environment: Layer,
         flags: Layer,
     ) -> Result<Self, SettingsError> {
-        let mut settings = Self::default();
-        if let Some(path) = file {
-            settings.apply(read(path)?, &path.display().to_string())?;
-        }
-        settings.apply(environment, "the environment")?;
-        settings.apply(flags, "the command line")?;
-        settings.check()?;
+        let (mut settings, access) = Self::layered(file, environment, flags)?;
+        settings.access = access.map(AccessLayer::rules).transpose()?;
         Ok(settings)
+    }
+
+    /// The same without the rules, whose file is not read: for who works on the files of a server and lets nobody in.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_without_rules(
+        file: Option<&Path>,
+        environment: Layer,
+        flags: Layer,
+    ) -> Result<Self, SettingsError> {
+        Ok(Self::layered(file, environment, flags)?.0)
+    }
+
+    /// All but the rules, and where these are.
+    fn layered(
+        file: Option<&Path>,
+        environment: Layer,
+        flags: Layer,
+    ) -> Result<(Self, Option<AccessLayer>), SettingsError> {
+        let (mut settings, mut access) = (Self::default(), None);
+        if let Some(path) = file {
+            let mut layer = read(path)?;
+            access = layer.access.take();
+            settings.apply(layer, &path.display().to_string())?;
+        }
+        for (mut layer, name) in [
+            (environment, "the environment"),
+            (flags, "the command line"),
+        ] {
+            access = layer.access.take().or(access);
+            settings.apply(layer, name)?;
+        }
+        settings.check()?;
+        Ok((settings, access))
     }
 
     /// Puts one source over what is set so far.
@@ -283,7 +313,8 @@ impl Settings {
             pages,
             pages_csp,
             socketio_client,
-            access,
+            // The last of them is read, when all are known.
+            access: _,
             rooms,
             mqtt_keep_alive_secs,
             mqtt_disconnect_on_denied,
@@ -330,9 +361,6 @@ impl Settings {
             .map(|policy| policy.0)
             .or_else(|| self.pages_csp.take());
         self.socketio_client = socketio_client.or_else(|| self.socketio_client.take());
-        if let Some(access) = access {
-            self.access = Some(access.rules()?);
-        }
         if let Some(rooms) = rooms {
             self.bus.rooms = rooms.into_iter().map(|room| room.0).collect();
         }

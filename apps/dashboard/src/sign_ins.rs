@@ -7,10 +7,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use latchbus_access::SignIns;
 use latchbus_access::tokens::Tokens;
-use latchbus_access::users::{Delays, Users};
+use latchbus_access::users::{Delays, LOOK_INTERVAL, Users};
 use latchbus_bus::{Authorizer, Grant, Identity, Principal, PublishRequest, Reader, TopicFilter};
 use tokio::sync::watch;
-use tracing::info;
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
 
 use crate::settings::{Listen, Settings};
 
@@ -52,6 +53,26 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<SignIns> {
         .tokens(tokens)
         .anonymous(anonymous)
         .build())
+}
+
+/// Says once that a password file came into being at its place, which a server that runs without users does not use: whoever
+/// is connected would be turned out by a file.
+pub(crate) async fn warn_of_new_users(path: PathBuf) {
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let looked_at = path.clone();
+        match tokio::task::spawn_blocking(move || looked_at.exists()).await {
+            Ok(false) => {}
+            Ok(true) => {
+                warn!(target: "access", file = %path.display(), "there are users now, and this server runs without users: who could come in still can; a restart takes them over");
+                return;
+            }
+            // Only the end of the runtime cancels it.
+            Err(_) => return,
+        }
+    }
 }
 
 /// The rules, for those who were let in: whatever way a client came in without being asked who it is, it goes no further

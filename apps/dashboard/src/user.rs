@@ -142,10 +142,10 @@ pub fn run(action: &Action, file: &Path) -> anyhow::Result<ExitCode> {
 fn add(file: &Path, name: &str, password: Password) -> anyhow::Result<ExitCode> {
     check_name(name)?;
     // A file that cannot be used is said before a password is asked for.
-    match users::read(file) {
+    let is_new = match users::read(file) {
         Err(error) if !error.is_not_found() => return Err(error.into()),
-        _ => {}
-    }
+        found => found.is_err(),
+    };
     let text = password.read(&format!("Password for {name}: "))?;
     if password == Password::Prompt && Password::Prompt.read("The same again: ")? != text {
         bail!("the passwords differ; nothing is changed");
@@ -153,7 +153,7 @@ fn add(file: &Path, name: &str, password: Password) -> anyhow::Result<ExitCode> 
     let hash = PasswordHash::new(text.as_bytes())?;
     let directory = file.parent().filter(|path| !path.as_os_str().is_empty());
     if let Some(directory) = directory {
-        std::fs::create_dir_all(directory)
+        latchbus_bus::create_directory(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
     }
     let before = users::update(file, |file| file.set(name, hash))??;
@@ -161,7 +161,11 @@ fn add(file: &Path, name: &str, password: Password) -> anyhow::Result<ExitCode> 
         Some(_) => "password changed",
         None => "added",
     };
-    say(&format!("{name}: {what} in {}", file.display()))
+    let mut line = format!("{name}: {what} in {}", file.display());
+    if is_new {
+        line.push_str(", a new file: a server that runs without users uses it after its restart");
+    }
+    say(&line)
 }
 
 fn remove(file: &Path, name: &str) -> anyhow::Result<ExitCode> {

@@ -104,6 +104,9 @@ pub enum HandshakeError {
     /// It asks for a certificate.
     #[error("the server asks for a certificate, and none was shown that it accepts")]
     CertificateRequired,
+    /// It speaks TLS, and in it none of the protocols that were offered (ALPN).
+    #[error("what answers there speaks another protocol over TLS")]
+    OtherProtocol,
     /// It does not accept what the client offers.
     #[error("the server ends the TLS handshake: {0}")]
     Refused(String),
@@ -127,6 +130,7 @@ pub fn explain(error: &io::Error) -> Option<HandshakeError> {
             | AlertDescription::UnknownCA => HandshakeError::CertificateRequired,
             // What a server answers to bytes that are not of its protocol.
             AlertDescription::UnexpectedMessage => HandshakeError::NotTls,
+            AlertDescription::NoApplicationProtocol => HandshakeError::OtherProtocol,
             alert => HandshakeError::Refused(format!("{alert:?}")),
         },
         error => HandshakeError::Other(error.to_string()),

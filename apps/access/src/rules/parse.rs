@@ -52,6 +52,24 @@ impl Rules {
             .map_err(|wrong| reader.error(wrong))
     }
 
+    /// Whether a text is that of a file of rules rather than one of settings, right or wrong: it has a key that only
+    /// rules have.
+    pub fn is_meant_by(text: &str) -> bool {
+        let Ok(table) = DeTable::parse(text) else {
+            return false;
+        };
+        let table = table.get_ref();
+        !table.contains_key("access")
+            && table
+                .iter()
+                .any(|(key, value)| match (&**key.get_ref(), value.get_ref()) {
+                    ("roles" | "everyone" | "signed_in" | "certificates", _) => true,
+                    // Settings of these names hold something else.
+                    ("anonymous", DeValue::Array(_)) | ("users", DeValue::Table(_)) => true,
+                    _ => false,
+                })
+    }
+
     /// Reads what the text of a settings file says under `access`; none if there is no such key. `table` is what the
     /// text was parsed to.
     ///

@@ -1,6 +1,6 @@
 //! `latchbus export`: all that is kept, into a file.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,7 @@ impl Target {
             .to_owned();
         name.push(format!(".{}.partial", std::process::id()));
         let temporary = path.with_file_name(name);
-        let file = File::create(&temporary)
+        let file = create(path, &temporary)
             .with_context(|| format!("cannot write {}", temporary.display()))?;
         Ok(Self {
             file,
@@ -114,6 +114,21 @@ impl Target {
         let parent = self.path.parent().filter(|path| *path != Path::new(""));
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }
+}
+
+/// A file for its owner alone, or for whom the one may be read by that it takes the place of.
+fn create(path: &Path, temporary: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(temporary)?;
+    if let Ok(replaced) = fs::metadata(path)
+        && replaced.is_file()
+    {
+        file.set_permissions(replaced.permissions())?;
+    }
+    Ok(file)
 }
 
 impl Drop for Target {

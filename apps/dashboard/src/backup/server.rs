@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 
 use anyhow::{Context as _, bail};
 use axum::body::{Body, BodyDataStream};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use latchbus_tls::client::{HandshakeError, explain};
 use latchbus_tls::server::Protocol;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +30,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// What is read of an answer that is no export, in bytes. A page of a list may have long names in it.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// An answer in plain text is shown when it is no longer than this, in bytes.
+const MAX_LINE_BYTES: usize = 200;
 
 /// A file is sent in pieces of so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
@@ -93,16 +97,8 @@ pub(crate) async fn call(
 }
 
 async fn ask(remote: &Server, method: Method, path: &str, body: Body) -> anyhow::Result<Answer> {
-    let authority = &remote.authority;
-    let connected = async {
-        let stream = TcpStream::connect((remote.host(), remote.port)).await?;
-        Ok::<_, anyhow::Error>(match &remote.tls {
-            None => Box::new(stream) as Box<dyn Stream>,
-            Some(tls) => Box::new(tls.connect(remote.host(), stream, Protocol::Http).await?),
-        })
-    };
-    let connected = timeout(CONNECT_TIMEOUT, connected).await;
-    let unreachable = || format!("cannot reach {authority}");
+    let connected = timeout(CONNECT_TIMEOUT, connect(remote)).await;
+    let unreachable = || format!("cannot reach {}", remote.place());
     let stream = connected
         .with_context(unreachable)?
         .with_context(unreachable)?;
@@ -112,7 +108,7 @@ async fn ask(remote: &Server, method: Method, path: &str, body: Body) -> anyhow:
     let mut request = Request::builder()
         .method(method)
         .uri(format!("{}{path}", remote.base))
-        .header(HOST, authority.as_str())
+        .header(HOST, remote.authority.as_str())
         .header(CONTENT_TYPE, "application/x-ndjson");
     if let Some(authorization) = &remote.authorization {
         request = request.header(AUTHORIZATION, authorization);
@@ -125,10 +121,41 @@ async fn ask(remote: &Server, method: Method, path: &str, body: Body) -> anyhow:
         return Ok(answer);
     }
     let text = whole(&mut answer).await?;
+    let reason = reason(&text).or_else(|| plain(&text));
     bail!(
         "the server refuses: {}",
-        reason(&text).unwrap_or_else(|| status.to_string())
+        reason.unwrap_or_else(|| status.to_string())
     )
+}
+
+async fn connect(remote: &Server) -> anyhow::Result<Box<dyn Stream>> {
+    #[cfg(unix)]
+    if let Some(path) = &remote.socket {
+        return Ok(Box::new(tokio::net::UnixStream::connect(path).await?));
+    }
+    #[cfg(not(unix))]
+    if remote.socket.is_some() {
+        bail!("this system has no Unix sockets here");
+    }
+    let stream = TcpStream::connect((remote.host(), remote.port)).await?;
+    let Some(tls) = &remote.tls else {
+        return Ok(Box::new(stream));
+    };
+    match tls.connect(remote.host(), stream, Protocol::Http).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => match explain(&error) {
+            Some(HandshakeError::NotTls) => bail!(
+                "{} (the address of a port without TLS begins with http://)",
+                HandshakeError::NotTls
+            ),
+            Some(explained) => Err(explained.into()),
+            // As a server of MQTT does, which nobody greets so.
+            None if error.kind() == ErrorKind::UnexpectedEof => {
+                bail!("the connection ends in the TLS handshake, as at a port without TLS")
+            }
+            None => Err(error.into()),
+        },
+    }
 }
 
 /// An answer that is short.
@@ -141,6 +168,13 @@ async fn whole(answer: &mut Answer) -> anyhow::Result<Vec<u8>> {
         text.extend_from_slice(&piece);
     }
     Ok(text)
+}
+
+/// A line of text in the place of JSON, as that of a port that speaks TLS.
+fn plain(text: &[u8]) -> Option<String> {
+    let text = core::str::from_utf8(text).ok()?.trim();
+    let is_line = !text.is_empty() && text.len() <= MAX_LINE_BYTES && !text.contains(['<', '\n']);
+    (is_line && !text.contains(char::is_control)).then(|| text.to_owned())
 }
 
 fn reason(text: &[u8]) -> Option<String> {

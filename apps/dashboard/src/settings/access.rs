@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use latchbus_access::rules::{Declared, Rules, RulesError};
 
-use super::SettingsError;
+use super::{Layer, SettingsError};
 
 /// What a source says of the rules.
 #[derive(Debug, Clone)]
@@ -28,7 +28,15 @@ impl AccessLayer {
             Ok(text) => text,
             Err(source) => return Err(SettingsError::File { path, source }),
         };
-        Ok(Arc::new(Rules::parse(&text, &path.display().to_string())?))
+        let rules = Rules::parse(&text, &path.display().to_string());
+        rules.map(Arc::new).map_err(|mut error| {
+            if Layer::has_rules(&text) {
+                error.reason.push_str(
+                    " (it is a settings file: name it by --config, its rules are below `access`)",
+                );
+            }
+            error.into()
+        })
     }
 }
 
@@ -56,7 +64,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::settings::{Layer, Settings};
+    use crate::settings::Settings;
 
     fn resolve(text: &str) -> Result<Settings, SettingsError> {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -200,11 +200,24 @@ impl Layer {
         let access = Rules::declared(text, table.get_ref(), &path.display().to_string());
         let access = access.map_err(|error| (error.line, error.reason))?;
         table.get_mut().remove("access");
-        let layer = Self::deserialize(toml::Deserializer::from(table)).map_err(wrong)?;
+        let layer = Self::deserialize(toml::Deserializer::from(table)).map_err(|error| {
+            let (line, mut reason) = wrong(error);
+            if Rules::is_meant_by(text) {
+                reason.push_str(
+                    " (it is a file of rules: name it by --access, or by `access` in the settings)",
+                );
+            }
+            (line, reason)
+        })?;
         Ok(Self {
             access: access.map(Into::into),
             ..layer
         })
+    }
+
+    /// Whether the text of a file says something under `access`, as that of settings does.
+    pub(super) fn has_rules(text: &str) -> bool {
+        DeTable::parse(text).is_ok_and(|table| table.get_ref().contains_key("access"))
     }
 
     /// Reads the environment: `LATCHBUS_` and the name of a flag. A variable that is empty is not set;

@@ -99,13 +99,11 @@ impl Server {
         self.address("mqtt=")
     }
 
+    /// The first address of a listener.
     pub(crate) fn address(&self, key: &str) -> SocketAddr {
         let mut words = self.ready.split(' ');
-        words
-            .find_map(|word| word.strip_prefix(key))
-            .unwrap()
-            .parse()
-            .unwrap()
+        let all = words.find_map(|word| word.strip_prefix(key)).unwrap();
+        all.split(',').next().unwrap().parse().unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
