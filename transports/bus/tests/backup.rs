@@ -449,7 +449,7 @@ async fn an_import_is_asked_for_as_a_publish_is_and_a_reset_is_an_administrators
         assert_eq!(imported.is_ok(), is_allowed, "{record:?}: {imported:?}");
         if let Err(refused) = imported {
             assert!(
-                matches!(refused, PublishRefused::NotAllowed(_)),
+                matches!(refused, PublishRefused::NotAllowed(..)),
                 "{refused}"
             );
         }
