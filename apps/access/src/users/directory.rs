@@ -19,7 +19,7 @@ use super::cache::Cache;
 use super::file::PasswordFile;
 use super::hash::{MAX_PASSWORD_BYTES, PasswordHash};
 use super::store::{self, StoreError, Wait};
-use super::throttle::{Delays, Throttle};
+use super::throttle::{Attempt, Delays, Throttle};
 use crate::stamp::Stamp;
 
 /// How often the file is looked at. It is read when it has changed and has stayed the same from one look to the next, so
@@ -159,27 +159,34 @@ impl Users {
         password: &[u8],
         address: Option<IpAddr>,
     ) -> Result<u64, Refused> {
-        if let Some(version) = self.cached(name, password) {
+        // Before anything is looked at: while somebody has to wait, a right guess is answered as a wrong one.
+        let attempt = self.check(name, address)?;
+        if lock(&self.0.throttle).is_quiet(Instant::now(), attempt)
+            && let Some(version) = self.cached(name, password)
+        {
             return Ok(version);
         }
-        self.check(name, address)?;
         let waiting = self.0.waiting.try_acquire().map_err(|_| Refused::Busy)?;
+        let pending = Pending::new(self, attempt);
         let permit = Arc::clone(&self.0.verifications).acquire_owned().await;
         let permit = permit.map_err(|_| Refused::Busy)?;
         drop(waiting);
         // Others with the same credentials, or from the same address, may have been here meanwhile.
+        self.check(name, address)?;
         if let Some(version) = self.cached(name, password) {
+            lock(&self.0.throttle).remembered(Instant::now(), address, name);
             return Ok(version);
         }
-        self.check(name, address)?;
         let (answer, answered) = oneshot::channel();
         let (users, name, password) = (self.clone(), name.to_owned(), password.to_owned());
         // Of a thread of the runtime the priority could not be raised again.
         let thread = thread::Builder::new().name("password".to_owned());
         let spawned = thread.spawn(move || {
             threads::lower_priority();
+            let verified = users.verify(&name, &password, address);
             // Whoever does not wait for the answer does not get around the delays.
-            let _nobody_waits = answer.send(users.verify(&name, &password, address));
+            drop(pending);
+            let _nobody_waits = answer.send(verified);
             drop(permit);
         });
         if let Err(error) = spawned {
@@ -188,10 +195,11 @@ impl Users {
         answered.await.unwrap_or(Err(Refused::Busy))
     }
 
-    fn check(&self, name: &str, address: Option<IpAddr>) -> Result<(), Refused> {
+    fn check(&self, name: &str, address: Option<IpAddr>) -> Result<Attempt, Refused> {
         let throttle = lock(&self.0.throttle);
         let checked = throttle.check(Instant::now(), address, name);
-        checked.map_err(Refused::Throttled)
+        checked.map_err(Refused::Throttled)?;
+        Ok(throttle.attempt(address, name))
     }
 
     fn cached(&self, name: &str, password: &[u8]) -> Option<u64> {
@@ -351,6 +359,22 @@ impl Users {
         if changed + removed > 0 {
             self.0.versions.send_modify(|version| *version += 1);
         }
+    }
+}
+
+/// An attempt whose verification has not ended.
+struct Pending(Users, Attempt);
+
+impl Pending {
+    fn new(users: &Users, attempt: Attempt) -> Self {
+        lock(&users.0.throttle).begin(attempt);
+        Self(users.clone(), attempt)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        lock(&self.0.0.throttle).end(self.1);
     }
 }
 

@@ -3,6 +3,7 @@
 //! - An address may fail [a few times](Delays::free_failures); after each further failure it has to wait, twice as long each time.
 //! - A user who has signed in from an address before is counted there alone: what others do at that address does not
 //!   delay them, and what is tried elsewhere with their name does not either.
+//! - What a user has tried wrongly at an address where they are known delays them there, and nobody else.
 //! - A user whose password is tried from more than [`FREE_ADDRESSES`] addresses is delayed at those that are new.
 
 use core::hash::{BuildHasher as _, Hash};
@@ -82,10 +83,15 @@ pub(super) struct Throttle {
     addresses: Table<Address, Failures>,
     users: Table<u64, UserFailures>,
     known: Table<(Address, u64), Failures>,
+    /// Attempts whose verification has not ended. Bounded by those that may wait for one.
+    pending: HashMap<Attempt, usize>,
 }
 
+/// An address and a user.
+pub(super) type Attempt = (Address, u64);
+
 /// An address as far as one subscriber of a network has it to themselves. None: inside the machine, as over a Unix socket.
-type Address = Option<IpAddr>;
+pub(super) type Address = Option<IpAddr>;
 
 #[derive(Debug, Default)]
 struct Failures(u32);
@@ -137,6 +143,43 @@ impl Throttle {
             over(now, last, self.delays.of_user(failures.addresses))?;
         }
         Ok(())
+    }
+
+    /// Who tries, and where.
+    pub(super) fn attempt(&self, address: Option<IpAddr>, name: &str) -> Attempt {
+        (subscriber(address), self.key(name))
+    }
+
+    /// Whether an attempt may be answered from memory at once: the user is known at the address, and nothing is being verified for
+    /// them there that may prove to be a guess. Without that, all guesses that are made at the same time would be looked up
+    /// before the first of them has failed.
+    pub(super) fn is_quiet(&self, now: Instant, attempt: Attempt) -> bool {
+        let known = self.known.get(&attempt, now, FORGET_SUCCESS);
+        known.is_some() && !self.pending.contains_key(&attempt)
+    }
+
+    /// Its verification is about to begin.
+    pub(super) fn begin(&mut self, attempt: Attempt) {
+        *self.pending.entry(attempt).or_default() += 1;
+    }
+
+    /// It has ended.
+    pub(super) fn end(&mut self, attempt: Attempt) {
+        if let Some(pending) = self.pending.get_mut(&attempt) {
+            *pending -= 1;
+            if *pending == 0 {
+                self.pending.remove(&attempt);
+            }
+        }
+    }
+
+    /// The password is one that was verified lately, perhaps from elsewhere: from now on the user is known here. Their failures
+    /// stay, which a client that asks often would otherwise clear for who guesses beside it.
+    pub(super) fn remembered(&mut self, now: Instant, address: Option<IpAddr>, name: &str) {
+        let attempt = self.attempt(address, name);
+        if self.known.get(&attempt, now, FORGET_SUCCESS).is_none() {
+            self.known.touch(attempt, now, FORGET_SUCCESS).0 = 0;
+        }
     }
 
     /// The password was wrong, or there is no such user.

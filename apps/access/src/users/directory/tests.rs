@@ -260,3 +260,85 @@ fn who_has_to_wait_takes_no_place_in_the_queue() {
         "{answer:?}"
     );
 }
+
+/// While an address waits, what was verified lately elsewhere counts no more than a wrong guess.
+#[test]
+fn a_remembered_password_is_not_looked_at_while_an_address_waits() {
+    let fixture = Fixture::new(&format!("anna:{BCRYPT}\nben:{BCRYPT}\n"));
+    assert!(fixture.sign_in_from(1, "anna", "correct horse").is_ok());
+    for name in ["anna", "ben", "nobody"] {
+        for number in 0..7 {
+            let _ = fixture.sign_in_from(2, name, &number.to_string());
+        }
+    }
+    for password in ["correct horse", "wrong"] {
+        assert!(matches!(
+            fixture.sign_in_from(2, "anna", password),
+            Err(Refused::Throttled(_))
+        ));
+    }
+    assert!(fixture.sign_in_from(1, "anna", "correct horse").is_ok());
+    // Nor at an address where the user is known, when it is their own password that was tried there.
+    for number in 0..7 {
+        let _ = fixture.sign_in_from(1, "anna", &number.to_string());
+    }
+    for password in ["correct horse", "wrong"] {
+        assert!(matches!(
+            fixture.sign_in_from(1, "anna", password),
+            Err(Refused::Throttled(_))
+        ));
+    }
+}
+
+/// Guesses that are made at once are as many as those that are made one after the other: the right one among them is not found by
+/// being remembered from elsewhere.
+#[test]
+fn guesses_at_the_same_time_find_nothing_that_is_remembered() {
+    let fixture = Fixture::new(&format!("anna:{BCRYPT}\n"));
+    assert!(fixture.sign_in_from(1, "anna", "correct horse").is_ok());
+    for last in [1, 2] {
+        let guesses = async {
+            let mut attempts = tokio::task::JoinSet::new();
+            for number in 0..200 {
+                let users = fixture.users.clone();
+                let guess = match number {
+                    150 => "correct horse".to_owned(),
+                    other => other.to_string(),
+                };
+                attempts.spawn(async move {
+                    let address = Some(IpAddr::from([192, 0, 2, last]));
+                    users.sign_in("anna", guess.as_bytes(), address).await
+                });
+            }
+            attempts.join_all().await
+        };
+        let answers = fixture.runtime.block_on(guesses);
+        assert!(answers.iter().all(Result::is_err), "at {last}");
+    }
+}
+
+/// Whoever was remembered from elsewhere has signed in here too, and is delayed by nobody else.
+#[test]
+fn a_remembered_password_makes_its_user_known() {
+    let fixture = Fixture::new(&format!("anna:{BCRYPT}\n"));
+    for last in [1, 2] {
+        assert!(fixture.sign_in_from(last, "anna", "correct horse").is_ok());
+    }
+    for number in 0..10 {
+        let _ = fixture.sign_in_from(2, "ben", &number.to_string());
+    }
+    assert!(matches!(
+        fixture.sign_in_from(2, "ben", "x"),
+        Err(Refused::Throttled(_))
+    ));
+    assert!(fixture.sign_in_from(2, "anna", "correct horse").is_ok());
+    // What somebody guesses beside a client that asks often adds up.
+    for number in 0..6 {
+        let _ = fixture.sign_in_from(2, "anna", &number.to_string());
+        let _ = fixture.sign_in_from(2, "anna", "correct horse");
+    }
+    assert!(matches!(
+        fixture.sign_in_from(2, "anna", "wrong"),
+        Err(Refused::Throttled(_))
+    ));
+}
