@@ -107,7 +107,7 @@ async fn a_user_that_holds_all_it_may_is_told_so_also_after_a_restart() {
 
     let server = start(&config, &data);
     is_full(&put(&server, "c"));
-    assert_eq!(server.send("DELETE", "/api/v1/topics/a", "").status, 200);
+    assert_eq!(server.send("PUT", "/api/v1/topics/a", "").status, 200);
     assert_eq!(put(&server, "c").status, 200);
     is_full(&put(&server, "a"));
     stop(server);
