@@ -53,9 +53,8 @@ test('a wrong password is told, the right one leads back to the page, clicks cou
   await fillIn(page, 'bert', PASSWORD);
   await page.waitForURL(`${server.url}/?room=lab`);
   // That one reloads by itself: what anna has seen is not for bert.
-  const reloaded = other.waitForEvent('load');
-  await other.evaluate(() => dispatchEvent(new Event('online')));
-  await reloaded;
+  // It may do so before it has answered, which ends what it was asked.
+  await other.evaluate(() => dispatchEvent(new Event('online'))).catch(() => {});
   await other.locator('.account .user', { hasText: 'bert' }).waitFor();
   // Chromium says on the console that an answer was 401, and nothing else.
   const strange = page.complaints.filter((text) => !text.includes('401'));
