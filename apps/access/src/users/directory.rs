@@ -160,10 +160,14 @@ impl Users {
         address: Option<IpAddr>,
     ) -> Result<u64, Refused> {
         // Before anything is looked at: while somebody has to wait, a right guess is answered as a wrong one.
-        let attempt = self.check(name, address)?;
-        if lock(&self.0.throttle).is_quiet(Instant::now(), attempt)
-            && let Some(version) = self.cached(name, password)
-        {
+        let (attempt, is_quiet) = {
+            let (throttle, now) = (lock(&self.0.throttle), Instant::now());
+            let attempt = throttle.attempt(address, name);
+            let admitted = throttle.admit(now, attempt);
+            admitted.map_err(Refused::Throttled)?;
+            (attempt, throttle.is_quiet(now, attempt))
+        };
+        if is_quiet && let Some(version) = self.cached(name, password) {
             return Ok(version);
         }
         let waiting = self.0.waiting.try_acquire().map_err(|_| Refused::Busy)?;
@@ -172,9 +176,10 @@ impl Users {
         let permit = permit.map_err(|_| Refused::Busy)?;
         drop(waiting);
         // Others with the same credentials, or from the same address, may have been here meanwhile.
-        self.check(name, address)?;
+        let admitted = lock(&self.0.throttle).admit(Instant::now(), attempt);
+        admitted.map_err(Refused::Throttled)?;
         if let Some(version) = self.cached(name, password) {
-            lock(&self.0.throttle).remembered(Instant::now(), address, name);
+            lock(&self.0.throttle).remember(Instant::now(), attempt);
             return Ok(version);
         }
         let (answer, answered) = oneshot::channel();
@@ -183,7 +188,7 @@ impl Users {
         let thread = thread::Builder::new().name("password".to_owned());
         let spawned = thread.spawn(move || {
             threads::lower_priority();
-            let verified = users.verify(&name, &password, address);
+            let verified = users.verify(&name, &password, attempt);
             // Whoever does not wait for the answer does not get around the delays.
             drop(pending);
             let _nobody_waits = answer.send(verified);
@@ -193,13 +198,6 @@ impl Users {
             warn!(target: "access", %error, "no thread to verify a password");
         }
         answered.await.unwrap_or(Err(Refused::Busy))
-    }
-
-    fn check(&self, name: &str, address: Option<IpAddr>) -> Result<Attempt, Refused> {
-        let throttle = lock(&self.0.throttle);
-        let checked = throttle.check(Instant::now(), address, name);
-        checked.map_err(Refused::Throttled)?;
-        Ok(throttle.attempt(address, name))
     }
 
     fn cached(&self, name: &str, password: &[u8]) -> Option<u64> {
@@ -212,7 +210,7 @@ impl Users {
     }
 
     /// On a thread that may block.
-    fn verify(&self, name: &str, password: &[u8], address: Option<IpAddr>) -> Result<u64, Refused> {
+    fn verify(&self, name: &str, password: &[u8], attempt: Attempt) -> Result<u64, Refused> {
         let table = self.table();
         let user = table.users.get(name);
         let is_right = match table.compared(name, self.0.keys.hash_one(name)) {
@@ -224,10 +222,10 @@ impl Users {
         let now = Instant::now();
         let mut throttle = lock(&self.0.throttle);
         let Some(user) = user.filter(|_| is_right) else {
-            throttle.failed(now, address, name);
+            throttle.fail(now, attempt);
             return Err(Refused::Wrong);
         };
-        throttle.succeeded(now, address, name);
+        throttle.succeed(now, attempt);
         drop(throttle);
         let mut cache = lock(&self.0.cache);
         if let Some(proof) = cache.proof(name, password) {

@@ -118,22 +118,18 @@ impl Throttle {
         }
     }
 
-    fn key(&self, name: &str) -> u64 {
-        self.keys.hash_one(name)
+    /// Who tries, and where.
+    pub(super) fn attempt(&self, address: Option<IpAddr>, name: &str) -> Attempt {
+        (subscriber(address), self.keys.hash_one(name))
     }
 
     /// Whether an attempt may be made now.
     ///
     /// # Errors
     /// After what time it may.
-    pub(super) fn check(
-        &self,
-        now: Instant,
-        address: Option<IpAddr>,
-        name: &str,
-    ) -> Result<(), Duration> {
-        let (address, name) = (subscriber(address), self.key(name));
-        if let Some((failures, last)) = self.known.get(&(address, name), now, FORGET_SUCCESS) {
+    pub(super) fn admit(&self, now: Instant, attempt: Attempt) -> Result<(), Duration> {
+        let (address, name) = attempt;
+        if let Some((failures, last)) = self.known.get(&attempt, now, FORGET_SUCCESS) {
             return over(now, last, self.delays.of_address(failures.0));
         }
         if let Some((failures, last)) = self.addresses.get(&address, now, FORGET_FAILURES) {
@@ -143,11 +139,6 @@ impl Throttle {
             over(now, last, self.delays.of_user(failures.addresses))?;
         }
         Ok(())
-    }
-
-    /// Who tries, and where.
-    pub(super) fn attempt(&self, address: Option<IpAddr>, name: &str) -> Attempt {
-        (subscriber(address), self.key(name))
     }
 
     /// Whether an attempt may be answered from memory at once: the user is known at the address, and nothing is being verified for
@@ -175,22 +166,17 @@ impl Throttle {
 
     /// The password is one that was verified lately, perhaps from elsewhere: from now on the user is known here. Their failures
     /// stay, which a client that asks often would otherwise clear for who guesses beside it.
-    pub(super) fn remembered(&mut self, now: Instant, address: Option<IpAddr>, name: &str) {
-        let attempt = self.attempt(address, name);
+    pub(super) fn remember(&mut self, now: Instant, attempt: Attempt) {
         if self.known.get(&attempt, now, FORGET_SUCCESS).is_none() {
             self.known.touch(attempt, now, FORGET_SUCCESS).0 = 0;
         }
     }
 
     /// The password was wrong, or there is no such user.
-    pub(super) fn failed(&mut self, now: Instant, address: Option<IpAddr>, name: &str) {
-        let (address, name) = (subscriber(address), self.key(name));
-        if self
-            .known
-            .get(&(address, name), now, FORGET_SUCCESS)
-            .is_some()
-        {
-            let failures = self.known.touch((address, name), now, FORGET_SUCCESS);
+    pub(super) fn fail(&mut self, now: Instant, attempt: Attempt) {
+        let (address, name) = attempt;
+        if self.known.get(&attempt, now, FORGET_SUCCESS).is_some() {
+            let failures = self.known.touch(attempt, now, FORGET_SUCCESS);
             failures.0 = failures.0.saturating_add(1);
             return;
         }
@@ -211,10 +197,9 @@ impl Throttle {
     }
 
     /// The password was right.
-    pub(super) fn succeeded(&mut self, now: Instant, address: Option<IpAddr>, name: &str) {
-        let key = (subscriber(address), self.key(name));
+    pub(super) fn succeed(&mut self, now: Instant, attempt: Attempt) {
         // What failed at this address with other names stays: one account must not open the way to the others.
-        self.known.touch(key, now, FORGET_SUCCESS).0 = 0;
+        self.known.touch(attempt, now, FORGET_SUCCESS).0 = 0;
     }
 }
 
@@ -266,6 +251,25 @@ impl<K: Eq + Hash + Copy, V: Default> Table<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Throttle {
+        fn check(&self, now: Instant, address: Option<IpAddr>, name: &str) -> Result<(), Duration> {
+            self.admit(now, self.attempt(address, name))
+        }
+
+        pub(in crate::users) fn failed(
+            &mut self,
+            now: Instant,
+            address: Option<IpAddr>,
+            name: &str,
+        ) {
+            self.fail(now, self.attempt(address, name));
+        }
+
+        fn succeeded(&mut self, now: Instant, address: Option<IpAddr>, name: &str) {
+            self.succeed(now, self.attempt(address, name));
+        }
+    }
 
     fn address(last: u8) -> Option<IpAddr> {
         Some(IpAddr::from([192, 0, 2, last]))
