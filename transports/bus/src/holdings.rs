@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{Identity, Principal};
 use crate::backup::Kept;
-use crate::quota::{Quotas, prefix};
+use crate::quota::{Quotas, subscriber};
 use crate::{Payload, Properties, Publish, PublishRefused};
 
 /// Whose something is: a user by name, whatever the transport, and who has no name by address.
@@ -33,7 +33,7 @@ impl Holder {
         match (&principal.identity, principal.identity.name()) {
             (Identity::Process, _) => None,
             (_, Some(name)) => Some(Self::User(name.to_owned())),
-            (_, None) => Some(Self::Address(prefix(principal.address?.ip()))),
+            (_, None) => Some(Self::Address(subscriber(principal.address?.ip()))),
         }
     }
 }

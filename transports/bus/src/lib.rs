@@ -126,7 +126,7 @@ pub use message::{Delivery, Encoding, Expected, Payload, PayloadFormat, Properti
 pub use metrics::{Counter, Gauge, Metrics};
 pub use note::{Note, Remembered};
 pub use operate::{Operate, Operated, OperationError};
-pub use quota::Quotas;
+pub use quota::{Quotas, subscriber};
 pub use refusal::{ConnectRefused, Forbidden, PublishRefused, SubscribeRefused};
 pub use session::{Confirmations, Ended, Session, SignedOut, Traffic};
 pub use store::{Repaired, StoreError, create_directory, repair};

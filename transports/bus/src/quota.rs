@@ -141,7 +141,7 @@ impl Table {
             .map(|name| Holder::User(name.to_owned()));
         let address = principal
             .address
-            .map(|address| Holder::Address(prefix(address.ip())));
+            .map(|address| Holder::Address(subscriber(address.ip())));
         let bounds = [
             (
                 user,
@@ -265,8 +265,9 @@ fn micros(ms: u64) -> u64 {
     ms.saturating_mul(1_000)
 }
 
-/// The address, or what stands for all addresses of one network of IPv6.
-pub(crate) fn prefix(address: IpAddr) -> IpAddr {
+/// What stands for all addresses that one subscriber of a network has: of IPv6 the first 64 bits, of IPv4 the address. One of IPv4
+/// that is written as one of IPv6 is that of IPv4.
+pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = u128::from(address) & !u128::from(u64::MAX);

@@ -13,6 +13,8 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::time::Instant;
 
+use latchbus_bus::subscriber;
+
 /// The delays of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delays {
@@ -102,14 +104,6 @@ struct UserFailures {
     last: [Option<Address>; REMEMBERED_ADDRESSES],
 }
 
-/// IPv6 subscribers have at least 64 bits for themselves.
-fn subscriber(address: Option<IpAddr>) -> Address {
-    address.map(|address| match address.to_canonical() {
-        IpAddr::V4(_) => address.to_canonical(),
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-    })
-}
-
 impl Throttle {
     pub(super) fn new(delays: Delays) -> Self {
         Self {
@@ -120,7 +114,7 @@ impl Throttle {
 
     /// Who tries, and where.
     pub(super) fn attempt(&self, address: Option<IpAddr>, name: &str) -> Attempt {
-        (subscriber(address), self.keys.hash_one(name))
+        (address.map(subscriber), self.keys.hash_one(name))
     }
 
     /// Whether an attempt may be made now.
