@@ -14,12 +14,12 @@ use latchbus_bus::{
     Subscribed,
 };
 use latchbus_mqtt::server::SessionAway;
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::App;
 use super::error::ApiError;
 use super::sign_in::client;
+use super::topics::decoded;
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -72,8 +72,7 @@ impl<T: FromStr> Page<T> {
             let bad =
                 || ApiError::bad_message("expected `after=`, `limit=` and `search=`, each once");
             let (name, value) = pair.split_once('=').ok_or_else(bad)?;
-            let value = percent_decode_str(value).decode_utf8();
-            let value = value.map_err(|_| ApiError::bad_message("the address is not UTF-8"))?;
+            let value = decoded(value)?;
             match name {
                 "after" if after.is_none() => after = Some(value.parse().map_err(|_| bad())?),
                 "limit" => {
@@ -186,9 +185,7 @@ async fn end_named(State(app): State<App>, request: Request) -> Result<Response,
         .strip_prefix("client_id=")
         .filter(|id| !id.contains('&'));
     let client_id = client_id.ok_or_else(|| ApiError::bad_message("expected `client_id=`"))?;
-    let client_id = percent_decode_str(client_id).decode_utf8();
-    let client_id = client_id.map_err(|_| ApiError::bad_message("the address is not UTF-8"))?;
-    let client_id = client_id.into_owned();
+    let client_id = decoded(client_id)?;
     let admin = client(&app, &request).await?;
     end(&app, &admin, &client_id).await
 }

@@ -248,7 +248,8 @@ fn topic(path: &str, uri: &Uri) -> Result<TopicName<String>, ApiError> {
     TopicName::parse(topic).map_err(ApiError::invalid_topic)
 }
 
-fn decoded(text: &str) -> Result<String, ApiError> {
+/// What percent signs stand for in a part of an address.
+pub(super) fn decoded(text: &str) -> Result<String, ApiError> {
     let decoded = percent_decode_str(text).decode_utf8();
     let decoded = decoded.map_err(|_| ApiError::bad_message("the address is not UTF-8"))?;
     Ok(decoded.into_owned())
