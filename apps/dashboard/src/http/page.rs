@@ -34,15 +34,13 @@ struct Asset {
 const ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/page.rs"));
 
 fn asset(path: &str) -> Option<&'static Asset> {
-    let is_page = |asset: &&Asset, name| asset.path.strip_suffix(".html") == Some(name);
-    let is_named = PAGES
-        .iter()
-        .any(|name| path.strip_prefix('/') == Some(name));
-    match path {
-        "/" => ASSETS.iter().find(|asset| is_page(asset, "/index")),
-        _ if is_named => ASSETS.iter().find(|asset| is_page(asset, path)),
-        _ => ASSETS.iter().find(|asset| asset.path == path),
-    }
+    let (path, extension) = match path.strip_prefix('/')? {
+        "" => ("/index", ".html"),
+        name if PAGES.contains(&name) => (path, ".html"),
+        _ => (path, ""),
+    };
+    let mut assets = ASSETS.iter();
+    assets.find(|asset| asset.path.strip_suffix(extension) == Some(path))
 }
 
 /// The pages beside the first one, as in the address.
