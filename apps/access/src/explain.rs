@@ -58,9 +58,7 @@ impl Rules {
             subject,
         };
         let (is_allowed, mut reasons) = match question {
-            Question::Publish { topic, .. } if is_reserved(topic.as_str()) => {
-                (false, vec![RESERVED.to_owned()])
-            }
+            _ if question.is_reserved() => (false, vec![RESERVED.to_owned()]),
             Question::Publish { topic, qos, retain } => (
                 rights.may_publish(topic, qos, retain),
                 explain.publish(topic, qos, retain),
@@ -91,15 +89,19 @@ impl Rules {
     }
 }
 
+impl Question<'_> {
+    /// Whether it is a publish to a topic that the server itself writes.
+    fn is_reserved(self) -> bool {
+        matches!(self, Self::Publish { topic, .. } if is_reserved(topic.as_str()))
+    }
+}
+
 /// Why this subject is allowed or refused what it asks where there are no rules.
 pub fn without_rules(subject: &Subject<'_>, question: Question<'_>) -> Explanation {
     if subject.claims().is_some() {
         return Rules::default().explain(subject, question);
     }
-    let is_reserved = match question {
-        Question::Publish { topic, .. } => is_reserved(topic.as_str()),
-        _ => false,
-    };
+    let is_reserved = question.is_reserved();
     let reason = match is_reserved {
         true => RESERVED,
         false => "there are no rules: everyone may do everything",
