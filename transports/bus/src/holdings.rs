@@ -153,11 +153,12 @@ pub(crate) fn values(hub: &Hub<Payload>, topic: TopicName<&str>) -> Vec<Value> {
     values.map(|value| Value::of(&value.payload)).collect()
 }
 
-/// Gives a topic that keeps its last `history` values another.
-pub(crate) fn push(values: &mut Vec<Value>, value: Value, history: u16) {
-    values.push(value);
-    let leaving = values.len().saturating_sub(usize::from(history.max(1)));
-    values.drain(..leaving);
+/// These values of a topic that keeps its last `history`, and another.
+pub(crate) fn with(values: &[Value], value: Value, history: u16) -> Vec<Value> {
+    let staying = usize::from(history.max(1)) - 1;
+    let leaving = values.len().saturating_sub(staying);
+    let staying = values.iter().skip(leaving).cloned();
+    staying.chain([value]).collect()
 }
 
 /// How much each holder holds, or by how much that changes. Who holds nothing is not here.

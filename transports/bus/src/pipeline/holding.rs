@@ -43,13 +43,10 @@ impl Pipeline {
             return Ok(());
         };
         let (standing, held) = self.shared.held(topic.borrowed(), holder);
-        let before = match self.planned_held.topics.get(topic.as_str()) {
-            Some(planned) => planned.clone(),
-            None => standing,
-        };
-        let mut after = before.clone();
-        holdings::push(&mut after, value(), history);
-        let more = Held::of(&after, holder).minus(Held::of(&before, holder));
+        let planned = self.planned_held.topics.get(topic.as_str());
+        let before = planned.unwrap_or(&standing);
+        let after = holdings::with(before, value(), history);
+        let more = Held::of(&after, holder).minus(Held::of(before, holder));
         limits.check(held.plus(self.planned_held.held.of(holder)), more)
     }
 
@@ -73,14 +70,9 @@ impl Pipeline {
             Some(planned) => planned,
             None => (self.shared).read(|hub| holdings::values(hub, topic.borrowed())),
         };
-        let after = match pushed {
-            None => Vec::new(),
-            Some((value, history)) => {
-                let mut after = before.clone();
-                holdings::push(&mut after, value, history);
-                after
-            }
-        };
+        let after = pushed.map_or_else(Vec::new, |(value, history)| {
+            holdings::with(&before, value, history)
+        });
         held.change(&before, &after);
         topics.insert(topic.as_str().to_owned(), after);
     }
