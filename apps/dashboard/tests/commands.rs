@@ -40,6 +40,13 @@ impl Place {
         command
     }
 
+    /// A server with a store, at a free port for HTTP alone.
+    fn serve(&self, data: &str) -> Command {
+        let mut command = self.latchbus(["--http", "127.0.0.1:0", "--mqtt", "off"]);
+        command.args(["--data-dir", data]);
+        command
+    }
+
     /// Exit status, and all that is printed.
     fn run<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> (i32, String) {
         let (status, out, err) = run(self.latchbus(words));
@@ -414,16 +421,7 @@ fn what_is_stored_is_for_its_owner_alone() {
 
     let place = Place::new();
     let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
-    let serve = || {
-        place.latchbus([
-            "--http",
-            "127.0.0.1:0",
-            "--mqtt",
-            "off",
-            "--data-dir",
-            "data",
-        ])
-    };
+    let serve = || place.serve("data");
     let server = Server::start(serve());
     assert_eq!(server.send("PUT", "/api/v1/topics/a", "1").status, 200);
     let mut server = server;
@@ -482,14 +480,7 @@ fn what_is_stored_is_for_its_owner_alone() {
 fn a_new_password_file_is_said_to_count_from_the_next_start() {
     let place = Place::new();
     let log = fs::File::create(place.path("log")).unwrap();
-    let mut command = place.latchbus([
-        "--http",
-        "127.0.0.1:0",
-        "--mqtt",
-        "off",
-        "--data-dir",
-        "data",
-    ]);
+    let mut command = place.serve("data");
     let mut server = Running(
         command
             .stderr(log)
