@@ -338,9 +338,9 @@ fn ready(places: &Places) {
     if let Err(error) = written {
         warn!(target: "server", %error, "the ready line could not be written");
     }
-    info!(target: "server", "http on {}, mqtt on {}", http, mqtt);
+    info!(target: "server", "http on {http}, mqtt on {mqtt}");
     if !(http_tls.is_off() && mqtt_tls.is_off()) {
-        info!(target: "server", "with TLS: http on {}, mqtt on {}", http_tls, mqtt_tls);
+        info!(target: "server", "with TLS: http on {http_tls}, mqtt on {mqtt_tls}");
     }
 }
 
