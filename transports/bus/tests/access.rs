@@ -15,7 +15,7 @@ use latchbus_bus::memory::MemoryPeer;
 use latchbus_bus::{
     Authenticator, Authorizer, BoxFuture, Bus, Client, Credentials, Ended, Event, Forbidden, Grant,
     Identity, Options, Principal, Publish, PublishRefused, PublishRequest, ReadRules, Reader,
-    Request, Session, SignIn, SignInRefused, SignedIn, SignedOut, Subscribe,
+    Request, Session, SignIn, SignInRefused, SignedIn, SignedOut, Subscribe, SubscribeRefused,
 };
 use latchbus_core::hub::{Cursor, Mode, Start, Step};
 use latchbus_core::topic::{TopicFilter, TopicName};
@@ -31,6 +31,8 @@ struct Rules(Arc<Mutex<Table>>, watch::Sender<u64>);
 struct Table {
     readers: Vec<(String, Reader)>,
     gone: BTreeSet<String>,
+    /// Filters that nobody may subscribe to.
+    closed: BTreeSet<String>,
 }
 
 struct Letters(String);
@@ -68,6 +70,11 @@ impl Rules {
         self.1.send_modify(|n| *n += 1);
     }
 
+    fn close(&self, filter: &str) {
+        self.0.lock().unwrap().closed.insert(filter.to_owned());
+        self.1.send_modify(|n| *n += 1);
+    }
+
     fn remove(&self, user: &str) {
         self.0.lock().unwrap().gone.insert(user.to_owned());
         self.1.send_modify(|n| *n += 1);
@@ -80,7 +87,9 @@ impl Authorizer for Rules {
     }
 
     fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> Option<Grant> {
-        (filter.as_str() != "closed").then(Grant::default)
+        let closed = &self.0.lock().unwrap().closed;
+        let is_open = filter.as_str() != "closed" && !closed.contains(filter.as_str());
+        is_open.then(Grant::default)
     }
 
     fn reader(&self, principal: &Principal) -> Option<Reader> {
@@ -518,6 +527,49 @@ async fn open_subscriptions_follow_the_rules() {
     streamed.retain(|topic| topic != "c/probe");
     // It was never asked for `b/1`, which it may not read any more.
     assert_eq!(streamed, ["c/1", "a/1"]);
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_not_allowed_any_more_ends_and_the_others_go_on() {
+    let rules = Rules::new(&[("anna", "ab")]);
+    let bus = open_by(&rules);
+    let session = Session::new(user(&bus, "anna"));
+    let (mut peer, _run) = run(session, 16, CancellationToken::new());
+    for (id, filter) in [(1, "a/#"), (2, "b/#")] {
+        let subscribe = subscribe(id, filter, Mode::Every);
+        peer.requests.send(subscribe).await.unwrap();
+        assert_eq!(topics(&mut peer, None).await, [] as [String; 0]);
+    }
+    rules.close("a/#");
+    within(async {
+        while bus.read(|hub| hub.subscriptions()) > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for topic in ["a/1", "b/1"] {
+        bus.publish(event(topic, "x")).await.unwrap();
+    }
+    assert_eq!(topics(&mut peer, Some("b/1")).await, ["b/1"]);
+}
+
+#[tokio::test]
+async fn who_has_still_to_sign_in_may_do_nothing() {
+    let bus = support::open();
+    bus.publish(state("a", "1")).await.unwrap();
+    let mut guest = Principal::anonymous("ws");
+    guest.identity = Identity::Guest;
+    let guest = bus.client(guest).unwrap();
+    for publish in [state("a", "2"), event("a", "2")] {
+        let refused = guest.publish(publish).await.unwrap_err();
+        assert_eq!(refused, PublishRefused::SignInRequired);
+    }
+    let subscribed = guest.subscribe(filter("a").borrowed(), Mode::Latest, Start::Snapshot);
+    assert_eq!(subscribed.unwrap_err(), SubscribeRefused::SignInRequired);
+    let exported = guest.export().await.unwrap_err();
+    assert_eq!(exported, SubscribeRefused::SignInRequired);
+    assert!(!guest.may_administer());
+    assert_eq!(last(&bus, "a").unwrap(), "1");
 }
 
 /// A session without a link takes what it may when it has one again.

@@ -639,6 +639,26 @@ async fn check(operations: Vec<Operation>, stored: bool) -> (usize, usize) {
     (accepted, refused)
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_expires_makes_room_for_what_is_published_in_the_same_batch() {
+    let (clock, memory) = (Clock::manual(NOW), Memory::default());
+    let mut life = start(&clock, Some(&memory));
+    let full = || "x".repeat(BYTES);
+    let mut brief = state("a", full());
+    brief.expires_in = Some(Duration::from_secs(1));
+    let receipt = life.client(Who::Anna).enqueue(brief).await;
+    life.commit();
+    receipt.now_or_never().unwrap().unwrap();
+    clock.set(NOW + 1_000);
+    // A tick is queued meanwhile.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let receipt = life.client(Who::Anna).enqueue(state("b", full())).await;
+    life.commit();
+    receipt.now_or_never().unwrap().unwrap();
+    assert_eq!(last(&life.bus, "a"), None);
+    assert_eq!(held(&life.bus)["anna"], (1, BYTES as i64));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

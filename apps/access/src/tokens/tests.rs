@@ -123,6 +123,12 @@ fn the_kind_of_the_key_decides_and_not_the_header() {
         fixture.verify(&format!("{message}.{signature}")),
         Err(TokenError::Signature)
     );
+    // Signed by the key, in another way than it says.
+    for name in ["RS256", "ES256", "EdDSA"] {
+        let token = sign(json!({"alg": name}), &claims);
+        let verified = Fixture::new(SECRET).verify(&token);
+        assert_eq!(verified, Err(TokenError::Signature), "{name}");
+    }
     for name in [
         "none", "None", "", "HS384", "RS512", "PS256", "ES512", "hs256",
     ] {
@@ -389,6 +395,76 @@ fn files_that_hold_no_keys_are_refused() {
         parse(b"-----BEGIN PUBLIC KEY-----\nAAAA"),
         Err(KeysError::Pem)
     );
+}
+
+/// 1,024 bits of RSA.
+const SMALL_RSA: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDgPy8gXx/8MaDKGMwN4emaE72h
+6+mEt2NegjXrwwG8SmW80nan49jLWdwdhaUjR1B4MGPirgvUMx/7nY4Sb9e/MnA0
+EPI5PGp7j3JtjU8en53FIYJV4sach+DGPWTFGCkhe5CwXC43LhZ5nuKlFdEdBDbZ
+xTBJAjHY56Yk6j6aTwIDAQAB
+-----END PUBLIC KEY-----
+";
+
+#[test]
+fn keys_for_other_purposes_and_weak_ones_are_left_out() {
+    let parse = |bytes: &[u8]| KeySet::parse(bytes).map(|(keys, _)| keys.len());
+    let secret = URL_SAFE_NO_PAD.encode(SECRET);
+    let rsa = |bytes: usize| {
+        let n = URL_SAFE_NO_PAD.encode(vec![0xC1; bytes]);
+        json!({"kty": "RSA", "n": n, "e": "AQAB"})
+    };
+    for (key, is_used) in [
+        (json!({"use": "sig"}), true),
+        (json!({"use": "enc"}), false),
+        (json!({"key_ops": ["sign", "verify"]}), true),
+        (json!({"key_ops": ["sign"]}), false),
+        (json!({"key_ops": []}), false),
+        (json!({"alg": "HS256"}), true),
+        (json!({"alg": "HS512"}), false),
+        (json!({"alg": "RS256"}), false),
+        (rsa(256), true),
+        (rsa(255), false),
+    ] {
+        let mut key = key;
+        if key.get("kty").is_none() {
+            key["kty"] = "oct".into();
+            key["k"] = secret.clone().into();
+        }
+        let set = json!({"keys": [key]}).to_string();
+        let expected = if is_used {
+            Ok(1)
+        } else {
+            Err(KeysError::Empty)
+        };
+        assert_eq!(parse(set.as_bytes()), expected, "{set}");
+    }
+    assert_eq!(parse(SMALL_RSA.as_bytes()), Err(KeysError::Kind));
+    let ed25519 = foreign()["PyJWT 2"][2]["pem"].as_str().unwrap().to_owned();
+    for (keys, expected) in [
+        (MAX_KEYS, Ok(MAX_KEYS)),
+        (MAX_KEYS + 1, Err(KeysError::TooMany)),
+    ] {
+        assert_eq!(parse(ed25519.repeat(keys).as_bytes()), expected);
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    for (more, is_refused) in [(0, false), (1, true)] {
+        let bytes = vec![b'a'; usize::try_from(MAX_KEYS_BYTES + more).unwrap()];
+        fs::write(&keys, bytes).unwrap();
+        let opened = Tokens::open(Config {
+            keys: keys.clone(),
+            issuer: None,
+            audience: Vec::new(),
+            leeway: DEFAULT_LEEWAY,
+        });
+        let too_large = matches!(opened, Err(OpenError::TooLarge { .. }));
+        assert_eq!(too_large, is_refused, "{opened:?}");
+    }
 }
 
 #[test]

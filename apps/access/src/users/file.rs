@@ -133,7 +133,11 @@ impl PasswordFile {
     }
 
     fn read_line(&mut self, line: &[u8]) -> Result<(), LineError> {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let mut line = line;
+        // All of them, so that what is written is read as it is.
+        while let Some(rest) = line.strip_suffix(b"\r") {
+            line = rest;
+        }
         let line = core::str::from_utf8(line).map_err(|_| LineError::Encoding)?;
         if line.trim().is_empty() || line.starts_with('#') {
             self.lines.push(Line::Other(line.to_owned()));
@@ -277,6 +281,9 @@ mod tests {
             assert_eq!(file.hash("anna"), Some(&hash()), "{text:?}");
         }
         assert!(PasswordFile::from_bytes(b"").unwrap().is_empty());
+        let text = format!("# the lab\r\r\n\r\r\nanna:{HASH}\r\r\n");
+        let file: PasswordFile = text.parse().unwrap();
+        assert_eq!(file.to_string().parse(), Ok(file));
     }
 
     #[test]

@@ -413,6 +413,7 @@ mod tests {
         for text in [
             "$argon2id$v=19$m=1048577,t=1,p=1$Chldn6TCaDtnL3qcZYrycg$itPazZslkboJ+5zGgpXCxOmt2mRt3cWn/0QrOg7HLWE",
             "$argon2id$v=19$m=64,t=65,p=1$Chldn6TCaDtnL3qcZYrycg$itPazZslkboJ+5zGgpXCxOmt2mRt3cWn/0QrOg7HLWE",
+            "$argon2id$v=19$m=1024,t=1,p=65$Chldn6TCaDtnL3qcZYrycg$itPazZslkboJ+5zGgpXCxOmt2mRt3cWn/0QrOg7HLWE",
             "$2b$17$YgfboYzwoZyoGSEdKRGblO2OBDROKeU25n17cGOFSmNJuZkm2wS7K",
         ] {
             let error = PasswordHash::parse(text).unwrap_err();
@@ -421,9 +422,36 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_of_less_cost_is_outdated() {
+        for (scheme, is_outdated) in [
+            ("argon2id$v=19$m=19456,t=2,p=1", false),
+            ("argon2id$v=19$m=65536,t=3,p=4", false),
+            ("argon2id$v=19$m=19455,t=2,p=1", true),
+            ("argon2id$v=19$m=65536,t=1,p=1", true),
+            ("argon2i$v=19$m=19456,t=2,p=1", true),
+            ("argon2d$v=19$m=19456,t=2,p=1", true),
+        ] {
+            let text = format!(
+                "${scheme}$Chldn6TCaDtnL3qcZYrycg$itPazZslkboJ+5zGgpXCxOmt2mRt3cWn/0QrOg7HLWE"
+            );
+            let hash = PasswordHash::parse(&text).unwrap();
+            assert_eq!(hash.is_outdated(), is_outdated, "{text}");
+        }
+    }
+
+    #[test]
     fn passwords_have_a_length() {
         assert_eq!(PasswordHash::new(b""), Err(PasswordError::Empty));
         let long = vec![b'a'; MAX_PASSWORD_BYTES + 1];
+        // Also where another program has hashed it.
+        for (password, is_accepted) in [(&long[..], false), (&long[1..], true)] {
+            let mut context = digest::Context::new(&digest::SHA512);
+            context.update(password);
+            context.update(b"salt");
+            let (salt, hash) = (STANDARD.encode(b"salt"), STANDARD.encode(context.finish()));
+            let hash = PasswordHash::parse(&format!("$6${salt}${hash}")).unwrap();
+            assert_eq!(hash.verify(password), is_accepted);
+        }
         assert_eq!(PasswordHash::new(&long), Err(PasswordError::TooLong));
         let hash = PasswordHash::new(&long[1..]).unwrap();
         assert!(hash.verify(&long[1..]) && !hash.verify(&long));

@@ -342,3 +342,60 @@ fn a_remembered_password_makes_its_user_known() {
         Err(Refused::Throttled(_))
     ));
 }
+
+#[test]
+fn a_removal_alone_is_a_change() {
+    let fixture = Fixture::new(&format!("anna:{BCRYPT}\nben:{BCRYPT}\n"));
+    let mut changes = fixture.users.changes();
+    for (text, has_changed) in [
+        (format!("anna:{BCRYPT}\n"), true),
+        (format!("# nothing else\nanna:{BCRYPT}\n"), false),
+        (
+            format!("anna:{}\n", PasswordHash::new(b"battery").unwrap()),
+            true,
+        ),
+    ] {
+        fixture.write(&text);
+        assert_eq!(changes.has_changed().unwrap(), has_changed, "{text}");
+        changes.mark_unchanged();
+    }
+}
+
+#[test]
+fn a_sign_in_is_remembered_and_makes_its_address_known() {
+    let fixture = Fixture::new(&format!("anna:{BCRYPT}\nben:{BCRYPT}\n"));
+    assert_eq!(fixture.users.cached("anna", b"correct horse"), None);
+    let version = fixture.sign_in("anna", "correct horse").unwrap();
+    assert_eq!(
+        fixture.users.cached("anna", b"correct horse"),
+        Some(version)
+    );
+    assert_eq!(fixture.users.cached("anna", b"another"), None);
+    assert_eq!(fixture.users.cached("ben", b"correct horse"), None);
+    let address = Some(IpAddr::from([192, 0, 2, 1]));
+    for _ in 0..100 {
+        lock(&fixture.users.0.throttle).failed(Instant::now(), address, "ben");
+    }
+    assert!(matches!(
+        fixture.sign_in("ben", "wrong"),
+        Err(Refused::Throttled(_))
+    ));
+    // Theirs are counted apart.
+    assert_eq!(fixture.sign_in("anna", "wrong"), Err(Refused::Wrong));
+}
+
+/// An administrator has set another password while this one was compared.
+#[test]
+fn a_hash_that_has_changed_meanwhile_is_not_replaced() {
+    let fixture = Fixture::new(&format!("anna:{BCRYPT}\n"));
+    let old = fixture.users.table().users["anna"].clone();
+    let new = format!("anna:{}\n", PasswordHash::new(b"battery").unwrap());
+    fs::write(fixture.path(), &new).unwrap();
+    fixture.users.rewrite("anna", &old, b"correct horse");
+    assert_eq!(fs::read_to_string(fixture.path()).unwrap(), new);
+    fixture.users.reload();
+    assert_eq!(
+        fixture.sign_in("anna", "correct horse"),
+        Err(Refused::Wrong)
+    );
+}
