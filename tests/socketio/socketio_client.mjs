@@ -1,7 +1,7 @@
 // socket.io-client over WebSocket, over polls, and with the upgrade, against latchbus.
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, connect as tcp } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,9 +14,9 @@ class Server {
   /** Those that run, whichever check has started them. */
   static running = new Set();
 
-  static async start({ directory, port = 0 } = {}) {
+  static async start({ directory, port = 0, more = [] } = {}) {
     const storage = directory ? ['--data-dir', directory] : ['--ephemeral'];
-    const args = [...storage, '--http', `127.0.0.1:${port}`, '--mqtt', 'off', '--log', 'off'];
+    const args = [...storage, '--http', `127.0.0.1:${port}`, '--mqtt', 'off', '--log', 'off', ...more];
     const server = new Server();
     server.process = spawn(process.env.LATCHBUS, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     Server.running.add(server);
@@ -115,6 +115,51 @@ const checks = {
       ok(Number.isInteger(answer.rev));
     }
     await shows(socket, { red: 60, blue: 0 });
+    socket.close();
+    proxy.close();
+  },
+
+  async 'who comes back as another user begins anew'(_, transports) {
+    const directory = temporary();
+    const file = (name) => join(directory, name);
+    for (const name of ['anna', 'bea']) {
+      const add = ['user', 'add', name, '--password-stdin', '--file', file('users')];
+      same(spawnSync(process.env.LATCHBUS, add, { input: 'right' }).status, 0);
+    }
+    writeFileSync(file('rules.toml'), 'everyone = ["own"]\n[roles.own]\nsubscribe = ["{user}/#", "clicks/#"]\npublish = ["#"]\n');
+    const server = await Server.start({ more: ['--users', file('users'), '--access', file('rules.toml')] });
+    const proxy = await Proxy.before(server.port);
+    let user = 'anna';
+    const socket = open(proxy.url, transports, { auth: (answer) => answer({ user, password: 'right' }) });
+    await shows(socket, { red: 0, blue: 0 });
+    same(await socket.emitWithAck('subscribe', 'anna/#'), {});
+    for (const topic of ['anna/x', 'bea/x']) await socket.emitWithAck('publish', topic, 1, { retain: true });
+    const topics = () => socket.events.filter(([name]) => name === 'message').map((event) => event[1]);
+    await until(() => topics().length === 1, 'her message');
+
+    const again = async (as) => {
+      user = as;
+      socket.events.length = 0;
+      const { length: connects } = socket.connects;
+      const { length: disconnects } = socket.disconnects;
+      // Between two polls a cut alone is not noticed.
+      proxy.down = true;
+      proxy.cut();
+      await until(() => socket.disconnects.length > disconnects, 'it is cut');
+      proxy.down = false;
+      await until(() => socket.connects.length > connects, 'it comes back');
+      return socket.connects.at(-1);
+    };
+    same(await again('anna'), true);
+    same(await again('bea'), false);
+    await shows(socket, { red: 0, blue: 0 });
+    // Hers are not there, and what was retained before comes.
+    ok((await socket.emitWithAck('unsubscribe', 'anna/#')).error);
+    same(await socket.emitWithAck('subscribe', 'bea/#'), {});
+    await until(() => topics().length > 0, 'what bea may read');
+    same(topics(), ['bea/x']);
+    same(await again('bea'), true);
+    same(await again('anna'), false);
     socket.close();
     proxy.close();
   },
