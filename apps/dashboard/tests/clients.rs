@@ -389,7 +389,7 @@ fn ctl_lists_and_ends_over_https_with_a_password() {
         let is = |line: &&Value| {
             line["action"] == action
                 && line["by"] == by
-                && line["client"] == client
+                && line["client"].as_str().unwrap_or_default() == client
                 && line["result"] == result
                 && line["address"].is_string()
         };

@@ -3,12 +3,12 @@
 
 use core::fmt::Display;
 
-use tracing::{debug, field, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::LogLimit;
 use crate::access::{Identity, Principal, SignIn, SignInRefused};
 use crate::bus::Client;
-use crate::log::shown;
+use crate::log::{place, shown};
 
 /// Somebody has proved who they are. Over HTTP everyone does with each request, which is no news.
 pub(crate) fn signed_in(principal: &Principal) {
@@ -18,12 +18,13 @@ pub(crate) fn signed_in(principal: &Principal) {
         Identity::Certificate { .. } => "certificate",
         Identity::Anonymous | Identity::Guest | Identity::Process => return,
     };
-    let (by, name) = (by(principal), shown(&principal.client_id));
-    let (address, transport) = (principal.address.map(field::display), principal.transport);
+    let (by, client) = (by(principal), principal.shown_client_id());
+    let transport = principal.transport;
+    let address = place(transport, principal.address);
     if transport == "http" {
-        debug!(target: "audit", action = "sign-in", by, identity, transport, client = name, address, result = "done", "signed in");
+        debug!(target: "audit", action = "sign-in", by, identity, transport, client, address, result = "done", "signed in");
     } else {
-        info!(target: "audit", action = "sign-in", by, identity, transport, client = name, address, result = "done", "signed in");
+        info!(target: "audit", action = "sign-in", by, identity, transport, client, address, result = "done", "signed in");
     }
 }
 
@@ -33,8 +34,10 @@ pub(crate) fn sign_in_refused(limit: &LogLimit, who: &Asker, refused: &SignInRef
     let key = format!("sign-in refused {address:?} {}", who.transport);
     if let Some(left_out) = limit.allow(&key) {
         let (by, name) = (who.user.as_deref().map(shown), shown(&who.client_id));
-        let (address, transport) = (who.address.map(field::display), who.transport);
-        warn!(target: "audit", action = "sign-in", by, transport, client = name, address, result = %refused, left_out, "sign-in refused");
+        let client = (!name.is_empty()).then_some(name);
+        let transport = who.transport;
+        let address = place(transport, who.address);
+        warn!(target: "audit", action = "sign-in", by, transport, client, address, result = %refused, left_out, "sign-in refused");
     }
 }
 
@@ -62,8 +65,8 @@ impl From<&SignIn> for Asker {
 /// What an administrator has done, or was not let do: `what` with `target`.
 pub fn action<E: Display>(client: &Client, what: &str, target: &str, result: Result<&(), &E>) {
     let principal = client.principal();
-    let (by, name) = (by(&principal), shown(&principal.client_id));
-    let address = client.address().map(field::display);
+    let (by, name) = (by(&principal), principal.shown_client_id());
+    let address = client.shown_address();
     let (on, transport) = (shown(target), principal.transport);
     match result {
         Ok(()) => {

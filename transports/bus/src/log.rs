@@ -12,6 +12,41 @@
 //! | `access` | users, tokens and rules |
 //! | `bus` | everything else |
 
+use core::fmt;
+use core::net::SocketAddr;
+
+use tracing::field::{DisplayValue, display};
+
+/// Where a client has connected from, as a field of a line.
+pub type Place = DisplayValue<Address>;
+
+/// An address, or a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// Of TCP.
+    Tcp(SocketAddr),
+    /// None: what came over a Unix socket, or another stream without addresses.
+    Unix,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// Where a client of a transport has connected from: its address, or `unix`. None within the process and on byte links.
+pub fn place(transport: &str, address: Option<SocketAddr>) -> Option<Place> {
+    match (address, transport) {
+        (Some(address), _) => Some(display(Address::Tcp(address))),
+        (None, "mqtt" | "ws" | "http" | "page" | "socketio") => Some(display(Address::Unix)),
+        (None, _) => None,
+    }
+}
+
 /// Characters of a name or a topic that a line shows.
 const SHOWN_CHARS: usize = 128;
 

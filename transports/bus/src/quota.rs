@@ -183,20 +183,23 @@ impl Table {
         }
     }
 
-    /// Takes what a publish costs, or says when to try again.
+    /// Takes what a publish costs, or says when to try again, and which setting it was too fast for.
     pub(crate) fn publish(
         &self,
         principal: &Principal,
         now_ms: u64,
         bytes: usize,
-    ) -> Result<(), Duration> {
+    ) -> Result<(), (Duration, &'static str)> {
         let Some(allowance) = self.rated(principal, now_ms) else {
             return Ok(());
         };
         let mut rate = lock(&allowance.rate);
-        let (after, excess) = self.price(*rate, micros(now_ms), bytes);
-        if !excess.is_zero() {
-            return Err(excess);
+        let (after, early, heavy) = self.price(*rate, micros(now_ms), bytes);
+        if !early.max(heavy).is_zero() {
+            return Err(match early >= heavy {
+                true => (early, "limits.publishes_per_second"),
+                false => (heavy, "limits.bytes_per_second"),
+            });
         }
         *rate = after;
         Ok(())
@@ -208,9 +211,9 @@ impl Table {
             return Duration::ZERO;
         };
         let mut rate = lock(&allowance.rate);
-        let (after, excess) = self.price(*rate, micros(now_ms), bytes);
+        let (after, early, heavy) = self.price(*rate, micros(now_ms), bytes);
         *rate = after;
-        excess
+        early.max(heavy)
     }
 
     fn rated(&self, principal: &Principal, now_ms: u64) -> Option<Arc<Allowance>> {
@@ -218,8 +221,8 @@ impl Table {
         Some(self.of(key, now_ms))
     }
 
-    /// The buckets after a message of so many bytes, and how much too early it comes.
-    fn price(&self, rate: Rate, now: u64, bytes: usize) -> (Rate, Duration) {
+    /// The buckets after a message of so many bytes, and how much too early it comes for the one and for the other.
+    fn price(&self, rate: Rate, now: u64, bytes: usize) -> (Rate, Duration, Duration) {
         let charge = |full_at: u64, limit: Option<NonZeroU64>, units: u64| {
             let Some(limit) = limit else {
                 return (full_at, 0);
@@ -241,7 +244,8 @@ impl Table {
         let (publishes, early) = charge(rate.publishes, publishes_per_second, 1);
         let (bytes, heavy) = charge(rate.bytes, bytes_per_second, bytes as u64);
         let after = Rate { publishes, bytes };
-        (after, Duration::from_micros(early.max(heavy)))
+        let (early, heavy) = (Duration::from_micros(early), Duration::from_micros(heavy));
+        (after, early, heavy)
     }
 
     fn of(&self, key: Holder, now_ms: u64) -> Arc<Allowance> {
@@ -309,11 +313,12 @@ mod tests {
         for n in 0..10 {
             assert_eq!(table.publish([&anna, &elsewhere][n % 2], 5_000, 9), Ok(()));
         }
+        let setting = "limits.publishes_per_second";
         let wait = Duration::from_millis(100);
-        assert_eq!(table.publish(&elsewhere, 5_000, 9), Err(wait));
+        assert_eq!(table.publish(&elsewhere, 5_000, 9), Err((wait, setting)));
         assert_eq!(
             table.publish(&anna, 5_099, 9),
-            Err(Duration::from_millis(1))
+            Err((Duration::from_millis(1), setting))
         );
         assert_eq!(table.publish(&anna, 5_100, 9), Ok(()));
         assert!(table.publish(&anna, 5_100, 9).is_err());
@@ -334,7 +339,9 @@ mod tests {
         });
         let anna = user("anna", "192.0.2.1");
         assert_eq!(table.publish(&anna, 1_000, 5_000), Ok(()));
-        assert_eq!(table.publish(&anna, 1_000, 0), Err(Duration::from_secs(4)));
+        let setting = "limits.bytes_per_second";
+        let wait = Duration::from_secs(4);
+        assert_eq!(table.publish(&anna, 1_000, 0), Err((wait, setting)));
         assert_eq!(table.publish(&anna, 5_500, 500), Ok(()));
         assert!(table.publish(&anna, 5_500, 1).is_err());
         // Who cannot be refused waits, and what it has published counts.

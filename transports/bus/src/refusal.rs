@@ -45,6 +45,8 @@ pub enum PublishRefused {
     RateLimited {
         /// When it may try again.
         retry_after: Duration,
+        /// The setting of the `latchbus` program that it was too fast for.
+        setting: &'static str,
     },
     /// The topic's value is not the one that was [expected](crate::Expected).
     #[error("`{0}` has another value than expected")]
@@ -173,10 +175,10 @@ impl PublishRefused {
         })
     }
 
-    /// The setting of the `latchbus` program that changes the limit or the rule; `fixed` where there is none.
-    pub fn setting(&self) -> &'static str {
-        match self {
-            Self::RateLimited { .. } => "limits.publishes_per_second, limits.bytes_per_second",
+    /// The setting of the `latchbus` program that changes the limit, if it was one and can be changed.
+    pub fn setting(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::RateLimited { setting, .. } => setting,
             Self::Hub(PublishError::Full { .. }) => "limits.kept_values",
             Self::Hub(PublishError::PayloadTooLarge { .. }) => "limits.payload_bytes",
             Self::Hub(PublishError::TopicTooLong { .. }) => "limits.topic_bytes",
@@ -187,8 +189,8 @@ impl PublishRefused {
                 "devices of the room" => "limits.room_devices",
                 _ => "limits.device_incarnations",
             },
-            _ => "fixed",
-        }
+            _ => return None,
+        })
     }
 
     /// The code that WebSocket clients see.
@@ -284,9 +286,9 @@ impl SubscribeRefused {
         }
     }
 
-    /// The setting of the `latchbus` program that changes the limit; `fixed` where there is none.
-    pub const fn setting(&self) -> &'static str {
-        match self {
+    /// The setting of the `latchbus` program that changes the limit, if it was one and can be changed.
+    pub const fn setting(&self) -> Option<&'static str> {
+        Some(match self {
             Self::Hub(SubscribeError::Full { .. }) => "limits.subscriptions",
             Self::Hub(SubscribeError::FilterTooLong { .. }) => "limits.topic_bytes",
             Self::SessionFull { .. } => "limits.session_subscriptions",
@@ -296,8 +298,8 @@ impl SubscribeRefused {
             | Self::SignInRequired
             | Self::InvalidFilter { .. }
             | Self::Shared(_)
-            | Self::Closed => "fixed",
-        }
+            | Self::Closed => return None,
+        })
     }
 
     /// The code that WebSocket clients see.

@@ -4,25 +4,27 @@ use std::io;
 
 use latchbus_bus::{BudgetExceeded, Bus, Client, Ended};
 use latchbus_ws::frame::FrameError;
-use tracing::{field, info, warn};
+use tracing::{info, warn};
 
 use crate::receiver::ReceiveError;
 use crate::session::Carrier;
 
 /// A session begins.
 pub(crate) fn connected(client: &Client, carrier: Carrier) {
-    let address = client.address().map(field::display);
+    let (principal, address) = (client.principal(), client.shown_address());
+    let user = principal.shown_user();
     let connection = client.id();
     let transport = match carrier {
         Carrier::WebSocket => "websocket",
         Carrier::Polling | Carrier::Closed => "polling",
     };
-    info!(target: "socketio", connection, address, transport, "client connected");
+    info!(target: "socketio", connection, user, address, transport, "client connected");
 }
 
 /// A session has ended. What a setting can change is a warning.
 pub(crate) fn disconnected(client: &Client, ended: &Ended<ReceiveError, io::Error>) {
-    let address = client.address().map(field::display);
+    let (principal, address) = (client.principal(), client.shown_address());
+    let user = principal.shown_user();
     let connection = client.id();
     let reason: &dyn core::fmt::Display = match ended {
         Ended::Left => &"closed by the client",
@@ -40,15 +42,16 @@ pub(crate) fn disconnected(client: &Client, ended: &Ended<ReceiveError, io::Erro
             (*limit, "limits.incoming_bytes")
         }
         _ => {
-            info!(target: "socketio", connection, address, "client disconnected: {reason}");
+            info!(target: "socketio", connection, user, address, "client disconnected: {reason}");
             return;
         }
     };
-    let key = client.principal().log_key(setting);
+    let key = principal.log_key(setting);
     if let Some(left_out) = client.bus().log_limit().allow(&key) {
         warn!(
             target: "socketio",
             connection,
+            user,
             address,
             limit,
             setting,

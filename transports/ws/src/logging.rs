@@ -3,8 +3,9 @@
 use core::net::SocketAddr;
 use std::io;
 
+use latchbus_bus::log::place;
 use latchbus_bus::{BudgetExceeded, Bus, Client, Ended};
-use tracing::{field, info, warn};
+use tracing::{info, warn};
 
 use crate::Protocol;
 use crate::frame::FrameError;
@@ -12,14 +13,16 @@ use crate::link::ReceiveError;
 
 /// A connection begins.
 pub(crate) fn connected(client: &Client, protocol: Protocol) {
-    let address = client.address().map(field::display);
+    let (principal, address) = (client.principal(), client.shown_address());
+    let user = principal.shown_user();
     let (connection, protocol) = (client.id(), protocol.name());
-    info!(target: "websocket", connection, address, protocol, "client connected");
+    info!(target: "websocket", connection, user, address, protocol, "client connected");
 }
 
 /// A connection has ended. What a setting can change is a warning.
 pub(crate) fn disconnected(client: &Client, ended: &Ended<ReceiveError, io::Error>) {
-    let address = client.address().map(field::display);
+    let (principal, address) = (client.principal(), client.shown_address());
+    let user = principal.shown_user();
     let connection = client.id();
     let reason: &dyn core::fmt::Display = match ended {
         Ended::Left => &"closed by the client",
@@ -37,15 +40,16 @@ pub(crate) fn disconnected(client: &Client, ended: &Ended<ReceiveError, io::Erro
             (*limit, "limits.incoming_bytes")
         }
         _ => {
-            info!(target: "websocket", connection, address, "client disconnected: {reason}");
+            info!(target: "websocket", connection, user, address, "client disconnected: {reason}");
             return;
         }
     };
-    let key = client.principal().log_key(setting);
+    let key = principal.log_key(setting);
     if let Some(left_out) = client.bus().log_limit().allow(&key) {
         warn!(
             target: "websocket",
             connection,
+            user,
             address,
             limit,
             setting,
@@ -60,7 +64,7 @@ pub(crate) fn no_room(bus: &Bus, address: Option<SocketAddr>, limit: usize) {
     if let Some(left_out) = bus.log_limit().allow("connections websocket") {
         warn!(
             target: "websocket",
-            address = address.map(field::display),
+            address = place("ws", address),
             limit,
             setting = "limits.connections",
             left_out,
@@ -73,7 +77,7 @@ pub(crate) fn no_room(bus: &Bus, address: Option<SocketAddr>, limit: usize) {
 pub(crate) fn refused(bus: &Bus, address: Option<SocketAddr>, cause: &dyn core::fmt::Display) {
     let key = format!("refused ws {:?}", address.map(|address| address.ip()));
     if let Some(left_out) = bus.log_limit().allow(&key) {
-        let address = address.map(field::display);
+        let address = place("ws", address);
         warn!(target: "websocket", address, left_out, "connection refused: {cause}");
     }
 }

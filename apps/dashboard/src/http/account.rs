@@ -274,7 +274,7 @@ async fn sign_out(State(app): State<App>, request: Request) -> Response {
     let address = app.0.guard.client(&request);
     for session in sessions(&request) {
         if let Some(identity) = open.end(&session) {
-            let (user, address) = (identity.name(), address.map(tracing::field::display));
+            let (user, address) = (identity.name(), latchbus_bus::log::place("page", address));
             tracing::info!(target: "audit", action = "sign-out", by = user, transport = "page", address, result = "done", "signed out");
         }
     }

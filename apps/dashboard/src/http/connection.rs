@@ -16,6 +16,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use latchbus_bus::accept::{self, Acceptor, Connection};
+use latchbus_bus::log::place;
 use latchbus_bus::proxy;
 use latchbus_ws::origin::{LocalPort, Secure};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -81,7 +82,7 @@ impl Connections {
 
     /// A connection that ends before its first byte of HTTP.
     fn not_begun(&self, address: Option<SocketAddr>, error: &io::Error) {
-        let shown = address.map(field::display);
+        let shown = place("http", address);
         if accept::is_gone(error) {
             tracing::debug!(target: "http", address = shown, %error, "HTTP connection ended");
             return;
@@ -99,7 +100,7 @@ impl Connections {
         let limit = self.app.0.config.max_connections;
         tracing::warn!(
             target: "http",
-            address = address.map(field::display),
+            address = place("http", address),
             limit,
             setting = "limits.connections",
             left_out,
@@ -120,7 +121,7 @@ impl Connections {
     fn header_of_a_stranger(&self, address: Option<SocketAddr>) {
         let key = format!("proxy http {:?}", address.map(|address| address.ip()));
         if let Some(left_out) = self.app.0.bus.log_limit().allow(&key) {
-            let address = address.map(field::display);
+            let address = place("http", address);
             tracing::warn!(
                 target: "http",
                 address,

@@ -131,7 +131,7 @@ impl From<PublishRefused> for ApiError {
             return Self::new(StatusCode::PRECONDITION_FAILED, "raced", refused);
         }
         let mut error = Self::refused(refused.code(), &refused);
-        if let PublishRefused::RateLimited { retry_after } = refused {
+        if let PublishRefused::RateLimited { retry_after, .. } = refused {
             let seconds = retry_after.as_secs().saturating_add(1);
             error.headers.push((RETRY_AFTER, seconds.into()));
         }

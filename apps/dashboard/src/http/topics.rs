@@ -19,7 +19,7 @@ use latchbus_bus::{
 use latchbus_core::topic::{TopicFilter, TopicName};
 use percent_encoding::percent_decode_str;
 use tokio::time::{sleep, timeout};
-use tracing::{field, warn};
+use tracing::warn;
 
 use super::conditions::{self, etag, is_known};
 use super::error::ApiError;
@@ -234,8 +234,9 @@ fn warn_of_limit(client: &Client, path: &str, why: &str, limit: usize, setting: 
     let Some(left_out) = client.bus().log_limit().allow(&key) else {
         return;
     };
-    let (address, path) = (client.address().map(field::display), shown(path));
-    warn!(target: "http", address, path, limit, setting, left_out, "publish rejected: {why}");
+    let principal = client.principal();
+    let (user, address, path) = (principal.shown_user(), client.shown_address(), shown(path));
+    warn!(target: "http", user, address, path, limit, setting, left_out, "publish rejected: {why}");
 }
 
 /// The topic in an address: all that follows the path, slashes included.

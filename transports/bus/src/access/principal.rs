@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use latchbus_core::topic::TopicFilter;
 
+use crate::log::shown;
+
 /// Who asks: it comes with everything that a [`Client`](crate::Client) does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -119,6 +121,17 @@ impl Principal {
     pub fn with_address(self, address: impl Into<Option<SocketAddr>>) -> Self {
         let address = address.into();
         Self { address, ..self }
+    }
+
+    /// What the client calls itself, as log lines show it; none where it does not.
+    pub fn shown_client_id(&self) -> Option<&str> {
+        (!self.client_id.is_empty()).then(|| shown(&self.client_id))
+    }
+
+    /// Who that is, as log lines show it: the name of the user, or the subject of the token or the certificate. None of who has
+    /// not signed in.
+    pub fn shown_user(&self) -> Option<&str> {
+        self.identity.name().map(shown)
     }
 
     /// What tells it from others in a [`LogLimit`](crate::LogLimit): its client id, or where it has none its

@@ -35,11 +35,12 @@ macro_rules! warn_limited {
         let principal = $client.principal();
         let limit = $client.bus().log_limit();
         if let Some(left_out) = limit.allow(&principal.log_key($kind)) {
-            let client = shown(&principal.client_id);
-            let address = $client.address().map(field::display);
+            let (client, user) = (principal.shown_client_id(), principal.shown_user());
+            let address = $client.shown_address();
             log::warn_of!(
                 principal.transport,
                 client,
+                user,
                 address,
                 $($field)+,
                 left_out,
@@ -121,6 +122,11 @@ impl Client {
     /// Where it has connected from last.
     pub fn address(&self) -> Option<SocketAddr> {
         *lock(&self.0.address)
+    }
+
+    /// The same as log lines show it: see [`log::place`].
+    pub fn shown_address(&self) -> Option<log::Place> {
+        log::place(self.principal().transport, self.address())
     }
 
     /// Says that it has come back, from this address.
@@ -255,7 +261,10 @@ impl Client {
     fn check_rate(&self, quota: &Table, publish: &Publish) -> Result<(), PublishRefused> {
         let now = self.0.bus.clock().deadline_ms();
         let taken = quota.publish(&self.principal(), now, publish.counted_bytes());
-        taken.map_err(|retry_after| PublishRefused::RateLimited { retry_after })
+        taken.map_err(|(retry_after, setting)| PublishRefused::RateLimited {
+            retry_after,
+            setting,
+        })
     }
 
     /// Counts a publish that its rate does not refuse, and says how long to wait before it.
@@ -423,7 +432,7 @@ impl Client {
         filter: &str,
         cause: &str,
         limit: Option<usize>,
-        setting: &str,
+        setting: Option<&str>,
     ) {
         warn_limited!(
             self,

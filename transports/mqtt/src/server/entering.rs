@@ -158,8 +158,13 @@ impl Server {
                 let limit = connect.maximum_packet_bytes;
                 match self.admit_client(*connect, address, deadline).await {
                     Ok(admitted) => return Ok(Some((input, writer, admitted))),
-                    Err((reason, cause)) => {
-                        logging::refused(self, (&client, address), version, reason, &cause);
+                    Err(Refusal {
+                        reason,
+                        cause,
+                        user,
+                    }) => {
+                        let who = (client.as_str(), user.as_deref(), address);
+                        logging::refused(self, who, version, reason, &cause);
                         (version, reason, limit)
                     }
                 }
@@ -172,7 +177,7 @@ impl Server {
             } => {
                 let cause = violation.map(|violation| violation.to_string());
                 let cause = cause.as_deref().unwrap_or(reason.words());
-                logging::refused(self, ("", address), version, reason, cause);
+                logging::refused(self, ("", None, address), version, reason, cause);
                 (version, reason, limit)
             }
         };
@@ -202,11 +207,11 @@ impl Server {
         mut connect: Connect,
         address: Option<SocketAddr>,
         deadline: Instant,
-    ) -> Result<Admitted, (Reason, String)> {
+    ) -> Result<Admitted, Refusal> {
         let (bytes, limit) = (connect.client_id.len(), self.0.bounds.client_id_bytes);
         if bytes > limit {
             let cause = format!("client identifier of {bytes} bytes is longer than {limit}");
-            return Err((Reason::CLIENT_IDENTIFIER_NOT_VALID, cause));
+            return Err(Refusal::new(Reason::CLIENT_IDENTIFIER_NOT_VALID, cause));
         }
         let assigned = connect.client_id.is_empty();
         if assigned {
@@ -214,14 +219,12 @@ impl Server {
         }
         if !Connection::can_accept(&connect, assigned, &self.0.bounds) {
             let cause = "the client's maximum packet size is smaller than the CONNACK";
-            return Err((Reason::PACKET_TOO_LARGE, cause.to_owned()));
+            return Err(Refusal::new(Reason::PACKET_TOO_LARGE, cause));
         }
-        let user = connect.credentials.user.clone();
         let sign_in = SignIn::new("mqtt")
             .with_client_id(&connect.client_id)
             .with_address(address)
             .with_credentials(mem::take(&mut connect.credentials));
-        connect.credentials.user = user;
         let closing = self.0.bus.closing();
         let signed_in = tokio::select! {
             () = closing.cancelled() => Err(SignInRefused::Unavailable),
@@ -229,7 +232,9 @@ impl Server {
                 signed_in.unwrap_or(Err(SignInRefused::Unavailable))
             }
         };
-        let client = signed_in.map_err(|refused| (Reason::from(&refused), refused.to_string()))?;
+        let client = signed_in
+            .map_err(|refused| Refusal::new(Reason::from(&refused), refused.to_string()))?;
+        let user = || client.principal().identity.name().map(str::to_owned);
         if let Some(will) = connect.will.take_if(|will| is_bridge_state(&will.publish)) {
             logging::bridge_will_left_out(&client, will.publish.topic.as_str());
         }
@@ -237,15 +242,23 @@ impl Server {
             && let Err(refused) = client.check_publish(&will.publish)
             && !self.tolerates(connect.version, &refused)
         {
-            let setting = refused.setting();
-            let cause = format!("will rejected: {refused} (setting: {setting})");
-            return Err((Reason::from(&refused), cause));
+            let setting = refused
+                .setting()
+                .map(|setting| format!(" (setting: {setting})"));
+            let cause = format!("will rejected: {refused}{}", setting.unwrap_or_default());
+            return Err(Refusal {
+                user: user(),
+                ..Refusal::new(Reason::from(&refused), cause)
+            });
         }
         let name = session_name(&client.principal());
         let claim = self.0.registry.claim(&name, address);
         let (claim, away) = timeout_at(deadline, claim).await.map_err(|_| {
             let cause = "the connection that has its client identifier does not end";
-            (Reason::SERVER_UNAVAILABLE, cause.to_owned())
+            Refusal {
+                user: user(),
+                ..Refusal::new(Reason::SERVER_UNAVAILABLE, cause)
+            }
         })?;
         Ok(Admitted {
             connect,
@@ -367,6 +380,24 @@ fn is_bridge_state(publish: &latchbus_bus::Publish) -> bool {
 }
 
 type Begun<R, W> = (Input<R>, W, Admitted);
+
+/// Why a client may not enter.
+struct Refusal {
+    reason: Reason,
+    cause: String,
+    /// Who it has proved to be.
+    user: Option<String>,
+}
+
+impl Refusal {
+    fn new(reason: Reason, cause: impl Into<String>) -> Self {
+        Self {
+            reason,
+            cause: cause.into(),
+            user: None,
+        }
+    }
+}
 
 /// A client that may enter.
 struct Admitted {

@@ -3,8 +3,8 @@
 
 use core::net::SocketAddr;
 
-use latchbus_bus::log::shown;
-use latchbus_bus::{Bus, Client, ConnectRefused, Ended, PublishRefused};
+use latchbus_bus::log::{Place, place, shown};
+use latchbus_bus::{Bus, Client, ConnectRefused, Ended, Principal, PublishRefused};
 use tracing::{field, info, warn};
 
 use super::Server;
@@ -15,7 +15,6 @@ use crate::{Connect, Reason, Version, Violation};
 /// What a line says of a client when it has connected.
 #[derive(Debug)]
 pub(super) struct Arrived {
-    user: Option<String>,
     protocol: &'static str,
     keep_alive: u16,
     clean: bool,
@@ -25,7 +24,6 @@ pub(super) struct Arrived {
 impl From<&Connect> for Arrived {
     fn from(connect: &Connect) -> Self {
         Self {
-            user: connect.credentials.user.clone(),
             protocol: name(connect.version),
             keep_alive: connect.keep_alive_secs,
             clean: connect.clean_start,
@@ -36,21 +34,20 @@ impl From<&Connect> for Arrived {
 
 impl Arrived {
     pub(super) fn log(self, client: &Client, session_present: bool) {
-        let address = client.address().map(field::display);
         let principal = client.principal();
-        let (name, user) = (shown(&principal.client_id), self.user.as_deref().map(shown));
+        let (name, user) = (shown(&principal.client_id), principal.shown_user());
+        let address = client.shown_address();
         let Self {
             protocol,
             keep_alive,
             clean,
             will,
-            ..
         } = self;
         info!(
             target: "mqtt",
             client = name,
-            address,
             user,
+            address,
             protocol,
             keep_alive,
             clean,
@@ -68,11 +65,22 @@ const fn name(version: Version) -> &'static str {
     }
 }
 
+/// Who a line is about: what the client calls itself, who has signed in, and from where.
+fn who<'a>(client: &Client, principal: &'a Principal) -> (&'a str, Option<&'a str>, Option<Place>) {
+    let (name, user) = (shown(&principal.client_id), principal.shown_user());
+    (name, user, client.shown_address())
+}
+
+/// Where a connection comes from of whose client nothing is known.
+fn from(address: Option<SocketAddr>) -> Option<Place> {
+    place("mqtt", address)
+}
+
 /// Says that a session has ended because its client stayed away, or that it had by the end of a restart.
 pub(super) fn expired(client: &Client) {
     let principal = client.principal();
-    let name = shown(&principal.client_id);
-    info!(target: "mqtt", client = name, "session expired");
+    let (name, user) = (shown(&principal.client_id), principal.shown_user());
+    info!(target: "mqtt", client = name, user, "session expired");
 }
 
 /// Says why a connection has ended. What a setting can change, and who took it over, is a warning.
@@ -84,10 +92,7 @@ pub(super) fn left(
     goodbye: Option<Goodbye>,
 ) {
     let principal = client.principal();
-    let (name, address) = (
-        shown(&principal.client_id),
-        client.address().map(field::display),
-    );
+    let (name, user, address) = who(client, &principal);
     let limit = server.0.bus.log_limit();
     match ended {
         Ended::Stopped => {
@@ -96,6 +101,7 @@ pub(super) fn left(
                 warn!(
                     target: "mqtt",
                     client = name,
+                    user,
                     address,
                     by,
                     left_out,
@@ -108,6 +114,7 @@ pub(super) fn left(
                 warn!(
                     target: "mqtt",
                     client = name,
+                    user,
                     address,
                     bytes,
                     limit = most,
@@ -122,6 +129,7 @@ pub(super) fn left(
                 warn!(
                     target: "mqtt",
                     client = name,
+                    user,
                     address,
                     limit = most,
                     setting = "limits.incoming_bytes",
@@ -138,16 +146,16 @@ pub(super) fn left(
                 ),
                 None => (None, None),
             };
-            info!(target: "mqtt", client = name, address, code, reason, "client disconnected: DISCONNECT");
+            info!(target: "mqtt", client = name, user, address, code, reason, "client disconnected: DISCONNECT");
         }
         Ended::SignedOut(why) => {
-            warn!(target: "mqtt", client = name, address, "client disconnected: {why}");
+            info!(target: "mqtt", client = name, user, address, "client disconnected: {why}");
         }
         Ended::Closing => {
-            info!(target: "mqtt", client = name, address, "client disconnected: the server stops");
+            info!(target: "mqtt", client = name, user, address, "client disconnected: the server stops");
         }
         Ended::Receiver(error) | Ended::Sender(error) => {
-            info!(target: "mqtt", client = name, address, "client disconnected: {error}");
+            info!(target: "mqtt", client = name, user, address, "client disconnected: {error}");
         }
     }
 }
@@ -164,7 +172,8 @@ pub(super) fn too_large(client: &Client, messages: u64) {
         warn!(
             target: "mqtt",
             client = shown(&principal.client_id),
-            address = client.address().map(field::display),
+            user = principal.shown_user(),
+            address = client.shown_address(),
             messages,
             left_out,
             "messages not sent: larger than the Maximum Packet Size of the client"
@@ -175,7 +184,7 @@ pub(super) fn too_large(client: &Client, messages: u64) {
 /// A CONNECT that is refused.
 pub(super) fn refused(
     server: &Server,
-    (client, address): (&str, Option<SocketAddr>),
+    (client, user, address): (&str, Option<&str>, Option<SocketAddr>),
     version: Version,
     reason: Reason,
     cause: &str,
@@ -185,19 +194,21 @@ pub(super) fn refused(
         _ => format!("refused mqtt {client}"),
     };
     if let Some(left_out) = server.0.bus.log_limit().allow(&key) {
-        let (client, address) = (shown(client), address.map(field::display));
+        let (client, address) = (shown(client), from(address));
+        let client = (!client.is_empty()).then_some(client);
         // Of a version that there is not, the answer alone has the form of 3.1.1.
         let known = reason != Reason::UNSUPPORTED_VERSION;
         let protocol = known.then(|| name(version));
         let code = format!("{:#04x}", reason.0);
-        warn!(target: "mqtt", client, address, protocol, code, left_out, "CONNECT refused: {cause}");
+        let user = user.map(shown);
+        warn!(target: "mqtt", client, user, address, protocol, code, left_out, "CONNECT refused: {cause}");
     }
 }
 
 /// A filter that the settings refuse.
 pub(super) fn refused_filter(client: &Client, filter: &str) {
     let cause = "the settings refuse this filter";
-    client.log_refused_filter(filter, cause, None, "Bounds::refused_filters");
+    client.log_refused_filter(filter, cause, None, Some("Bounds::refused_filters"));
 }
 
 /// A message that a client has refused, which is not sent to it again.
@@ -205,12 +216,9 @@ pub(super) fn refused_message(client: &Client, reason: Reason) {
     let principal = client.principal();
     let key = principal.log_key("refuses messages");
     if let Some(left_out) = client.bus().log_limit().allow(&key) {
-        let (name, address) = (
-            shown(&principal.client_id),
-            client.address().map(field::display),
-        );
+        let (name, user, address) = who(client, &principal);
         let code = format!("{:#04x}", reason.0);
-        warn!(target: "mqtt", client = name, address, code, left_out, "message refused by the client");
+        warn!(target: "mqtt", client = name, user, address, code, left_out, "message refused by the client");
     }
 }
 
@@ -219,13 +227,11 @@ pub(super) fn not_stored(client: &Client, cause: &PublishRefused) {
     let principal = client.principal();
     let key = principal.log_key("not stored");
     if let Some(left_out) = client.bus().log_limit().allow(&key) {
-        let (name, address) = (
-            shown(&principal.client_id),
-            client.address().map(field::display),
-        );
+        let (name, user, address) = who(client, &principal);
         warn!(
             target: "mqtt",
             client = name,
+            user,
             address,
             left_out,
             "session not kept over a restart: {cause}"
@@ -236,22 +242,23 @@ pub(super) fn not_stored(client: &Client, cause: &PublishRefused) {
 /// The will of a bridge that would say on this server that the bridge is gone: `$SYS` is the server's own.
 pub(super) fn bridge_will_left_out(client: &Client, topic: &str) {
     let principal = client.principal();
-    let (name, address) = (
-        shown(&principal.client_id),
-        client.address().map(field::display),
-    );
+    let (name, user, address) = who(client, &principal);
     let topic = shown(topic);
-    info!(target: "mqtt", client = name, address, topic, "will of a bridge left out: $SYS is the server's own");
+    info!(target: "mqtt", client = name, user, address, topic, "will of a bridge left out: $SYS is the server's own");
 }
 
 /// A client whose session and will were stored, and which the rules do not allow any more.
-pub(super) fn not_restored(bus: &Bus, client: &str, cause: &ConnectRefused) {
+pub(super) fn not_restored(
+    bus: &Bus,
+    (client, user): (&str, Option<&str>),
+    cause: &ConnectRefused,
+) {
     if let Some(left_out) = bus
         .log_limit()
         .allow(&format!("not restored mqtt {client}"))
     {
-        let client = shown(client);
-        warn!(target: "mqtt", client, left_out, "session and will not restored: {cause}");
+        let (client, user) = (shown(client), user.map(shown));
+        warn!(target: "mqtt", client, user, left_out, "session and will not restored: {cause}");
     }
 }
 
@@ -263,7 +270,8 @@ pub(super) fn dropped(client: &Client, most: usize, setting: &str) {
         warn!(
             target: "mqtt",
             client = shown(&principal.client_id),
-            address = client.address().map(field::display),
+            user = principal.shown_user(),
+            address = client.shown_address(),
             limit = most,
             setting,
             left_out,
@@ -280,7 +288,7 @@ pub(super) fn not_begun(server: &Server, address: Option<SocketAddr>, error: &Li
         LinkError::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
         LinkError::Violation(_) | LinkError::ProxyHeader => false,
     };
-    let shown = address.map(field::display);
+    let shown = from(address);
     if quiet {
         tracing::debug!(target: "mqtt", address = shown, "connection ended before CONNECT: {error}");
         return;
@@ -338,7 +346,7 @@ pub(super) fn not_begun_below(
     address: Option<SocketAddr>,
     error: &std::io::Error,
 ) {
-    let shown = address.map(field::display);
+    let shown = from(address);
     if latchbus_bus::accept::is_gone(error) {
         tracing::debug!(target: "mqtt", address = shown, "connection ended before CONNECT: {error}");
         return;
@@ -352,7 +360,7 @@ pub(super) fn not_begun_below(
 /// A connection for which there is no room.
 pub(super) fn no_room(server: &Server, address: Option<SocketAddr>) {
     if let Some(left_out) = server.0.bus.log_limit().allow("connections mqtt") {
-        let (address, limit) = (address.map(field::display), server.0.config.max_connections);
+        let (address, limit) = (from(address), server.0.config.max_connections);
         warn!(
             target: "mqtt",
             address,

@@ -30,10 +30,11 @@ pub(super) fn restore_all(bus: &Bus, registry: &Arc<Registry>, grace: Duration) 
             principal.identity = owner;
         }
         // Whom the rules do not allow any more is told so when it connects; its notes stay until then.
+        let user = principal.identity.name().map(str::to_owned);
         let client = match bus.client(principal) {
             Ok(client) => client,
             Err(refused) => {
-                logging::not_restored(bus, client_id(&name), &refused);
+                logging::not_restored(bus, (client_id(&name), user.as_deref()), &refused);
                 continue;
             }
         };

@@ -1,0 +1,272 @@
+//! What the log says of who does something: the user, whatever door it came by, and the true cause of what was refused.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the lints spare tests, and their helpers are a part of them"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use futures_util::SinkExt as _;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::web_socket::{next, next_json};
+use support::{DEADLINE, Request, Server, until};
+use tempfile::TempDir;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// `correct horse`.
+const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$u/2Rkm8/G+qdpomxx7kwZg$pDeGL2Fh8TgXKJSurWpPrlBseNhau+DIcvhmg1c8nng";
+
+/// Another password.
+const OTHER_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$Kf6gCC1zOzT42FRzgv2Vig$T7OssjdFBmDqUM8RL0p9C2eP1wc7usmL8lZIdlwUC4Y";
+
+/// `anna:correct horse`.
+const ANNA: &str = "Basic YW5uYTpjb3JyZWN0IGhvcnNl";
+
+const RULES: &str = r#"
+signed_in = ["member"]
+[roles.member]
+publish = ["lab/#"]
+subscribe = ["lab/#", "clicks/main/values"]
+[roles.operator]
+admin = true
+[users]
+root = ["operator"]
+"#;
+
+struct Running {
+    server: Server,
+    folder: TempDir,
+}
+
+impl Running {
+    fn start(more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let users = ["anna", "bert", "carl", "root"].map(|name| format!("{name}:{HASH}\n"));
+        fs::write(at("users"), users.concat()).unwrap();
+        fs::write(at("rules.toml"), RULES).unwrap();
+        let (users, rules) = (at("users"), at("rules.toml"));
+        let flags = ["--ephemeral", "--log-format", "json", "--users", &users];
+        let flags = [&flags[..], &["--access", &rules], more].concat();
+        let server = Server::on_free_ports(flags);
+        Self { server, folder }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Ends it: the lines of its log.
+    fn log(self) -> Vec<Value> {
+        self.server.signal(Signal::TERM);
+        let log = self.server.wait().2;
+        let lines = log.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    async fn socket(
+        &self,
+        path: &str,
+        authorization: &str,
+    ) -> WebSocketStream<tokio::net::TcpStream> {
+        let address = self.server.http();
+        let mut request = format!("ws://{address}{path}")
+            .into_client_request()
+            .unwrap();
+        if !authorization.is_empty() {
+            let value = authorization.parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        client_async(request, stream).await.unwrap().0
+    }
+}
+
+/// Whether a line has these values: null stands for a key that is not there.
+fn is(line: &Value, wanted: &Value) -> bool {
+    let mut wanted = wanted.as_object().unwrap().iter();
+    wanted.all(|(key, value)| match (key.as_str(), value.as_str()) {
+        ("address", Some("tcp")) => line[key]
+            .as_str()
+            .is_some_and(|it| it.starts_with("127.0.0.1:")),
+        ("message", Some(text)) => line[key].as_str().is_some_and(|it| it.contains(text)),
+        _ => line[key] == *value,
+    })
+}
+
+fn has(log: &[Value], wanted: &Value) {
+    let found = log.iter().any(|line| is(line, wanted));
+    assert!(found, "{wanted} in\n{}", shown(log));
+}
+
+fn shown(log: &[Value]) -> String {
+    log.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// A CONNECT of 3.1.1.
+fn connect(
+    mut stream: impl std::io::Read + std::io::Write,
+    id: &str,
+    user: &str,
+    password: &str,
+) -> u8 {
+    let mut body = b"\0\x04MQTT\x04\xc2\0\x3c".to_vec();
+    for text in [id, user, password] {
+        body.extend([0, text.len().try_into().unwrap()]);
+        body.extend(text.as_bytes());
+    }
+    let head = [0x10, body.len().try_into().unwrap()];
+    stream.write_all(&[&head[..], &body].concat()).unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    answer[3]
+}
+
+fn tcp(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.mqtt()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn refused_publishes_and_subscriptions_name_the_user_at_every_door() {
+    let running = Running::start(&[]);
+    let mut mqtt = tcp(&running.server);
+    assert_eq!(connect(&mut mqtt, "a-1", "anna", "correct horse"), 0);
+    mqtt.write_all(b"\x82\x0a\0\x01\0\x05den/x\0").unwrap();
+    let mut suback = [0; 5];
+    mqtt.read_exact(&mut suback).unwrap();
+    assert_eq!(suback[4], 0x80);
+    mqtt.write_all(b"\x32\x0b\0\x05den/y\0\x02hi\xe0\0")
+        .unwrap();
+    let _puback = mqtt.read_to_end(&mut Vec::new());
+
+    let mut socket = running.socket("/ws", ANNA).await;
+    next_json(&mut socket).await;
+    for (frame, code) in [
+        (
+            json!({"op": "publish", "id": 1, "topic": "den/y", "text": "hi"}),
+            "not_allowed",
+        ),
+        (
+            json!({"op": "subscribe", "id": 2, "filter": "den/x"}),
+            "not_allowed",
+        ),
+    ] {
+        socket.send(Message::text(frame.to_string())).await.unwrap();
+        assert_eq!(next_json(&mut socket).await["code"], code, "{frame}");
+    }
+    let mut socket = running
+        .socket("/socket.io/?EIO=4&transport=websocket", ANNA)
+        .await;
+    next(&mut socket).await;
+    for packet in [
+        "40",
+        "421[\"publish\",\"den/y\",\"hi\"]",
+        "422[\"subscribe\",\"den/x\"]",
+    ] {
+        socket.send(Message::text(packet)).await.unwrap();
+        let answer = loop {
+            match next(&mut socket).await.unwrap() {
+                // The values of an output, which come in between.
+                Message::Text(values) if values.starts_with("42[") => {}
+                Message::Text(answer) => break answer,
+                Message::Ping(_) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        let is_right = answer.starts_with("40") || answer.contains("not_allowed");
+        assert!(is_right, "{packet}: {answer}");
+    }
+    let put = Request::new("PUT", "/api/v1/topics/den/y").header("Authorization", ANNA);
+    assert_eq!(put.body("hi").send(running.server.http()).status, 403);
+
+    let log = running.log();
+    for (target, client) in [
+        ("mqtt", json!("a-1")),
+        ("websocket", Value::Null),
+        ("socketio", Value::Null),
+        ("http", Value::Null),
+    ] {
+        has(
+            &log,
+            &json!({
+                "target": target, "level": "WARN", "client": client, "user": "anna", "address": "tcp", "topic": "den/y",
+                "bytes": 2, "message": "publish rejected: publishing to `den/y` is not allowed", "setting": null,
+            }),
+        );
+        if target != "http" {
+            has(
+                &log,
+                &json!({
+                    "target": target, "level": "WARN", "client": client, "user": "anna", "address": "tcp",
+                    "filter": "den/x", "message": "subscription refused", "setting": null, "limit": null,
+                }),
+            );
+            for message in ["client connected", "client disconnected"] {
+                has(
+                    &log,
+                    &json!({"target": target, "user": "anna", "address": "tcp", "message": message}),
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (http, mqtt) = (at("http"), at("mqtt"));
+    let mut running = Running::start(&[]);
+    running.server = Server::start({
+        let mut command = support::latchbus(["--ephemeral", "--log-format", "json"]);
+        command.args([
+            "--http",
+            &format!("unix:{http}"),
+            "--mqtt",
+            &format!("unix:{mqtt}"),
+        ]);
+        command.arg("--users").arg(running.at("users"));
+        command
+    });
+    let mut client = UnixStream::connect(&mqtt).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(connect(&mut client, "a-1", "anna", "correct horse"), 0);
+    drop(client);
+    let wrong = UnixStream::connect(&mqtt).unwrap();
+    assert_eq!(connect(wrong, "a-2", "anna", "wrong"), 4);
+    let mut curl = UnixStream::connect(&http).unwrap();
+    let request = format!(
+        "PUT /api/v1/topics/$SYS/x HTTP/1.1\r\nHost: localhost\r\nAuthorization: {ANNA}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    curl.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    curl.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let log = running.log();
+    for wanted in [
+        json!({"target": "mqtt", "message": "client connected", "client": "a-1", "user": "anna", "address": "unix"}),
+        json!({"target": "mqtt", "message": "client disconnected", "client": "a-1", "user": "anna", "address": "unix"}),
+        json!({"target": "mqtt", "message": "CONNECT refused", "client": "a-2", "address": "unix"}),
+        json!({"target": "audit", "action": "sign-in", "by": "anna", "transport": "mqtt", "address": "unix", "result": "done"}),
+        json!({"target": "audit", "level": "WARN", "by": "anna", "transport": "mqtt", "address": "unix"}),
+        json!({"target": "http", "message": "publish rejected", "user": "anna", "address": "unix"}),
+    ] {
+        has(&log, &wanted);
+    }
+}
