@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use latchbus_bus::{
     Authenticator, BoxFuture, Claims, Identity, Principal, SignIn, SignInRefused, SignedIn,
+    SignedOut,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::watch;
@@ -272,6 +273,13 @@ impl Authenticator for Sessions {
         let session = principal.session;
         session.is_none_or(|number| self.table().contains(number))
             && self.0.sign_ins.still_valid(principal)
+    }
+
+    fn why_invalid(&self, principal: &Principal) -> SignedOut {
+        match self.0.sign_ins.still_valid(principal) {
+            true => SignedOut::SessionEnded,
+            false => self.0.sign_ins.why_invalid(principal),
+        }
     }
 
     fn is_known(&self, principal: &Principal) -> bool {

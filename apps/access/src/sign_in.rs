@@ -5,10 +5,9 @@ use std::time::SystemTime;
 
 use latchbus_bus::{
     Authenticator, BoxFuture, Certificate, Claims, Credentials, Identity, Principal, SignIn,
-    SignInRefused, SignedIn,
+    SignInRefused, SignedIn, SignedOut,
 };
 use tokio::sync::watch;
-use tracing::debug;
 
 use crate::tokens::{Token, TokenError, Tokens, is_token};
 use crate::users::{Refused, Users};
@@ -188,6 +187,13 @@ impl Authenticator for SignIns {
         }
     }
 
+    fn why_invalid(&self, principal: &Principal) -> SignedOut {
+        match self.is_known(principal) {
+            true => SignedOut::PasswordChanged,
+            false => SignedOut::Removed,
+        }
+    }
+
     fn is_known(&self, principal: &Principal) -> bool {
         match (&principal.identity, &self.users) {
             (Identity::User(name), Some(users)) => users.version(name).is_some(),
@@ -216,11 +222,8 @@ fn bearer(tokens: &Tokens, token: &str) -> Result<SignedIn, SignInRefused> {
                 .until(expires_at))
         }
         Err(TokenError::Expired) => Err(SignInRefused::Expired),
-        Err(error) => {
-            // The door logs that it was refused; why is for who sets up the issuer.
-            debug!(target: "access", %error, "a token is refused");
-            Err(SignInRefused::BadCredentials)
-        }
+        // Why is for who sets up the issuer: the log says it, and nobody else.
+        Err(error) => Err(SignInRefused::BadToken(error.to_string().into())),
     }
 }
 
@@ -305,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_kind_of_credentials_proves_what_it_can() {
-        use SignInRefused::{BadCredentials, CredentialsRequired, Expired};
+        use SignInRefused::{BadCredentials, BadToken, CredentialsRequired, Expired};
 
         let directory = tempfile::tempdir().unwrap();
         let both = SignIns::builder()
@@ -337,7 +340,10 @@ mod tests {
             (Credentials::password("anna", valid.clone()), subject()),
             (Credentials::password("", valid.clone()), subject()),
             (Credentials::token(expired), Err(Expired)),
-            (Credentials::token("correct horse"), Err(BadCredentials)),
+            (
+                Credentials::token("correct horse"),
+                Err(BadToken("not a signed JSON Web Token".into())),
+            ),
             (certificate(Some("kiosk")), kiosk()),
             (
                 certificate(None),

@@ -270,3 +270,211 @@ async fn a_unix_socket_is_named() {
         has(&log, &wanted);
     }
 }
+
+/// What a client over WebSocket is told when it has to go, the log says too, and of MQTT with the same words and level.
+#[tokio::test]
+async fn the_cause_is_said_when_a_sign_in_ends() {
+    let running = Running::start(&[]);
+    let basic = |name: &str| {
+        use base64::Engine as _;
+        let text = format!("{name}:correct horse");
+        format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(text)
+        )
+    };
+    let closed = async |mut socket: WebSocketStream<tokio::net::TcpStream>| loop {
+        match next(&mut socket).await {
+            Some(Message::Close(frame)) => {
+                let frame = frame.unwrap();
+                return (u16::from(frame.code), frame.reason.as_str().to_owned());
+            }
+            Some(_) => {}
+            None => panic!("closed without a reason"),
+        }
+    };
+    let mut wrong = running.socket("/ws", "").await;
+    next_json(&mut wrong).await;
+    let frame = json!({"op": "auth", "user": "anna", "password": "wrong"});
+    wrong.send(Message::text(frame.to_string())).await.unwrap();
+    let bad = "bad user name, password or token";
+    assert_eq!(closed(wrong).await, (3000, bad.to_owned()));
+    // Over Socket.IO it is told in the answer.
+    let mut socket = running
+        .socket("/socket.io/?EIO=4&transport=websocket", "")
+        .await;
+    next(&mut socket).await;
+    let packet = r#"40{"user":"anna","password":"wrong"}"#;
+    socket.send(Message::text(packet)).await.unwrap();
+    while next(&mut socket).await.is_some() {}
+    // Somebody else, over a connection that goes on.
+    let mut anna = running.socket("/ws", &basic("anna")).await;
+    next_json(&mut anna).await;
+    let frame = json!({"op": "auth", "id": 1, "user": "root", "password": "correct horse"});
+    anna.send(Message::text(frame.to_string())).await.unwrap();
+    let answer = next_json(&mut anna).await;
+    let other = "the user or the subject of the token is not the one that has signed in before";
+    assert_eq!(
+        (&answer["code"], &answer["message"]),
+        (&json!("unauthorized"), &json!(other))
+    );
+
+    let mut bert = running.socket("/ws", &basic("bert")).await;
+    next_json(&mut bert).await;
+    let mut mqtt = tcp(&running.server);
+    assert_eq!(connect(&mut mqtt, "b-1", "bert", "correct horse"), 0);
+    // anna is removed, bert has another password.
+    let users = format!("bert:{OTHER_HASH}\ncarl:{HASH}\nroot:{HASH}\n");
+    fs::write(running.at("users"), users).unwrap();
+    let (removed, changed) = (
+        "the user was removed",
+        "the password of the user was changed",
+    );
+    assert_eq!(closed(anna).await, (3000, removed.to_owned()));
+    assert_eq!(closed(bert).await, (3000, changed.to_owned()));
+    let _cut = mqtt.read_to_end(&mut Vec::new());
+    let log = running.log();
+    for (target, user, why) in [
+        ("websocket", Value::Null, bad),
+        ("socketio", Value::Null, bad),
+        ("websocket", json!("anna"), removed),
+        ("websocket", json!("bert"), changed),
+        ("mqtt", json!("bert"), changed),
+    ] {
+        let message = format!("client disconnected: {why}");
+        has(
+            &log,
+            &json!({"target": target, "level": "INFO", "user": user, "message": message}),
+        );
+    }
+}
+
+const KEYS: &str =
+    r#"{"keys":[{"kty":"oct","kid":"a","k":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}]}"#;
+
+/// Signed with it, for `bus` by `me`, but for one fault.
+const TOKENS: [(&str, &str); 8] = [
+    (
+        "for another audience",
+        "eyJhbGciOiAiSFMyNTYifQ.eyJzdWIiOiAia2lvc2siLCAiaXNzIjogIm1lIiwgImF1ZCI6ICJ4IiwgImV4cCI6IDQxMDI0NDQ4MDB9.545OhYo__WyXPXy9Q19Z5MtT_3T6hEGDr6kLKheVqaE",
+    ),
+    (
+        "of another issuer",
+        "eyJhbGciOiAiSFMyNTYifQ.eyJzdWIiOiAia2lvc2siLCAiaXNzIjogIngiLCAiYXVkIjogImJ1cyIsICJleHAiOiA0MTAyNDQ0ODAwfQ.SEZfwKxKvMFjJtb-Kn20sI6UC1wImnAxP9-u3jU6Azw",
+    ),
+    (
+        "not valid yet",
+        "eyJhbGciOiAiSFMyNTYifQ.eyJzdWIiOiAia2lvc2siLCAiaXNzIjogIm1lIiwgImF1ZCI6ICJidXMiLCAiZXhwIjogNDEwMjQ0NDgwMCwgIm5iZiI6IDQxMDI0NDQwMDB9._b5uqfJcZKVZnqyN-J5VwtVDJCgJIq7EcsLZI6guLZc",
+    ),
+    (
+        "the claim `exp`",
+        "eyJhbGciOiAiSFMyNTYifQ.eyJzdWIiOiAia2lvc2siLCAiaXNzIjogIm1lIiwgImF1ZCI6ICJidXMiLCAiZXhwIjogIjQxMDI0NDQ4MDAifQ.4HfaBRehPUPdGzDPiV7Gcv8ZsAsHbMHGEtCpoBzCDrY",
+    ),
+    (
+        "without the claim `sub`",
+        "eyJhbGciOiAiSFMyNTYifQ.eyJpc3MiOiAibWUiLCAiYXVkIjogImJ1cyIsICJleHAiOiA0MTAyNDQ0ODAwfQ.bMZJoXBLopPy69TJQ_Wo9UiWvJ_iXCTSZET6HYvrpHo",
+    ),
+    (
+        "no key with its `kid`",
+        "eyJhbGciOiAiSFMyNTYiLCAia2lkIjogInp6In0.eyJzdWIiOiAia2lvc2siLCAiaXNzIjogIm1lIiwgImF1ZCI6ICJidXMiLCAiZXhwIjogNDEwMjQ0NDgwMH0.fMm1QvToMlLF7PbZq0Y5Xdem9eYLaLZeyHktJVapQMk",
+    ),
+    (
+        "signed with \"none\"",
+        "eyJhbGciOiAibm9uZSJ9.eyJzdWIiOiAia2lvc2siLCAiaXNzIjogIm1lIiwgImF1ZCI6ICJidXMiLCAiZXhwIjogNDEwMjQ0NDgwMH0.fTEUoOJhWtuHLdlrhxf2yDcVsOuhEHI0-rT29OU5NPc",
+    ),
+    (
+        "not signed by a key",
+        "eyJhbGciOiAiSFMyNTYifQ.eyJzdWIiOiAia2lvc2siLCAiaXNzIjogIm1lIiwgImF1ZCI6ICJidXMiLCAiZXhwIjogNDEwMjQ0NDgwMH0.Z_Xa7TxUSkLpvVuz5hciuGQHeNapeUMlUIxPzzDAAAA",
+    ),
+];
+
+#[test]
+fn the_log_alone_says_why_a_token_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("keys"), KEYS).unwrap();
+    let keys = at("keys");
+    let settings = format!("[tokens]\nkeys = {keys:?}\nissuer = \"me\"\naudience = [\"bus\"]\n");
+    fs::write(at("c.toml"), settings).unwrap();
+    let running = Running::start(&["--config", at("c.toml").to_str().unwrap()]);
+    for (n, (why, token)) in TOKENS.iter().enumerate() {
+        let bearer = format!("Bearer {token}");
+        // Five lines of a kind, for each door.
+        let answer = match n < 4 {
+            true => Request::new("GET", "/api/v1/topics?filter=a"),
+            false => Request::new("GET", "/ws")
+                .header("Upgrade", "websocket")
+                .header("Connection", "upgrade")
+                .header("Sec-WebSocket-Version", "13")
+                .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        };
+        let answer = answer
+            .header("Authorization", &bearer)
+            .send(running.server.http());
+        assert_eq!(answer.status, 401, "{why}");
+        for word in ["audience", "issuer", "claim", "key", "signed"] {
+            assert!(!answer.text().contains(word), "{}", answer.text());
+        }
+    }
+    let log = running.log();
+    for (n, (why, token)) in TOKENS.iter().enumerate() {
+        let transport = if n < 4 { "http" } else { "ws" };
+        let found = log.iter().any(|line| {
+            line["target"] == "audit"
+                && line["transport"] == transport
+                && line["detail"]
+                    .as_str()
+                    .is_some_and(|detail| detail.contains(why))
+        });
+        assert!(found, "{why} in\n{}", shown(&log));
+        assert!(!shown(&log).contains(token));
+    }
+}
+
+#[test]
+fn refusals_over_http_are_counted_by_cause_and_told() {
+    let running = Running::start(&[]);
+    let wrong = || {
+        // `carl:wrong`
+        let get = Request::new("GET", "/api/v1/topics?filter=a");
+        let get = get.header("Authorization", "Basic Y2FybDp3cm9uZw==");
+        get.send(running.server.http()).status
+    };
+    let metrics = || {
+        let get = Request::new("GET", "/metrics").header("Authorization", ANNA);
+        get.send(running.server.http())
+    };
+    // Whoever has signed in from an address is not delayed there by others.
+    assert_eq!(metrics().status, 200);
+    let mut delayed = 0;
+    until("it is delayed", || {
+        delayed += usize::from(wrong() == 429);
+        delayed > 10
+    });
+    let metrics = metrics();
+    assert_eq!(metrics.status, 200);
+    let log = running.log();
+    has(
+        &log,
+        &json!({"target": "audit", "by": "carl", "result": "bad user name, password or token"}),
+    );
+    let delayed = log.iter().filter(|line| {
+        line["target"] == "audit"
+            && line["by"] == "carl"
+            && line["result"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("too many attempts"))
+    });
+    assert!((1..=5).contains(&delayed.count()), "{}", shown(&log));
+    let refused = |cause: &str| {
+        let name = format!("latchbus_sign_ins_refused_total{{cause=\"{cause}\"}} ");
+        let line = metrics
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix(&name));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    assert!(refused("bad_credentials") > 0);
+    assert!(refused("too_many_attempts") > 10);
+    assert_eq!(refused("expired"), 0);
+}

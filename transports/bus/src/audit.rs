@@ -5,10 +5,12 @@ use core::fmt::Display;
 
 use tracing::{debug, info, warn};
 
-use crate::LogLimit;
 use crate::access::{Identity, Principal, SignIn, SignInRefused};
-use crate::bus::Client;
+use crate::bus::{Bus, Client};
 use crate::log::{place, shown};
+
+/// How the keys of refused sign-ins begin: [`LogLimit`](crate::LogLimit).
+const SIGN_IN: &str = "sign-in refused ";
 
 /// Somebody has proved who they are. Over HTTP everyone does with each request, which is no news.
 pub(crate) fn signed_in(principal: &Principal) {
@@ -29,15 +31,29 @@ pub(crate) fn signed_in(principal: &Principal) {
 }
 
 /// Somebody was not let in. Of a flood from one address, few lines and how many were left out.
-pub(crate) fn sign_in_refused(limit: &LogLimit, who: &Asker, refused: &SignInRefused) {
-    let address = who.address.map(|address| address.ip());
-    let key = format!("sign-in refused {address:?} {}", who.transport);
-    if let Some(left_out) = limit.allow(&key) {
+pub(crate) fn sign_in_refused(bus: &Bus, who: &Asker, refused: &SignInRefused) {
+    bus.metrics().sign_ins_refused.add(refused);
+    let from = match who.address {
+        Some(address) => address.ip().to_string(),
+        None => "unix".to_owned(),
+    };
+    let key = format!("{SIGN_IN}{} {from} {}", who.transport, refused.cause());
+    if let Some(left_out) = bus.log_limit().allow(&key) {
         let (by, name) = (who.user.as_deref().map(shown), shown(&who.client_id));
         let client = (!name.is_empty()).then_some(name);
         let transport = who.transport;
-        let address = place(transport, who.address);
-        warn!(target: "audit", action = "sign-in", by, transport, client, address, result = %refused, left_out, "sign-in refused");
+        let (address, detail) = (place(transport, who.address), refused.detail());
+        warn!(target: "audit", action = "sign-in", by, transport, client, address, result = %refused, detail, left_out, "sign-in refused");
+    }
+}
+
+/// Lines that were left out of a flood which is over, and that no later line has told of.
+pub(crate) fn left_out(bus: &Bus) {
+    for (key, left_out) in bus.log_limit().take_left_out(SIGN_IN) {
+        let mut words = key.strip_prefix(SIGN_IN).unwrap_or(&key).split(' ');
+        let mut word = || words.next().unwrap_or_default();
+        let (transport, address, cause) = (word(), word(), word());
+        warn!(target: "audit", action = "sign-in", transport, address, cause, left_out, "sign-ins refused: lines left out");
     }
 }
 

@@ -123,7 +123,7 @@ pub use holdings::Holder;
 pub use link::{Close, Event, LinkReceiver, LinkSender, Request, Subscribe};
 pub use log_limit::LogLimit;
 pub use message::{Delivery, Encoding, Expected, Payload, PayloadFormat, Properties, Publish};
-pub use metrics::{Counter, Gauge, Metrics};
+pub use metrics::{Counter, Gauge, Metrics, SignInsRefused};
 pub use note::{Note, Remembered};
 pub use operate::{Operate, Operated, OperationError};
 pub use quota::{Quotas, subscriber};

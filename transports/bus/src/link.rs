@@ -190,7 +190,7 @@ pub enum Event {
 }
 
 /// Why the bus ends a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Close {
     /// The server stops.
     GoingAway,

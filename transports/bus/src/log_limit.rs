@@ -48,6 +48,13 @@ impl Lines {
         }
     }
 
+    /// How many were left out, if a line may say so.
+    fn take_left_out(&mut self, now: Instant) -> Option<u64> {
+        self.refill(now);
+        self.left = self.left.checked_sub(1)?;
+        Some(core::mem::take(&mut self.left_out))
+    }
+
     fn take(&mut self, now: Instant) -> Option<u64> {
         self.refill(now);
         if self.left == 0 {
@@ -66,6 +73,19 @@ impl LogLimit {
     /// Whether a line may be written now: if so, how many of the same key were left out since the last one.
     pub fn allow(&self, key: &str) -> Option<u64> {
         self.allow_at(key, Instant::now())
+    }
+
+    /// The keys that begin so whose lines were left out until their flood was over, so that one may be written now; and how many.
+    pub fn take_left_out(&self, begin: &str) -> Vec<(Box<str>, u64)> {
+        self.take_left_out_at(begin, Instant::now())
+    }
+
+    fn take_left_out_at(&self, begin: &str, now: Instant) -> Vec<(Box<str>, u64)> {
+        let state = &mut *lock(&self.0);
+        let keys = state.keys.iter_mut();
+        let keys = keys.filter(|(key, lines)| lines.left_out > 0 && key.starts_with(begin));
+        let taken = keys.filter_map(|(key, lines)| Some((key.clone(), lines.take_left_out(now)?)));
+        taken.collect()
     }
 
     fn allow_at(&self, key: &str, now: Instant) -> Option<u64> {
@@ -113,6 +133,24 @@ mod tests {
         assert_eq!(limit.allow_at("a", later), Some(95));
         assert_eq!(limit.allow_at("a", later), None);
         assert_eq!(limit.allow_at("a", later + 100 * REFILL), Some(1));
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_when_the_flood_is_over() {
+        let limit = LogLimit::default();
+        let start = Instant::now();
+        for key in ["a 1", "b 1"] {
+            for _ in 0..100 {
+                limit.allow_at(key, start);
+            }
+        }
+        assert_eq!(limit.take_left_out_at("a", start), []);
+        let later = start + REFILL;
+        assert_eq!(limit.take_left_out_at("a", later), [("a 1".into(), 95)]);
+        assert_eq!(limit.take_left_out_at("a", later + REFILL), []);
+        // Once: a line that came meanwhile has told it.
+        assert_eq!(limit.allow_at("b 1", later), Some(95));
+        assert_eq!(limit.take_left_out_at("b", later + REFILL), []);
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub struct MemoryPeer {
 pub struct Cut;
 
 /// The bus has ended the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the link has ended: {0:?}")]
 pub struct Closed(
     /// What the bus said to it; nothing when the link broke.

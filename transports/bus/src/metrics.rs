@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use latchbus_core::hub::Counts;
 
-use crate::{Histogram, PublishRefused};
+use crate::{Histogram, PublishRefused, SignInRefused};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -49,6 +49,26 @@ impl Gauge {
     }
 }
 
+/// Sign-ins that were refused, by cause.
+#[derive(Debug, Default)]
+pub struct SignInsRefused([Counter; SignInRefused::CAUSES.len()]);
+
+impl SignInsRefused {
+    pub(crate) fn add(&self, refused: &SignInRefused) {
+        let cause = refused.cause();
+        let mut counters = SignInRefused::CAUSES.iter().zip(&self.0);
+        if let Some((_, counter)) = counters.find(|(known, _)| **known == cause) {
+            counter.add(1);
+        }
+    }
+
+    /// Each cause, and how often it was.
+    pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counters = self.0.iter().map(Counter::get);
+        SignInRefused::CAUSES.into_iter().zip(counters)
+    }
+}
+
 /// Counts of one bus since its start. Counters of the hub itself are read from the hub.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -78,6 +98,8 @@ pub struct Metrics {
     pub sessions_away: Arc<Gauge>,
     /// Sessions that ended because their clients stayed away.
     pub sessions_expired: Arc<Counter>,
+    /// Sign-ins that were refused, by [cause](crate::SignInRefused::cause).
+    pub sign_ins_refused: SignInsRefused,
     /// Publishes that rules, bounds or a wrong form refused.
     pub publishes_refused: Counter,
     /// Of these, publishes to topics that only the hub writes, or that a rule forbids.

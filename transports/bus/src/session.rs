@@ -220,11 +220,11 @@ impl Session {
         };
         outbox.end();
         self.skip_turns();
-        let close = match ended {
+        let close = match &ended {
             Ended::Sender(_) => None,
             Ended::Left | Ended::Receiver(_) => Some(Close::ReceiverEnded),
             Ended::Stopped => Some(Close::TakenOver),
-            Ended::SignedOut(signed_out) => Some(Close::SignedOut(signed_out)),
+            Ended::SignedOut(signed_out) => Some(Close::SignedOut(signed_out.clone())),
             Ended::Closing => Some(Close::GoingAway),
         };
         // A sender that has failed still learns which publishes were answered. A store that is stuck

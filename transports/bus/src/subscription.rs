@@ -106,7 +106,7 @@ impl Subscription {
         let Ok(Allowed { reader, .. }) = allowed else {
             return false;
         };
-        if !self.client.is_allowed() {
+        if self.client.why_signed_out().is_some() {
             return false;
         }
         if reader.as_ref().map(Reader::id) != self.reader.as_ref().map(Reader::id) {

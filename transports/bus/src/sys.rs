@@ -11,6 +11,7 @@ use latchbus_core::topic::TopicName;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::load::Loads;
+use crate::audit;
 use crate::bus::{Behind, Bus, Inner};
 use crate::frames::json::quoted;
 use crate::shared::Changes;
@@ -40,6 +41,7 @@ pub(crate) async fn run(bus: Weak<Inner>, every: Option<Duration>) {
             return;
         };
         bus.tick();
+        audit::left_out(&bus);
         // The log hears of it.
         let _capacities = bus.capacities();
         if let Some(every) = every.filter(|_| now >= due) {

@@ -13,9 +13,10 @@ use std::time::SystemTime;
 use futures_util::{FutureExt, StreamExt};
 use latchbus_bus::memory::MemoryPeer;
 use latchbus_bus::{
-    Authenticator, Authorizer, BoxFuture, Bus, Client, Credentials, Ended, Event, Forbidden, Grant,
-    Identity, Options, Principal, Publish, PublishRefused, PublishRequest, ReadRules, Reader,
-    Request, Session, SignIn, SignInRefused, SignedIn, SignedOut, Subscribe, SubscribeRefused,
+    Authenticator, Authorizer, BoxFuture, Bus, Client, Clock, Credentials, Ended, Event, Forbidden,
+    Grant, Identity, Options, Principal, Publish, PublishRefused, PublishRequest, ReadRules,
+    Reader, Request, Session, SignIn, SignInRefused, SignedIn, SignedOut, Subscribe,
+    SubscribeRefused,
 };
 use latchbus_core::hub::{Cursor, Mode, Start, Step};
 use latchbus_core::topic::{TopicFilter, TopicName};
@@ -32,7 +33,7 @@ struct Table {
     readers: Vec<(String, Reader)>,
     gone: BTreeSet<String>,
     /// Filters that nobody may subscribe to.
-    closed: BTreeSet<String>,
+    refused: BTreeSet<String>,
 }
 
 struct Letters(String);
@@ -70,8 +71,13 @@ impl Rules {
         self.1.send_modify(|n| *n += 1);
     }
 
-    fn close(&self, filter: &str) {
-        self.0.lock().unwrap().closed.insert(filter.to_owned());
+    fn refuse(&self, filter: &str, refused: bool) {
+        let mut table = self.0.lock().unwrap();
+        match refused {
+            true => table.refused.insert(filter.to_owned()),
+            false => table.refused.remove(filter),
+        };
+        drop(table);
         self.1.send_modify(|n| *n += 1);
     }
 
@@ -82,14 +88,17 @@ impl Rules {
 }
 
 impl Authorizer for Rules {
+    fn authorize_connect(&self, _: &Principal) -> bool {
+        !self.0.lock().unwrap().refused.contains("connect")
+    }
+
     fn authorize_publish(&self, principal: &Principal, publish: &PublishRequest<'_>) -> bool {
         principal.identity == Identity::Process || publish.topic.as_str() != "closed"
     }
 
     fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> Option<Grant> {
-        let closed = &self.0.lock().unwrap().closed;
-        let is_open = filter.as_str() != "closed" && !closed.contains(filter.as_str());
-        is_open.then(Grant::default)
+        let is_refused = self.0.lock().unwrap().refused.contains(filter.as_str());
+        (filter.as_str() != "closed" && !is_refused).then(Grant::default)
     }
 
     fn reader(&self, principal: &Principal) -> Option<Reader> {
@@ -540,7 +549,7 @@ async fn a_subscription_that_is_not_allowed_any_more_ends_and_the_others_go_on()
         peer.requests.send(subscribe).await.unwrap();
         assert_eq!(topics(&mut peer, None).await, [] as [String; 0]);
     }
-    rules.close("a/#");
+    rules.refuse("a/#", true);
     within(async {
         while bus.read(|hub| hub.subscriptions()) > 1 {
             tokio::task::yield_now().await;
@@ -699,4 +708,77 @@ async fn a_refusal_says_what_of_a_publish_it_is_that_is_refused() {
         assert_eq!(anna.publish(publish).await.err(), expected);
     }
     bus.close().await;
+}
+
+async fn known_everywhere() {
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Each cause has its own words.
+#[tokio::test]
+async fn it_is_said_why_a_peer_may_not_stay() {
+    let ends = async |bus: &Bus, client: Client, change: &mut dyn FnMut(&Client)| {
+        let (_peer, ends) = run(Session::new(client.clone()), 16, CancellationToken::new());
+        known_everywhere().await;
+        change(&client);
+        let (_, ended) = within(ends).await.unwrap();
+        bus.close().await;
+        match ended {
+            Ended::SignedOut(why) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    let rules = Rules::new(&[]);
+    let manual = |rules: &Rules| {
+        let clock = Clock::manual(1_000_000);
+        let bus = Bus::open(Options {
+            clock: clock.clone(),
+            sys_every: None,
+            authenticator: Arc::new(rules.clone()),
+            authorizer: Arc::new(rules.clone()),
+            ..Options::default()
+        });
+        (bus.unwrap(), clock)
+    };
+    let guest = async |bus: &Bus| bus.sign_in_or_wait(SignIn::new("ws")).await.unwrap();
+
+    let bus = open_by(&rules);
+    let mut token = Principal::anonymous("test");
+    token.identity = Identity::Token {
+        subject: "anna".into(),
+    };
+    let client = bus.client(token.clone()).unwrap();
+    token.expires_at = Some(SystemTime::now());
+    let why = ends(&bus, client, &mut |client| client.renew(token.clone())).await;
+    assert_eq!(why, SignedOut::TokenExpired);
+
+    // No sign-in in time.
+    let (bus, clock) = manual(&rules);
+    let client = guest(&bus).await;
+    clock.set(1_000_000 + 10_000);
+    let why = ends(&bus, client, &mut |_| rules.refuse("nothing", true)).await;
+    assert_eq!(why, SignedOut::NotSignedIn);
+    assert_eq!(why.to_string(), "no sign-in within 10 s");
+
+    // A wrong password.
+    let bus = open_by(&rules);
+    let client = guest(&bus).await;
+    let wrong = client.sign_in_again(Credentials::password("anna", "wrong"));
+    assert_eq!(wrong.await, Err(SignInRefused::BadCredentials));
+    let why = ends(&bus, client, &mut |_| {}).await;
+    assert_eq!(why, SignedOut::Refused(SignInRefused::BadCredentials));
+
+    // Somebody else: it stays who it was.
+    let bus = open_by(&rules);
+    let client = user(&bus, "anna");
+    let other = client.sign_in_again(Credentials::password("bea", "right"));
+    assert_eq!(other.await, Err(SignInRefused::OtherIdentity));
+    assert_eq!(client.principal().identity.name(), Some("anna"));
+    let refused: Vec<_> = bus.metrics().sign_ins_refused.by_cause().collect();
+    assert!(refused.contains(&("other_identity", 1)), "{refused:?}");
+    rules.0.lock().unwrap().refused.insert("connect".into());
+    let why = ends(&bus, client, &mut |_| rules.refuse("nothing", true)).await;
+    assert_eq!(why, SignedOut::NotAllowed);
 }

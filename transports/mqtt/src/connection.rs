@@ -260,7 +260,7 @@ impl Connection {
         bytes: &mut BytesMut,
         now: Instant,
     ) -> Result<Progress, Violation> {
-        if let Some(ending) = self.ending {
+        if let Some(ending) = self.ending.clone() {
             return Err(ending);
         }
         while let Some(packet) = self.note(|this| this.decoder.next(bytes))? {
@@ -480,7 +480,7 @@ impl Connection {
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<T, Violation>,
     ) -> Result<T, Violation> {
-        step(self).inspect_err(|violation| self.ending = Some(*violation))
+        step(self).inspect_err(|violation| self.ending = Some(violation.clone()))
     }
 
     fn handle(&mut self, packet: Packet) -> Result<Option<Request>, Violation> {

@@ -172,7 +172,7 @@ impl From<&PublishRefused> for Reason {
 impl From<&SignInRefused> for Reason {
     fn from(refused: &SignInRefused) -> Self {
         match refused {
-            SignInRefused::BadCredentials | SignInRefused::Expired => {
+            SignInRefused::BadCredentials | SignInRefused::BadToken(_) | SignInRefused::Expired => {
                 Self::BAD_USER_NAME_OR_PASSWORD
             }
             SignInRefused::TooManyAttempts { .. } | SignInRefused::TooManyConnections { .. } => {
@@ -200,7 +200,7 @@ impl From<&SubscribeRefused> for Reason {
 }
 
 /// What a peer did wrong. It ends that peer's connection and nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
     /// A packet that cannot be read.
@@ -247,8 +247,8 @@ pub enum Violation {
     #[error("re-authentication by another method than that of the CONNECT")]
     AuthenticationMethod,
     /// It was refused when it proved anew who it is (MQTT-4.12.1-2).
-    #[error("re-authentication refused")]
-    NotSignedIn(Reason),
+    #[error("re-authentication refused: {1}")]
+    NotSignedIn(Reason, SignInRefused),
     /// The client publishes faster than it may.
     #[error("publishes faster than allowed")]
     RateLimited,
@@ -270,7 +270,7 @@ impl Violation {
             Self::Budget { .. } => Reason::QUOTA_EXCEEDED,
             Self::PublishRejected(_) => Reason::IMPLEMENTATION_SPECIFIC,
             Self::AuthenticationMethod => Reason::BAD_AUTHENTICATION_METHOD,
-            Self::NotSignedIn(reason) => *reason,
+            Self::NotSignedIn(reason, _) => *reason,
             Self::RateLimited => Reason::MESSAGE_RATE_TOO_HIGH,
             Self::KeepAlive => Reason::KEEP_ALIVE_TIMEOUT,
         }

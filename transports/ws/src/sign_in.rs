@@ -67,6 +67,7 @@ pub fn challenge(
     match refused {
         SignInRefused::CredentialsRequired
         | SignInRefused::BadCredentials
+        | SignInRefused::BadToken(_)
         | SignInRefused::Expired => {
             let bearer = match refused {
                 SignInRefused::Expired => BAD_BEARER,

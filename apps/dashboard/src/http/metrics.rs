@@ -55,6 +55,15 @@ fn text(app: &App, names_clients: bool) -> String {
         "MQTT and WebSocket connections that a bound or a rule refused.",
         metrics.connections_refused.get(),
     );
+    out.family(
+        "sign_ins_refused_total",
+        "counter",
+        "Sign-ins that were refused, over all transports.",
+    );
+    for (cause, refused) in metrics.sign_ins_refused.by_cause() {
+        let labels = format!("{{cause=\"{cause}\"}}");
+        out.sample("sign_ins_refused_total", &labels, refused);
+    }
     out.counter(
         "messages_received_total",
         "Messages that peers published.",

@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::principal::{Claims, Identity, Principal};
+use crate::SignedOut;
 
 /// Says who someone is. Every transport asks at the beginning of a connection, HTTP at each request, through
 /// [`Bus::sign_in`](crate::Bus::sign_in).
@@ -94,6 +95,15 @@ pub trait Authenticator: Send + Sync + 'static {
     /// for every connection after [`changes`](Self::changes); not when its sign-in has expired, which ends it anyway.
     fn still_valid(&self, _principal: &Principal) -> bool {
         true
+    }
+
+    /// Why a principal may not stay, where [`still_valid`](Self::still_valid) says so: what its log line and, where the protocol has
+    /// words, its client are told.
+    fn why_invalid(&self, principal: &Principal) -> SignedOut {
+        match self.is_known(principal) {
+            true => SignedOut::Revoked,
+            false => SignedOut::Removed,
+        }
     }
 
     /// Whether there still is who a principal was signed in as: false once its user was removed, and whoever gets the name later is
@@ -353,6 +363,8 @@ impl SignedIn {
 }
 
 /// Why someone was not let in.
+///
+/// Its text is for the client, and does not help to guess: of a token that is not accepted, the log alone says why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignInRefused {
@@ -362,9 +374,15 @@ pub enum SignInRefused {
     /// They prove nothing: an unknown user, a wrong password, a token that was not issued here.
     #[error("bad user name, password or token")]
     BadCredentials,
+    /// The same of a token, for this reason, which only the log says.
+    #[error("bad user name, password or token")]
+    BadToken(Arc<str>),
     /// They were right once.
     #[error("the token has expired")]
     Expired,
+    /// They prove somebody else than who has signed in over this connection before.
+    #[error("the user or the subject of the token is not the one that has signed in before")]
+    OtherIdentity,
     /// It is who it says, and may not connect.
     #[error("connecting is not allowed")]
     NotAuthorized,
@@ -385,6 +403,44 @@ pub enum SignInRefused {
     /// Nobody can tell now.
     #[error("signing in is not possible now")]
     Unavailable,
+}
+
+impl SignInRefused {
+    /// Why, for the log: more than its text where that says less than is known.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::BadToken(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// One word for the cause, as `/metrics` has it.
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::CredentialsRequired => "credentials_required",
+            Self::BadCredentials => "bad_credentials",
+            Self::BadToken(_) => "bad_token",
+            Self::Expired => "expired",
+            Self::OtherIdentity => "other_identity",
+            Self::NotAuthorized => "not_authorized",
+            Self::TooManyAttempts { .. } => "too_many_attempts",
+            Self::TooManyConnections { .. } => "too_many_connections",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// All that [`cause`](Self::cause) can say.
+    pub const CAUSES: [&'static str; 9] = [
+        "credentials_required",
+        "bad_credentials",
+        "bad_token",
+        "expired",
+        "other_identity",
+        "not_authorized",
+        "too_many_attempts",
+        "too_many_connections",
+        "unavailable",
+    ];
 }
 
 #[cfg(test)]

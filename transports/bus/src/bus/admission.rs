@@ -93,7 +93,7 @@ impl Bus {
     ) -> Result<Client, SignInRefused> {
         match &signed_in {
             Ok(client) => audit::signed_in(&client.principal()),
-            Err(refused) => audit::sign_in_refused(self.log_limit(), asker, refused),
+            Err(refused) => audit::sign_in_refused(self, asker, refused),
         }
         signed_in
     }
@@ -113,7 +113,7 @@ impl Bus {
                 let signed_in = SignedIn::new(Identity::Guest).until(until);
                 let guest = guest.principal(signed_in);
                 let seat = self.seat(&guest).inspect_err(|refused| {
-                    audit::sign_in_refused(self.log_limit(), &asker, refused);
+                    audit::sign_in_refused(self, &asker, refused);
                 })?;
                 let guest = self.admit(guest);
                 guest.sit(seat);

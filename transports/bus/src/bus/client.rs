@@ -7,7 +7,7 @@ use core::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use latchbus_core::clicks::{self, ClickTopic, NearMiss};
@@ -17,7 +17,7 @@ use tokio::task::coop;
 use tracing::{field, info};
 
 use super::Bus;
-use crate::access::{Identity, Principal, PublishRequest};
+use crate::access::{Identity, Principal, PublishRequest, SignInRefused};
 use crate::backup::{Export, Record};
 use crate::holdings::{Holder, Source};
 use crate::log::{self, shown};
@@ -60,6 +60,8 @@ pub(super) struct ClientInner {
     id: u64,
     origin: u64,
     pub(super) principal: RwLock<Arc<Principal>>,
+    /// Why it was not let in when it tried to sign in over its connection, if it has to go for that.
+    pub(super) refused: OnceLock<SignInRefused>,
     /// How often its principal has changed.
     pub(super) renewed: AtomicU64,
     /// Where it has connected from last: that of the principal is where it began.
@@ -96,6 +98,7 @@ impl Client {
             origin: origin(&principal),
             address: Mutex::new(principal.address),
             principal: RwLock::new(Arc::new(principal)),
+            refused: OnceLock::new(),
             renewed: AtomicU64::new(0),
             queued: Arc::default(),
             seat: Mutex::default(),

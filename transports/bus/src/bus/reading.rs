@@ -9,11 +9,11 @@ use latchbus_core::hub::{Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 
 use super::{Allowed, Client, Value};
-use crate::Delivery;
 use crate::access::{Credentials, Identity, Principal, SignIn, SignInRefused};
 use crate::audit::{self, Asker};
 use crate::refusal::SubscribeRefused;
 use crate::subscription::Subscription;
+use crate::{Delivery, SignedOut};
 
 impl Client {
     /// Subscribes in process, on behalf of this client: to what it may read of all that matches.
@@ -105,9 +105,10 @@ impl Client {
                 let may_become = matches!(before.identity, Identity::Guest | Identity::Anonymous)
                     || before.identity == principal.identity;
                 let may_connect = self.bus().authorizer().authorize_connect(&principal);
-                match may_become && may_connect {
-                    true => Ok(principal),
-                    false => Err(SignInRefused::NotAuthorized),
+                match (may_become, may_connect) {
+                    (true, true) => Ok(principal),
+                    (false, _) => Err(SignInRefused::OtherIdentity),
+                    (true, false) => Err(SignInRefused::NotAuthorized),
                 }
             })
             .and_then(|principal| {
@@ -129,8 +130,10 @@ impl Client {
                 Ok(())
             }
             Err(refused) => {
-                audit::sign_in_refused(self.bus().log_limit(), &asker, &refused);
+                audit::sign_in_refused(self.bus(), &asker, &refused);
                 if before.identity == Identity::Guest {
+                    // Whoever asks first: it is one connection's.
+                    let _said = self.0.refused.set(refused.clone());
                     let mut gone = Principal::clone(&before);
                     gone.expires_at = Some(SystemTime::UNIX_EPOCH);
                     self.renew(gone);
@@ -155,14 +158,33 @@ impl Client {
         self.bus().rules() + self.0.renewed.load(Ordering::Acquire)
     }
 
-    /// Whether it may be here, as far as that can change while it is.
-    pub(crate) fn is_allowed(&self) -> bool {
+    /// Why it may not be here any more, as far as that can change while it is; none while it may.
+    pub(crate) fn why_signed_out(&self) -> Option<SignedOut> {
         let (bus, principal) = (self.bus(), self.principal());
         if principal.identity == Identity::Guest {
-            return true;
+            return None;
         }
-        bus.authenticator().still_valid(&principal)
-            && bus.authorizer().authorize_connect(&principal)
+        if !bus.authenticator().still_valid(&principal) {
+            return Some(bus.authenticator().why_invalid(&principal));
+        }
+        let may_connect = bus.authorizer().authorize_connect(&principal);
+        (!may_connect).then_some(SignedOut::NotAllowed)
+    }
+
+    /// Why its time is over.
+    pub(crate) fn why_expired(&self) -> SignedOut {
+        let principal = self.principal();
+        match (&principal.identity, self.0.refused.get()) {
+            (Identity::Guest, Some(refused)) => SignedOut::Refused(refused.clone()),
+            (Identity::Guest, None) => SignedOut::NotSignedIn,
+            (Identity::Token { .. }, _) if principal.session.is_none() => SignedOut::TokenExpired,
+            _ => SignedOut::Expired,
+        }
+    }
+
+    /// Whether the rules let it subscribe with this filter, whatever that then brings.
+    pub fn may_subscribe(&self, filter: TopicFilter<&str>) -> bool {
+        (self.bus().check_subscribe(&self.principal(), filter)).is_ok()
     }
 
     /// Whether there still is who it is, whatever they may do: false once its user was [removed](crate::Authenticator::is_known).

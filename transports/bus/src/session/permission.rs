@@ -8,21 +8,42 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::entries::Entry;
-use crate::access::Reader;
+use crate::access::{Reader, SignInRefused};
 use crate::alarm::Alarm;
 use crate::bus::Allowed;
 use crate::wake::lock;
 
 /// Why a peer may not be here any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignedOut {
     /// Its sign-in has expired.
     #[error("the sign-in has expired")]
     Expired,
-    /// Its user has signed out, was removed or changed, or the rules do not let it connect any more.
-    #[error("the user has signed out, was removed or changed, or may not connect any more")]
+    /// Its token has expired.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// It has not signed in within [`SIGN_IN_TIMEOUT`](crate::SIGN_IN_TIMEOUT).
+    #[error("no sign-in within {} s", crate::SIGN_IN_TIMEOUT.as_secs())]
+    NotSignedIn,
+    /// It has tried to sign in, and was refused.
+    #[error(transparent)]
+    Refused(SignInRefused),
+    /// Its sign-in is [not valid](crate::Authenticator::still_valid) any more, and the authenticator does not say why.
+    #[error("the sign-in is not valid any more")]
     Revoked,
+    /// Its user was removed.
+    #[error("the user was removed")]
+    Removed,
+    /// The password of its user was changed.
+    #[error("the password of the user was changed")]
+    PasswordChanged,
+    /// Its user has signed out, or its session of a browser has ended in another way.
+    #[error("the user has signed out, or the session of the browser has ended")]
+    SessionEnded,
+    /// The rules do not let it connect any more.
+    #[error("the rules do not allow the user to connect any more")]
+    NotAllowed,
     /// An administrator has ended its connection: see [`Client::disconnect`](crate::Client::disconnect).
     #[error("ended by an administrator")]
     Dismissed,
@@ -48,8 +69,8 @@ impl Session {
         let checked = self.subscriptions.rules.load(Ordering::Acquire);
         if checked != rules || !permission.is_known {
             if checked != rules {
-                if !self.client.is_allowed() {
-                    return Poll::Ready(SignedOut::Revoked);
+                if let Some(why) = self.client.why_signed_out() {
+                    return Poll::Ready(why);
                 }
                 self.check_subscriptions();
                 self.subscriptions.rules.store(rules, Ordering::Release);
@@ -58,7 +79,7 @@ impl Session {
             permission.until = self.client.expires_in().map(|left| Instant::now() + left);
         }
         match permission.alarm.poll_ring(permission.until, cx) {
-            Poll::Ready(()) => Poll::Ready(SignedOut::Expired),
+            Poll::Ready(()) => Poll::Ready(self.client.why_expired()),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -32,7 +32,7 @@ impl Connection {
             Ok(()) => encode::authenticated(&mut self.out),
             Err(refused) => {
                 let reason = Reason::of_reauthentication(&refused);
-                self.ending = Some(Violation::NotSignedIn(reason));
+                self.ending = Some(Violation::NotSignedIn(reason, refused));
             }
         }
     }

@@ -76,7 +76,7 @@ impl Open {
                 metrics.rejected_publish_disconnects.add(1);
             }
             // It has kept to the protocol.
-            LinkError::Violation(Violation::NotSignedIn(_)) => {}
+            LinkError::Violation(Violation::NotSignedIn(..)) => {}
             LinkError::Violation(_) | LinkError::ProxyHeader => metrics.violations.add(1),
             LinkError::Io(_) | LinkError::Eof => {}
         }

@@ -322,7 +322,7 @@ impl<R: AsyncRead + Unpin + Send> LinkReceiver for &mut Receiver<R> {
             });
             let timed_out = timed_out.await.inspect_err(|error| {
                 if let LinkError::Violation(violation) = error {
-                    self.shared.lock().break_off(*violation);
+                    self.shared.lock().break_off(violation.clone());
                 }
             })?;
             heard = reads && !timed_out;
