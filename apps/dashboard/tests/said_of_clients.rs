@@ -478,3 +478,44 @@ fn refusals_over_http_are_counted_by_cause_and_told() {
     assert!(refused("too_many_attempts") > 10);
     assert_eq!(refused("expired"), 0);
 }
+
+/// An operation that is refused says on what, in the words and fields of one that is done.
+#[test]
+fn operations_name_what_they_are_about() {
+    let running = Running::start(&[]);
+    let http = running.server.http();
+    let ask = |method: &str, path: &str, authorization: &str| {
+        let request = Request::new(method, path).header("Authorization", authorization);
+        request
+            .header("Content-Type", "application/json")
+            .send(http)
+            .status
+    };
+    // `root:correct horse`
+    let root = "Basic cm9vdDpjb3JyZWN0IGhvcnNl";
+    assert_eq!(ask("POST", "/api/v1/rooms/nowhere/reset", root), 404);
+    assert_eq!(ask("POST", "/api/v1/rooms/main/reset", ANNA), 403);
+    assert_eq!(ask("DELETE", "/api/v1/rooms/main/devices/kiosk", root), 404);
+    assert_eq!(ask("POST", "/api/v1/undo/7", root), 404);
+    assert_eq!(ask("POST", "/api/v1/rooms/main/reset", root), 200);
+    let log = running.log();
+    for (action, on, by, message) in [
+        ("reset-room", "nowhere", "root", "refused to administer"),
+        ("reset-room", "main", "anna", "refused to administer"),
+        (
+            "remove-device",
+            "main/kiosk",
+            "root",
+            "refused to administer",
+        ),
+        ("undo", "7", "root", "refused to administer"),
+        ("reset-room", "main", "root", "administered"),
+    ] {
+        has(
+            &log,
+            &json!({
+                "target": "audit", "action": action, "on": on, "by": by, "transport": "http", "address": "tcp", "message": message,
+            }),
+        );
+    }
+}

@@ -3,11 +3,12 @@
 
 use core::fmt::Display;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, field, info, warn};
 
 use crate::access::{Identity, Principal, SignIn, SignInRefused};
 use crate::bus::{Bus, Client};
 use crate::log::{place, shown};
+use crate::{Operate, Operated, OperationError};
 
 /// How the keys of refused sign-ins begin: [`LogLimit`](crate::LogLimit).
 const SIGN_IN: &str = "sign-in refused ";
@@ -92,6 +93,32 @@ pub fn action<E: Display>(client: &Client, what: &str, target: &str, result: Res
             info!(target: "audit", action = what, on, by, transport, client = name, address, result = %error, "refused to administer");
         }
     }
+}
+
+/// The same of an operation: `on` is the room, the room and the device, or which operation was to be undone.
+pub(crate) fn operation(
+    client: &Client,
+    operate: &Operate,
+    operated: Result<&Operated, &OperationError>,
+) {
+    let (what, on) = (operate.kind(), operate.target());
+    let done = match operated {
+        Ok(done) => done,
+        Err(error) => return action(client, what, &on, Err(error)),
+    };
+    let principal = client.principal();
+    let (by, name) = (by(&principal), principal.shown_client_id());
+    let (address, transport, on) = (client.shown_address(), principal.transport, shown(&on));
+    let Operated {
+        id,
+        room,
+        device,
+        from,
+        to,
+        ..
+    } = done;
+    let (from, to) = (field::display(from), field::display(to));
+    info!(target: "audit", action = what, on, id, room, device, %from, %to, by, transport, client = name, address, result = "done", "administered");
 }
 
 /// The name of who asks; of who has none, the way that it came.

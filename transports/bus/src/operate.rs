@@ -41,6 +41,15 @@ impl Operate {
             Self::Undo { .. } => "undo",
         }
     }
+
+    /// What it is about, as the audit log has it: the room, the room and the device, or the operation that it undoes.
+    pub fn target(&self) -> String {
+        match self {
+            Self::ResetRoom { room, .. } => room.clone(),
+            Self::RemoveDevice { room, device } => format!("{room}/{device}"),
+            Self::Undo { id } => id.to_string(),
+        }
+    }
 }
 
 /// An operation was made, and is on disk if anything is.

@@ -14,7 +14,6 @@ use latchbus_core::clicks::{self, ClickTopic, NearMiss};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::coop;
-use tracing::{field, info};
 
 use super::Bus;
 use crate::access::{Identity, Principal, PublishRequest, SignInRefused};
@@ -24,7 +23,7 @@ use crate::log::{self, shown};
 use crate::quota::{Seat, Table, TooMany};
 use crate::refusal::{Forbidden, PublishRefused, Rejected, SubscribeRefused};
 use crate::wake::lock;
-use crate::{Note, Operate, Operated, OperationError, Publish, pipeline};
+use crate::{Note, Operate, Operated, OperationError, Publish, audit, pipeline};
 
 /// Payloads from this size on count for the memory of the store's queue; those below are bounded by their number.
 const LARGE_BYTES: usize = 16 << 10;
@@ -547,34 +546,12 @@ impl Client {
         let principal = self.principal();
         // Of who has no name others are told nothing but the way that they came.
         let by = principal.identity.name().unwrap_or(principal.transport);
-        let transport = principal.transport;
         let operated = match &bus.writer {
             _ if !self.may_administer() => Err(OperationError::NotAllowed),
             None => lock(&bus.pipeline).accept_operation(&operate, by),
             Some(writer) => writer.operate(operate.clone(), by.to_owned()).await,
         };
-        let (client, address) = (
-            shown(&principal.client_id),
-            self.address().map(field::display),
-        );
-        match &operated {
-            Ok(Operated {
-                id,
-                room,
-                device,
-                from,
-                to,
-                ..
-            }) => {
-                let kind = operate.kind();
-                let (from, to) = (field::display(from), field::display(to));
-                info!(target: "audit", action = kind, id, room, device, %from, %to, by, transport, client, address, result = "done", "operation made");
-            }
-            Err(error) => {
-                let kind = operate.kind();
-                info!(target: "audit", action = kind, by, transport, client, address, result = %error, "operation refused");
-            }
-        }
+        audit::operation(self, &operate, operated.as_ref());
         operated
     }
 
