@@ -200,7 +200,7 @@ fn answer(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn curl_and_openssl_at_the_wrong_port_are_closed_and_named() {
+fn curl_mosquitto_and_openssl_at_the_wrong_port_are_closed_and_named() {
     let certificates = Certificates::new();
     let server = certificates.serve(&[]);
     let ca = certificates.text("ca.pem");
@@ -219,6 +219,15 @@ fn curl_and_openssl_at_the_wrong_port_are_closed_and_named() {
     let said = s_client(plain_mqtt, &[]);
     assert!(said.contains("Cipher is (NONE)"), "{said}");
     assert_eq!(answer(plain_mqtt, b"GET / HTTP/1.1\r\n\r\n"), b"");
+    // A client of MQTT at the ports of HTTP.
+    for (to, tls) in [
+        (plain_http, &[][..]),
+        (http_tls(&server), &["--cafile", &ca]),
+    ] {
+        let publish = [tls, &["-t", "a", "-m", "x"]].concat();
+        let status = mosquitto("mosquitto_pub", to, &publish).status().unwrap();
+        assert!(!status.success());
+    }
 
     let (_, _, log) = stopped(server);
     for said in [
@@ -227,6 +236,7 @@ fn curl_and_openssl_at_the_wrong_port_are_closed_and_named() {
         "plain MQTT on the TLS listener",
         "TLS on the plain MQTT listener",
         "HTTP on the MQTT listener",
+        "MQTT on an HTTP listener",
     ] {
         let mut lines = log.lines();
         assert!(
@@ -234,6 +244,7 @@ fn curl_and_openssl_at_the_wrong_port_are_closed_and_named() {
             "{said}:\n{log}"
         );
     }
+    assert_eq!(log.matches("MQTT on an HTTP listener").count(), 2, "{log}");
 }
 
 fn mosquitto(program: &str, to: SocketAddr, arguments: &[&str]) -> Command {

@@ -199,6 +199,8 @@ impl Connections {
                     } else if let Err(error) = ended {
                         if moved.begins_with_tls() {
                             self.not_begun(address, &io::Error::other("TLS on the plain HTTP listener"));
+                        } else if moved.begins_with_mqtt() {
+                            self.not_begun(address, &io::Error::other("MQTT on an HTTP listener"));
                         }
                         tracing::debug!(target: "http", ?address, %error, "HTTP connection ended");
                     }
@@ -274,6 +276,8 @@ impl Moved {
     const TLS: u8 = 2;
     /// A header of the PROXY protocol, which was not to be there.
     const HEADER: u8 = 3;
+    /// A CONNECT of MQTT.
+    const MQTT: u8 = 4;
 
     fn take(&self) -> bool {
         self.lately.swap(false, Ordering::Relaxed)
@@ -282,6 +286,8 @@ impl Moved {
     fn came(&self, bytes: &[u8]) {
         /// The type of the record with which TLS begins (RFC 8446 §5.1).
         const HANDSHAKE: u8 = 22;
+        /// The first byte of a CONNECT (MQTT 3.1.1 §3.1.1). No method of HTTP begins so.
+        const CONNECT: u8 = 0x10;
 
         if self.first.load(Ordering::Relaxed) != Self::NOTHING {
             return;
@@ -289,6 +295,7 @@ impl Moved {
         let first = match bytes {
             [] => return,
             [HANDSHAKE, ..] => Self::TLS,
+            [CONNECT, ..] => Self::MQTT,
             bytes if proxy::is_header(bytes) => Self::HEADER,
             _ => Self::SOMETHING,
         };
@@ -297,6 +304,10 @@ impl Moved {
 
     fn begins_with_tls(&self) -> bool {
         self.first.load(Ordering::Relaxed) == Self::TLS
+    }
+
+    fn begins_with_mqtt(&self) -> bool {
+        self.first.load(Ordering::Relaxed) == Self::MQTT
     }
 
     fn begins_with_header(&self) -> bool {
