@@ -70,6 +70,7 @@ async fn the_reason_is_said_once_on_the_way_and_at_the_end() {
     let server = Server::start().await;
     let (mqtt, ws) = (server.mqtt_url(), server.ws_url());
     let unauthorized = answering(b"\x20\x02\x00\x05").await;
+    let unavailable = answering(b"\x20\x02\x00\x03").await;
     let cases = [
         (NOWHERE.to_owned(), "nothing listens on that port"),
         (
@@ -82,6 +83,11 @@ async fn the_reason_is_said_once_on_the_way_and_at_the_end() {
             "closed the connection without an answer",
         ),
         (format!("mqtt://{unauthorized}"), "not authorized"),
+        // The answer to right and wrong passwords alike, while the server delays sign-ins.
+        (
+            format!("mqtt://{unavailable}"),
+            "delays sign-ins after wrong passwords",
+        ),
         (
             "ws://127.0.0.1:1/ws".to_owned(),
             "nothing listens on that port",

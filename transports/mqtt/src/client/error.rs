@@ -45,7 +45,9 @@ pub enum ConnectError {
     #[error("the server refuses the client id")]
     ClientId,
     /// Return code 3.
-    #[error("the server is not available for MQTT (return code 3)")]
+    #[error(
+        "the server is not available, or delays sign-ins after wrong passwords (return code 3)"
+    )]
     Unavailable,
     /// Return code 4.
     #[error("the server refuses the user name or password")]
