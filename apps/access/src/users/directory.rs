@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::cache::Cache;
 use super::file::PasswordFile;
-use super::hash::{MAX_PASSWORD_BYTES, PasswordHash};
+use super::hash::PasswordHash;
 use super::store::{self, StoreError, Wait};
 use super::throttle::{Attempt, Delays, Throttle};
 use crate::stamp::Stamp;
@@ -214,10 +214,8 @@ impl Users {
         let table = self.table();
         let user = table.users.get(name);
         let is_right = match table.compared(name, self.0.keys.hash_one(name)) {
-            Some(compared) if password.len() <= MAX_PASSWORD_BYTES => {
-                compared.hash.verify(password)
-            }
-            _ => false,
+            Some(compared) => compared.hash.verify(password),
+            None => false,
         };
         let now = Instant::now();
         let mut throttle = lock(&self.0.throttle);
