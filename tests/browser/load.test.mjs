@@ -10,6 +10,8 @@ const LOAD_MS = 4_000;
 /** On a busy machine a page may take so long to draw what is asked of it. */
 const PATIENCE_MS = 60_000;
 const IDLE_MS = 6_000;
+/** What the page says of its connection. */
+const CONNECTION = /^(Offline|Live again)/;
 
 /** Main-thread seconds of the tab so far. */
 async function taskSeconds(session) {
@@ -23,12 +25,10 @@ test('two thousand clicks a second: frames stay short, the live region is silent
   await showsSoon(page, { phase: 'live' });
   const publisher = await mqttClient(t, server);
   await page.evaluate(() => {
-    globalThis.said = 0;
-    new MutationObserver(() => globalThis.said++).observe(document.getElementById('announce'), {
-      childList: true,
-      characterData: true,
-      subtree: true,
-    });
+    globalThis.said = [];
+    const live = document.getElementById('announce');
+    const listen = () => globalThis.said.push(live.textContent);
+    new MutationObserver(listen).observe(live, { childList: true, characterData: true, subtree: true });
   });
   const session = await page.context().newCDPSession(page);
   await session.send('Performance.enable');
@@ -76,7 +76,9 @@ test('two thousand clicks a second: frames stay short, the live region is silent
       `main thread ${((100 * busy) / seconds).toFixed(0)} % of a core`,
   );
   assert.ok(frames.length > 20 && scores > 3, 'the page draws while the clicks come');
-  assert.equal(await page.evaluate(() => globalThis.said), 0, 'clicks of others are not read out');
+  // On a machine that is too busy the connection may break.
+  const said = (await page.evaluate(() => globalThis.said)).filter((text) => !CONNECTION.test(text));
+  assert.deepEqual(said, [], 'clicks of others are not read out');
   assert.deepEqual(page.complaints, []);
 });
 

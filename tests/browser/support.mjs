@@ -113,7 +113,8 @@ export function useBrowser({ home = async () => undefined } = {}) {
 
 /**
  * Opens the dashboard. `page.complaints` collects what the browser had to say: exceptions, console errors and
- * warnings, violations of the Content-Security-Policy (Chromium reports them on the console).
+ * warnings, violations of the Content-Security-Policy (Chromium reports them on the console). What could not be loaded is
+ * named by its address behind the text.
  * @param {import('playwright-core').BrowserContext} profile
  */
 export async function openPage(profile, url) {
@@ -121,7 +122,9 @@ export async function openPage(profile, url) {
   page.complaints = [];
   page.on('pageerror', (error) => page.complaints.push(String(error)));
   page.on('console', (message) => {
-    if (['error', 'warning'].includes(message.type())) page.complaints.push(message.text());
+    if (!['error', 'warning'].includes(message.type())) return;
+    const text = message.text();
+    page.complaints.push(text.startsWith('Failed to load resource') ? `${text} ${message.location().url}` : text);
   });
   await page.goto(url);
   return page;
