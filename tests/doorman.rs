@@ -30,7 +30,7 @@ impl Doorman {
         Self(Arc::default(), watch::Sender::new(0))
     }
 
-    /// Removes a user; or a topic, which nobody reads any more; or the filter `a/+`, which is granted QoS 0 from then on.
+    /// Removes a user; or a topic, which nobody reads any more; or a filter, which nobody may subscribe to any more; or the filter `a/+`, which is granted QoS 0 from then on.
     pub(crate) fn remove(&self, name: &str) {
         self.0.lock().unwrap().insert(name.to_owned());
         self.1.send_modify(|n| *n += 1);
@@ -120,9 +120,10 @@ impl Authorizer for Doorman {
     fn authorize_subscribe(&self, _: &Principal, filter: TopicFilter<&str>) -> Option<Grant> {
         match filter.as_str() {
             "closed" => None,
+            "a/+" if self.has_removed("a/+") => Some(Grant::up_to(0)),
+            filter if self.has_removed(filter) => None,
             "plain" => Some(Grant::up_to(0)),
             "a/#" => Some(Grant::up_to(2)),
-            "a/+" if self.has_removed("a/+") => Some(Grant::up_to(0)),
             _ => Some(Grant::up_to(1)),
         }
     }

@@ -316,6 +316,7 @@ async fn clients_are_named_to_administrators_only() {
         pace: None,
         group: None,
         durable: false,
+        waits: false,
     }]);
     assert!(subscribed[0].is_ok());
     for n in 0..3 {

@@ -170,6 +170,18 @@ pub(super) enum Ahead<I> {
     Unknown,
 }
 
+/// What comes into the scope of a subscription that gets another one.
+#[cfg(feature = "alloc")]
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Entered {
+    /// State from this revision on.
+    From(u64),
+    /// Nothing that is older than where it stands.
+    Nothing,
+    /// It takes no state of before.
+    Withheld,
+}
+
 /// An entry that a [`Source`] has found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<I> {
@@ -209,6 +221,9 @@ pub(super) struct Walk {
     /// before the subscription did), and what was then taken or counted as lost.
     accounted: Totals,
     counts: Counts,
+    /// Up to here state comes again from the log, but for what the scope of before had: that was taken.
+    #[cfg(feature = "alloc")]
+    had_to: u64,
 }
 
 impl Walk {
@@ -241,6 +256,8 @@ impl Walk {
             events_since: began,
             accounted: source.totals(),
             counts: Counts::default(),
+            #[cfg(feature = "alloc")]
+            had_to: 0,
         }
     }
 
@@ -260,26 +277,61 @@ impl Walk {
         self.taken
     }
 
-    /// Before it goes on with another source: what was forgotten in this one.
+    /// Up to here the state of the scope of before has been taken, and does not come again.
     #[cfg(feature = "alloc")]
-    pub(super) fn leave<S: Source>(&mut self, source: &S) {
-        self.reset |= self.has_lost_a_clear(source);
+    pub(super) fn had_to(&self) -> u64 {
+        self.had_to
     }
 
-    /// Goes on with another source, from where it stands.
+    /// Before it goes on with another source: what was forgotten in this one. Whether it has taken all that this one has.
     #[cfg(feature = "alloc")]
-    pub(super) fn move_to<S: Source>(&mut self, source: &S) {
-        let (epoch, rev) = (source.epoch(), self.taken);
-        let walk = Self::new(self.mode, Start::Resume(Cursor { epoch, rev }), source);
+    pub(super) fn leave<S: Source>(&mut self, source: &S) -> bool {
+        // A snapshot that is not over goes on from the log, where a clear may be missing that the ring still has.
+        let reads_log = self.fresh && !self.synced;
+        self.reset |=
+            self.has_lost_a_clear(source) || reads_log && source.forgotten() > self.clears_done();
+        matches!(self.ahead(source), Ahead::Nothing)
+    }
+
+    /// Goes on with another source, from where it stands. Where it `has_all` of the one before, the events of this one were
+    /// published while they were not for it. Of its state, what has changed since then comes, and what `entered` says: all
+    /// that this one has from a revision on and the one before had not, or nothing at all.
+    #[cfg(feature = "alloc")]
+    pub(super) fn move_to<S: Source>(&mut self, source: &S, has_all: bool, entered: Entered) {
+        let newest = source.revision();
+        let rev = match entered {
+            Entered::From(oldest) => oldest.saturating_sub(1).min(self.taken),
+            Entered::Nothing => self.taken,
+            Entered::Withheld if has_all => newest,
+            Entered::Withheld => self.taken,
+        };
+        let enters = matches!(entered, Entered::From(_));
+        let cursor = Cursor {
+            epoch: source.epoch(),
+            rev,
+        };
+        let walk = Self::new(self.mode, Start::Resume(cursor), source);
+        let missed = has_all && rev < newest;
         *self = Self {
-            clears_after: self.clears_done(),
-            events_after: self.changes_done(),
-            fell_behind: self.fell_behind,
+            clears_after: match entered {
+                Entered::From(oldest) => oldest.saturating_sub(1).min(self.clears_done()),
+                _ => self.clears_done(),
+            },
+            events_after: match missed {
+                true => newest,
+                false => self.changes_done(),
+            },
+            // The log has the state.
+            fell_behind: self.fell_behind || (missed || enters) && self.mode == Mode::Every,
             fresh: self.fresh && !self.synced,
             reset: self.reset,
             synced: self.synced,
             owed: self.owed,
             counts: self.counts,
+            had_to: match enters {
+                true => self.taken,
+                false => 0,
+            },
             ..walk
         };
     }
@@ -405,7 +457,8 @@ impl Walk {
         self.taken.max(self.events_after)
     }
 
-    fn clears_done(&self) -> u64 {
+    /// The same of clears.
+    pub(super) fn clears_done(&self) -> u64 {
         self.taken.max(self.clears_after)
     }
 

@@ -1,6 +1,6 @@
 //! The hub that grows with its topics and shares its values between subscribers.
 
-use super::cursor::{Counts, Cursor, Mode, Start, Step, Walk, is_known};
+use super::cursor::{Counts, Cursor, Entered, Mode, Start, Step, Walk, is_known};
 use super::filter_tree::FilterTree;
 use super::published::Published;
 use super::scope::{ScopedViews, SharedScope};
@@ -117,6 +117,8 @@ struct Subscription {
     generation: u32,
     view: ViewId,
     walk: Walk,
+    /// The scope of before, until the walk is behind what it [had](Walk::had_to).
+    had: Option<SharedScope>,
 }
 
 impl<P: AsRef<[u8]> + Default> Hub<P> {
@@ -467,6 +469,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             generation: self.generation,
             view,
             walk: Walk::new(mode, start, &seen),
+            had: None,
         });
         self.subscriptions_live += 1;
         let slot = match self.free_subscriptions.pop() {
@@ -517,12 +520,27 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         &mut self,
         id: SubscriptionId,
         view: ViewId,
+        with_state: bool,
     ) -> Result<(), UnknownSubscription> {
-        self.walk(id, |walk, source| walk.leave(source))?;
+        let (has_all, taken, cleared) = self.walk(id, |walk, source| {
+            (walk.leave(source), walk.taken(), walk.clears_done())
+        })?;
+        let scope = |view: ViewId| self.views.get(view.index())?.as_ref()?.scope.clone();
+        // Who had everything gets nothing new.
+        let old = scope(self.view_of(id)?);
+        let oldest = || {
+            let view = self.views.get(view.index())?.as_ref()?;
+            view.oldest_outside(old.as_ref()?, taken, cleared)
+        };
+        let entered = match with_state {
+            true => oldest().map_or(Entered::Nothing, Entered::From),
+            false => Entered::Withheld,
+        };
         let place = self.subscriptions.get_mut(id.slot as usize);
-        let place = place.and_then(Option::as_mut);
-        place.ok_or(UnknownSubscription)?.view = view;
-        self.walk(id, |walk, source| walk.move_to(source))
+        let subscription = place.and_then(Option::as_mut).ok_or(UnknownSubscription)?;
+        subscription.view = view;
+        subscription.had = old;
+        self.walk(id, |walk, source| walk.move_to(source, has_all, entered))
     }
 
     /// Ends a subscription.
@@ -640,6 +658,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             .and_then(Option::as_mut)
             .filter(|subscription| subscription.generation == id.generation)
             .ok_or(UnknownSubscription)?;
+        let had_to = subscription.walk.had_to();
         let view = self
             .views
             .get(subscription.view.index())
@@ -655,8 +674,13 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             restored: self.restored,
             published: &self.published,
             lost: &self.lost,
+            had: subscription.had.as_ref().map(|scope| (scope, had_to)),
         };
-        Ok(walk(&mut subscription.walk, &source))
+        let result = walk(&mut subscription.walk, &source);
+        if subscription.had.is_some() && subscription.walk.taken() >= subscription.walk.had_to() {
+            subscription.had = None;
+        }
+        Ok(result)
     }
 
     fn check_sizes(&self, topic: TopicName<&str>, payload: usize) -> Result<(), PublishError> {
@@ -838,6 +862,7 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
             restored: self.restored,
             published: &self.published,
             lost: &self.lost,
+            had: None,
         })
     }
 }

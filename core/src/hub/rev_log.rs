@@ -46,6 +46,12 @@ impl<T> RevLog<T> {
         Some(item)
     }
 
+    /// All entries, the oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        let slots = self.slots.iter();
+        slots.filter_map(|(rev, item)| Some((*rev, item.as_ref()?)))
+    }
+
     /// The oldest entry after `rev`.
     pub(super) fn after(&self, rev: u64) -> Option<(u64, &T)> {
         // Who has all there is asks most often.
@@ -82,6 +88,7 @@ mod tests {
                 prop_assert_eq!(log.live, model.len());
                 let expected = model.range(n + 1..).next().map(|(rev, item)| (*rev, item));
                 prop_assert_eq!(log.after(n), expected);
+                prop_assert!(log.iter().eq(model.iter().map(|(rev, item)| (*rev, item))));
                 prop_assert!(log.slots.len() <= 2 * log.live + SPARE_HOLES + 1);
             }
         }

@@ -118,8 +118,9 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         Ok(self.begin(view, mode, start))
     }
 
-    /// Gives a subscription another scope, from where it stands: what it has taken does not come again, and of what comes into
-    /// its scope, what is published from now on, besides what it has not taken.
+    /// Gives a subscription another scope, from where it stands: what it has taken does not come again. Of what comes into its
+    /// scope, what is retained comes `with_state`, as do clears, and what is published from now on. Events from before come
+    /// to one that had not yet taken all of its old scope; to others they were not meant for it.
     ///
     /// # Errors
     /// When there is no such subscription.
@@ -127,13 +128,14 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         &mut self,
         id: SubscriptionId,
         scope: Option<SharedScope>,
+        with_state: bool,
     ) -> Result<(), UnknownSubscription> {
         let old = self.view_of(id)?;
         let filter = self.filter_of(id)?.map(Arc::<str>::from);
         let view = self.view_within(filter.borrowed(), scope);
         if view != old {
             self.enter_view(view, true);
-            self.move_to(id, view)?;
+            self.move_to(id, view, with_state)?;
             self.leave_view(old);
         }
         Ok(())

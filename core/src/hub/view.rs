@@ -85,6 +85,23 @@ impl<P> View<P> {
         }
     }
 
+    /// The oldest value or tombstone, each up to a revision, of a topic that another scope does not have.
+    pub(super) fn oldest_outside(
+        &self,
+        scope: &SharedScope,
+        values_to: u64,
+        tombstones_to: u64,
+    ) -> Option<u64> {
+        let oldest = |log: &RevLog<SharedEntry<P>>, to| {
+            let mut entries = log.iter().take_while(|(rev, _)| *rev <= to);
+            let found = entries.find(|(_, entry)| !scope.has(entry.topic.borrowed()));
+            found.map(|(rev, _)| rev)
+        };
+        let value = oldest(&self.values, values_to);
+        let tombstone = oldest(&self.tombstones, tombstones_to);
+        value.into_iter().chain(tombstone).min()
+    }
+
     /// How many matching publishes of the ring have come after a revision.
     pub(super) fn recent_after(&self, rev: u64) -> u64 {
         count_from(&self.recent, rev + 1)
@@ -136,6 +153,21 @@ pub(super) struct Seen<'a, P> {
     pub(super) published: &'a Published,
     /// See [`Source::lost`].
     pub(super) lost: &'a [(u64, u64)],
+    /// What the subscription has taken already of the state that it goes through again: up to a revision, what was in a scope.
+    pub(super) had: Option<(&'a SharedScope, u64)>,
+}
+
+impl<P> Seen<'_, P> {
+    /// The oldest entry of a log after a revision that was not taken already.
+    fn not_had(&self, log: &RevLog<SharedEntry<P>>, after: u64) -> Option<Found<SharedEntry<P>>> {
+        let mut next = log.after(after)?;
+        if let Some((scope, to)) = self.had {
+            while next.0 <= to && scope.has(next.1.topic.borrowed()) {
+                next = log.after(next.0)?;
+            }
+        }
+        Some(found(next))
+    }
 }
 
 impl<P> Source for Seen<'_, P> {
@@ -206,11 +238,11 @@ impl<P> Source for Seen<'_, P> {
     }
 
     fn value_after(&self, rev: u64) -> Option<Found<SharedEntry<P>>> {
-        self.view.values.after(rev).map(found)
+        self.not_had(&self.view.values, rev)
     }
 
     fn tombstone_after(&self, rev: u64) -> Option<Found<SharedEntry<P>>> {
-        self.view.tombstones.after(rev).map(found)
+        self.not_had(&self.view.tombstones, rev)
     }
 
     fn recent_after(&self, rev: u64, events_only: bool) -> Option<Found<SharedEntry<P>>> {

@@ -84,6 +84,7 @@ impl Link {
             pace: None,
             group: None,
             durable: false,
+            waits: false,
         };
         Self::Messages(Messages {
             peer,

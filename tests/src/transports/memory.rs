@@ -106,6 +106,7 @@ impl Peer for MemoryPeer {
             pace: None,
             group: None,
             durable: false,
+            waits: false,
         };
         let subscriptions = vec![subscribe];
         self.send(Request::Subscribe { id, subscriptions }).await;

@@ -95,6 +95,8 @@ pub struct Subscribe {
     /// published at QoS 1 or 2 are stored for it until they are
     /// [confirmed](crate::Session::confirm), as long as the recent ring has room for them. Not in a group.
     pub durable: bool,
+    /// Whether it is accepted also where the rules refuse it, and brings nothing until they allow it.
+    pub waits: bool,
 }
 
 /// What a peer is told.

@@ -216,13 +216,15 @@ impl Shared {
         Ok(id)
     }
 
-    /// Lets a subscription go on with what this reader may read; it is on no waiting list afterwards.
-    pub(crate) fn set_reader(&self, id: SubscriptionId, reader: Option<&Reader>) {
+    /// Lets a subscription go on with what this reader may read, `with_state` also with what is retained of it; it is on no
+    /// waiting list afterwards.
+    pub(crate) fn set_reader(&self, id: SubscriptionId, reader: Option<&Reader>, with_state: bool) {
         let state = &mut *lock(&self.state);
         if let Ok(view) = state.hub.view_of(id) {
             state.stop_waiting(view, id);
         }
-        if state.hub.set_scope(id, reader.map(Reader::scope)).is_ok()
+        let scope = reader.map(Reader::scope);
+        if state.hub.set_scope(id, scope, with_state).is_ok()
             && let Ok(view) = state.hub.view_of(id)
         {
             state.durables.move_to(id, view);

@@ -8,7 +8,7 @@ use core::{
 use std::collections::VecDeque;
 
 use futures_util::Stream;
-use latchbus_core::hub::{Counts, Step, SubscriptionId};
+use latchbus_core::hub::{Counts, Start, Step, SubscriptionId};
 use tokio::time::Instant;
 
 use crate::access::Reader;
@@ -31,6 +31,8 @@ pub struct Subscription {
     client: Client,
     /// What its client may read of it; none: everything.
     reader: Option<Reader>,
+    /// Whether it began without what is retained.
+    live: bool,
     /// The rules by which that was found out: see [`Client::rules`].
     rules: u64,
     id: SubscriptionId,
@@ -53,7 +55,12 @@ pub struct Subscription {
 const BATCH: usize = 64;
 
 impl Subscription {
-    pub(crate) fn new(client: Client, id: SubscriptionId, reader: Option<Reader>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        id: SubscriptionId,
+        reader: Option<Reader>,
+        start: Start,
+    ) -> Self {
         let bus = client.bus().clone();
         let wake = Wake::default();
         bus.on_close(&wake);
@@ -62,6 +69,7 @@ impl Subscription {
             rules: client.rules(),
             client,
             reader,
+            live: start == Start::Live,
             id,
             wake,
             taken: VecDeque::new(),
@@ -110,7 +118,9 @@ impl Subscription {
             return false;
         }
         if reader.as_ref().map(Reader::id) != self.reader.as_ref().map(Reader::id) {
-            self.bus.shared().set_reader(self.id, reader.as_ref());
+            let with_state = !self.live;
+            let shared = self.bus.shared();
+            shared.set_reader(self.id, reader.as_ref(), with_state);
             self.waiting = false;
             if let Some(reader) = &reader {
                 self.taken.retain(|step| match step {

@@ -421,6 +421,7 @@ async fn a_cursor_resumes_with_what_may_be_read() {
         pace: None,
         group: None,
         durable: false,
+        waits: false,
     };
     let request = Request::Subscribe {
         id: 1,
@@ -439,6 +440,7 @@ fn member(id: u64) -> Request {
         pace: None,
         group: Some("g".into()),
         durable: false,
+        waits: false,
     }];
     Request::Subscribe { id, subscriptions }
 }
@@ -539,7 +541,7 @@ async fn open_subscriptions_follow_the_rules() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_not_allowed_any_more_ends_and_the_others_go_on() {
+async fn a_subscription_that_is_not_allowed_any_more_brings_nothing_and_the_others_go_on() {
     let rules = Rules::new(&[("anna", "ab")]);
     let bus = open_by(&rules);
     let session = Session::new(user(&bus, "anna"));
@@ -550,12 +552,7 @@ async fn a_subscription_that_is_not_allowed_any_more_ends_and_the_others_go_on()
         assert_eq!(topics(&mut peer, None).await, [] as [String; 0]);
     }
     rules.refuse("a/#", true);
-    within(async {
-        while bus.read(|hub| hub.subscriptions()) > 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    known_everywhere().await;
     for topic in ["a/1", "b/1"] {
         bus.publish(event(topic, "x")).await.unwrap();
     }
@@ -714,6 +711,135 @@ async fn known_everywhere() {
     for _ in 0..64 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Its client is not told, and would not ask again.
+#[tokio::test]
+async fn a_subscription_that_is_refused_for_a_while_comes_back() {
+    for (mode, group) in [
+        (Mode::Every, None),
+        (Mode::Latest, None),
+        (Mode::Every, Some("g".to_owned())),
+    ] {
+        let rules = Rules::new(&[("anna", "a")]);
+        let bus = open_by(&rules);
+        bus.publish_state("a/kept", "1").await.unwrap();
+        let (mut peer, _run) = run(
+            Session::new(user(&bus, "anna")),
+            16,
+            CancellationToken::new(),
+        );
+        let Request::Subscribe { id, subscriptions } = subscribe(1, "a/#", mode) else {
+            panic!("it is a subscription");
+        };
+        let is_member = group.is_some();
+        let subscriptions = subscriptions.into_iter();
+        let subscriptions = subscriptions.map(|subscribe| Subscribe {
+            group: group.clone(),
+            pace: None,
+            ..subscribe
+        });
+        let subscriptions = subscriptions.collect();
+        let request = Request::Subscribe { id, subscriptions };
+        peer.requests.send(request).await.unwrap();
+        match is_member {
+            // The group is there.
+            true => assert!(matches!(recv(&mut peer).await, Event::Subscribed { .. })),
+            false => assert_eq!(topics(&mut peer, None).await, ["a/kept"]),
+        }
+        bus.publish(event("a/1", "x")).await.unwrap();
+        assert!(topics(&mut peer, Some("a/1")).await.contains(&"a/1".into()));
+
+        rules.refuse("a/#", true);
+        known_everywhere().await;
+        bus.publish(event("a/2", "x")).await.unwrap();
+        bus.publish_state("a/kept", "2").await.unwrap();
+        bus.publish_state("a/new", "2").await.unwrap();
+        known_everywhere().await;
+        assert!(peer.events.recv().now_or_never().is_none(), "{mode:?}");
+
+        rules.refuse("a/#", false);
+        known_everywhere().await;
+        bus.publish(event("a/3", "x")).await.unwrap();
+        let mut came = topics(&mut peer, Some("a/3")).await;
+        came.sort();
+        // A member of a group gets no state of before.
+        let expected = match is_member {
+            true => &["a/3"][..],
+            false => &["a/3", "a/kept", "a/new"],
+        };
+        assert_eq!(came, expected, "{mode:?}");
+    }
+}
+
+/// The same of a part of what a subscription brings.
+#[tokio::test]
+async fn a_part_that_is_refused_for_a_while_comes_back() {
+    for mode in [Mode::Every, Mode::Latest] {
+        let rules = Rules::new(&[("anna", "ab")]);
+        let bus = open_by(&rules);
+        let (mut peer, _run) = run(
+            Session::new(user(&bus, "anna")),
+            16,
+            CancellationToken::new(),
+        );
+        peer.requests.send(subscribe(1, "#", mode)).await.unwrap();
+        topics(&mut peer, None).await;
+        rules.set("anna", "a");
+        known_everywhere().await;
+        bus.publish(event("b/event", "x")).await.unwrap();
+        bus.publish_state("b/state", "1").await.unwrap();
+        known_everywhere().await;
+        rules.set("anna", "ab");
+        known_everywhere().await;
+        bus.publish(event("b/live", "x")).await.unwrap();
+        let came = topics(&mut peer, Some("b/live")).await;
+        assert_eq!(came, ["b/state", "b/live"], "{mode:?}");
+
+        // It goes on with the rest meanwhile, and is told of what has gone.
+        rules.set("anna", "a");
+        known_everywhere().await;
+        bus.publish_state("b/other", "1").await.unwrap();
+        bus.clear("b/state").await.unwrap();
+        bus.publish_state("a/state", "1").await.unwrap();
+        bus.publish(event("a/live", "x")).await.unwrap();
+        let came = topics(&mut peer, Some("a/live")).await;
+        assert_eq!(came, ["a/state", "a/live"], "{mode:?}");
+        rules.set("anna", "ab");
+        known_everywhere().await;
+        bus.publish(event("b/live", "x")).await.unwrap();
+        let came = topics(&mut peer, Some("b/live")).await;
+        assert_eq!(came, ["b/other", "b/state", "b/live"], "{mode:?}");
+    }
+}
+
+/// One that was accepted in an earlier life, say.
+#[tokio::test]
+async fn a_subscription_that_waits_is_accepted_and_brings_nothing_until_it_is_allowed() {
+    let rules = Rules::new(&[("anna", "a")]);
+    let bus = open_by(&rules);
+    bus.publish_state("a/kept", "1").await.unwrap();
+    rules.refuse("a/#", true);
+    known_everywhere().await;
+    let session = Session::new(user(&bus, "anna"));
+    let subscribe = |waits| {
+        vec![Subscribe {
+            id: 1,
+            filter: filter("a/#"),
+            mode: Mode::Every,
+            start: Start::Snapshot,
+            pace: None,
+            group: None,
+            durable: false,
+            waits,
+        }]
+    };
+    assert!(session.subscribe(subscribe(false))[0].is_err());
+    assert!(session.subscribe(subscribe(true))[0].is_ok());
+    let (mut peer, _run) = run(session, 16, CancellationToken::new());
+    assert!(topics(&mut peer, None).await.is_empty());
+    rules.refuse("a/#", false);
+    assert_eq!(topics(&mut peer, Some("a/kept")).await, ["a/kept"]);
 }
 
 /// Each cause has its own words.

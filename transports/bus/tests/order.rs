@@ -24,6 +24,7 @@ fn all_filters() -> Request {
         pace: None,
         group: None,
         durable: false,
+        waits: false,
     });
     Request::Subscribe {
         id: 1,

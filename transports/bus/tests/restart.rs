@@ -362,6 +362,7 @@ fn durable(start: Start) -> Subscribe {
         pace: None,
         group: None,
         durable: true,
+        waits: false,
     }
 }
 

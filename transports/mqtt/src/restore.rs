@@ -138,6 +138,8 @@ fn subscriptions(
             pace: None,
             durable: group.is_none(),
             group,
+            // It was accepted before.
+            waits: true,
         });
         session.restore(record.filter, number, options, rev);
     }

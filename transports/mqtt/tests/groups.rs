@@ -214,6 +214,7 @@ async fn what_a_group_has_no_room_for_is_said() {
         pace: None,
         group: Some("g".to_owned()),
         durable: false,
+        waits: false,
     }]);
     assert_eq!(subscribed, [Ok(())]);
     let said = || log::lines(&[" WARN mqtt: ", "shared subscription lost", "overflowing"]);

@@ -570,3 +570,68 @@ async fn subscriptions_that_are_there_follow_the_rules() {
     assert_eq!((&*message.topic, message.qos), ("a/3", QoS::AtMostOnce));
     running.stop().await;
 }
+
+/// A client of MQTT is not told that a subscription is refused later, and does not ask again.
+#[tokio::test]
+async fn a_subscription_that_is_refused_for_a_while_comes_back() {
+    let (directory, doorman) = (tempfile::tempdir().unwrap(), Doorman::new());
+    let options = || Options {
+        store: StoreKind::Directory(directory.path().to_owned()),
+        ..doorman.options()
+    };
+    let connect = || Connect {
+        clean_session: false,
+        ..three("a", "anna", "right")
+    };
+    let running = Running::with(options(), Config::default()).await;
+    let (mut anna, _) = Raw::connect(running.address, connect()).await;
+    anna.subscribe("a/#", QoS::AtMostOnce).await;
+    running.publish("a/kept", "1", true, 1).await;
+    assert_eq!(&*anna.message().await.topic, "a/kept");
+    let (mut five, _) = V5::connect(running.address, four("b", "anna", "right")).await;
+    let once = v5::SubscriptionOptions {
+        retain_handling: v5::RetainHandling::AtSubscribeNew,
+        ..v5::SubscriptionOptions::default()
+    };
+    five.subscribe(one("a/#", once)).await;
+    assert_eq!(&*five.message().await.topic, "a/kept");
+
+    let mut changes = running.bus.rule_changes();
+    doorman.remove("a/#");
+    changes.changed().await.unwrap();
+    anna.quiet().await;
+    five.quiet().await;
+    running.publish("a/1", "x", false, 1).await;
+    anna.quiet().await;
+    five.quiet().await;
+    // Whoever asks again is told, also where nothing retained would come.
+    let status = five.subscribe(one("a/#", once)).await;
+    assert_eq!(status, [SubscribeAckReason::NotAuthorized]);
+
+    let mut changes = running.bus.rule_changes();
+    doorman.add("a/#");
+    changes.changed().await.unwrap();
+    for topic in ["a/kept", "a/2"] {
+        if topic == "a/2" {
+            running.publish("a/2", "x", false, 1).await;
+        }
+        assert_eq!(&*anna.message().await.topic, topic);
+        assert_eq!(&*five.message().await.topic, topic);
+    }
+
+    // Over a restart.
+    doorman.remove("a/#");
+    running.stop().await;
+    let running = Running::with(options(), Config::default()).await;
+    let (mut anna, present) = Raw::connect(running.address, connect()).await;
+    assert!(present);
+    running.publish("a/3", "x", false, 1).await;
+    anna.quiet().await;
+    let mut changes = running.bus.rule_changes();
+    doorman.add("a/#");
+    changes.changed().await.unwrap();
+    assert_eq!(&*anna.message().await.topic, "a/kept");
+    running.publish("a/4", "x", false, 1).await;
+    assert_eq!(&*anna.message().await.topic, "a/4");
+    running.stop().await;
+}

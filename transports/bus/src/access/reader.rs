@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::{fmt, mem};
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use latchbus_core::hub::{Scope, SharedScope};
 use latchbus_core::topic::{TopicFilter, TopicName};
@@ -96,6 +96,17 @@ impl Reader {
         Self::among(&ALL, rules)
     }
 
+    /// The one that may read nothing.
+    pub(crate) fn of_nothing() -> Self {
+        static NOTHING: LazyLock<Reader> = LazyLock::new(|| Reader::new(Nothing));
+        NOTHING.clone()
+    }
+
+    /// Whether it is [that one](Self::of_nothing).
+    pub(crate) fn is_of_nothing(&self) -> bool {
+        self.id() == Self::of_nothing().id()
+    }
+
     fn among(all: &'static All, rules: impl ReadRules) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         all.readers.fetch_add(1, Ordering::Relaxed);
@@ -131,6 +142,15 @@ impl Reader {
     pub(crate) fn scope(&self) -> SharedScope {
         let inner: Arc<Inner> = Arc::clone(&self.0);
         inner
+    }
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+impl ReadRules for Nothing {
+    fn may_read(&self, _: TopicName<&str>) -> bool {
+        false
     }
 }
 

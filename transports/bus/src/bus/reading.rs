@@ -29,7 +29,7 @@ impl Client {
         let Allowed { reader, .. } = self.bus().check_subscribe(&self.principal(), filter)?;
         let shared = self.bus().shared();
         let id = shared.subscribe(filter, reader.as_ref(), mode, start)?;
-        Ok(Subscription::new(self.clone(), id, reader))
+        Ok(Subscription::new(self.clone(), id, reader, start))
     }
 
     /// Whether it may read this topic: subscribe to it, and be given what comes.

@@ -97,6 +97,7 @@ pub fn subscribe(
             pace,
             group: None,
             durable: false,
+            waits: false,
         }],
     })
 }

@@ -54,6 +54,8 @@ pub(super) struct Entry {
     pub(super) mode: Mode,
     /// What its client may read of it; none: everything.
     pub(super) reader: Option<Reader>,
+    /// Whether it began without what is retained.
+    pub(super) live: bool,
     pub(super) pacing: Pacing,
     /// Its place among the subscriptions of its user, where these are bounded.
     pub(super) seat: Option<Seat>,

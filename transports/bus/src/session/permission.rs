@@ -84,12 +84,12 @@ impl Session {
         }
     }
 
-    /// Ends the subscriptions that are not allowed any more, and lets the others bring what may be read now.
+    /// Lets subscriptions bring what may be read now. One that is not allowed any more stays, and brings nothing until it is
+    /// allowed again: its client cannot be told, and would not ask again.
     fn check_subscriptions(&self) {
         let (bus, principal) = (self.client.bus(), self.client.principal());
         let shared = bus.shared();
         let mut subscriptions = lock(&self.subscriptions.entries);
-        let mut refused = Vec::new();
         for (key, entry) in subscriptions.iter_mut() {
             let Some(filter) = shared.filter_of(entry.id) else {
                 continue;
@@ -101,14 +101,15 @@ impl Session {
                     }
                 }
                 Err(why) => {
-                    self.client.log_refused(&why, filter.as_str());
-                    refused.push(key);
+                    let was_refused = entry.reader.as_ref().is_some_and(Reader::is_of_nothing);
+                    if !was_refused {
+                        self.client.log_refused(&why, filter.as_str());
+                    }
+                    let nothing = Some(Reader::of_nothing());
+                    if self.set_reader(entry, nothing) && mem::take(&mut entry.waiting) {
+                        self.wake.ready(key);
+                    }
                 }
-            }
-        }
-        for key in refused {
-            if let Some(entry) = subscriptions.remove(key) {
-                self.end(&entry);
             }
         }
     }
@@ -128,7 +129,7 @@ impl Session {
                 false
             }
             false => {
-                shared.set_reader(entry.id, entry.reader.as_ref());
+                shared.set_reader(entry.id, entry.reader.as_ref(), !entry.live);
                 true
             }
         }

@@ -152,7 +152,14 @@ impl Session {
     ) -> Result<(), SubscribeRefused> {
         let bus = self.client.bus();
         let filter = subscribe.filter.borrowed();
-        let Allowed { reader, .. } = bus.check_subscribe(&self.client.principal(), filter)?;
+        let reader = match bus.check_subscribe(&self.client.principal(), filter) {
+            Ok(Allowed { reader, .. }) => reader,
+            Err(refused @ SubscribeRefused::NotAllowed(_)) if subscribe.waits => {
+                self.client.log_refused(&refused, filter.as_str());
+                Some(Reader::of_nothing())
+            }
+            Err(refused) => return Err(refused),
+        };
         let mut subscriptions = lock(&self.subscriptions.entries);
         let limits = bus.session_limits();
         let limit = limits.subscriptions;
@@ -199,6 +206,7 @@ impl Session {
             durable: subscribe.durable,
             mode: subscribe.mode,
             reader,
+            live: subscribe.start == Start::Live,
             pacing: Pacing::new(min_interval),
             seat,
             waiting: false,

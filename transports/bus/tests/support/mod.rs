@@ -104,6 +104,7 @@ pub fn paced(id: u64, topics: &str, mode: Mode, pace: Option<Duration>) -> Reque
         pace,
         group: None,
         durable: false,
+        waits: false,
     }];
     Request::Subscribe { id, subscriptions }
 }

@@ -103,10 +103,14 @@ impl Connection {
             self.refused_filter = Some(plain.into());
             return Asked::Refused(Reason::UNSPECIFIED);
         }
+        let mut is_allowed = true;
         if let Some(client) = &self.client {
             options.qos = options.qos.min(client.max_qos(parsed.borrowed()));
+            is_allowed = client.may_subscribe(parsed.borrowed());
         }
         let (number, exists) = self.session.reserve(&filter);
+        // One that exists and that the rules refuse now: the bus says so.
+        let exists = exists && is_allowed;
         let start = match (options.retained, exists) {
             // MQTT 5 §4.8.2: no retained messages to the group.
             _ if group.is_some() && !exists => Start::Live,
@@ -123,6 +127,7 @@ impl Connection {
             pace: None,
             // Whatever its quality of service, which a SUBSCRIBE may raise.
             durable: group.is_none() && self.session.ledger.is_durable(),
+            waits: false,
             group,
         });
         let after = match start {

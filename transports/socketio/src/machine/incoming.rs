@@ -491,6 +491,7 @@ impl config::Output {
             pace: None,
             group: None,
             durable: false,
+            waits: false,
         }
     }
 }
