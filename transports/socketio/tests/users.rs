@@ -170,3 +170,48 @@ async fn who_is_refused_has_not_joined_and_may_try_again() {
     hasty.send("421[\"publish\",\"a/2\",1]").await;
     assert!(hasty.text().await.starts_with("40{"));
 }
+
+/// An output that the rules refuse keeps nobody out of what they allow, and brings its values once they allow it.
+#[tokio::test]
+async fn who_may_not_read_an_output_joins_for_the_rest() {
+    let output = |event: &str, filter: &str| Output {
+        event: event.to_owned(),
+        filter: TopicFilter::parse(filter.to_owned()).unwrap(),
+        mode: Mode::Latest,
+    };
+    let namespace = |name: &str, outputs, general| Namespace {
+        outputs,
+        general,
+        ..Namespace::new(name)
+    };
+    let config = Config {
+        namespaces: vec![
+            namespace("/", vec![output("values", "closed")], true),
+            namespace(
+                "/two",
+                vec![output("values", "closed"), output("mine", "a/#")],
+                false,
+            ),
+            namespace("/none", vec![output("values", "closed")], false),
+        ],
+        ..patient()
+    };
+    let doorman = Doorman::new();
+    let server = TestServer::on(Bus::open(doorman.options()).unwrap(), config).await;
+    publish(&server, "a/1").await;
+    let auth = user("anna").to_string();
+    let (mut socket, _) = server.joined("/", &auth).await;
+    socket.send("421[\"subscribe\",\"a/#\"]").await;
+    assert_eq!(socket.text().await, "431[{}]");
+    assert!(socket.text().await.contains("\"message\",\"a/1\""));
+    let (mut socket, _) = server.joined("/two", &auth).await;
+    let text = socket.text().await;
+    assert!(text.contains("[\"mine\",1"), "{text}");
+    let mut socket = server.opened().await;
+    socket.send(&format!("40/none,{auth}")).await;
+    let text = socket.text().await;
+    assert!(
+        text.starts_with("44/none,") && text.contains("not_allowed"),
+        "{text}"
+    );
+}

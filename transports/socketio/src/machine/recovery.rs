@@ -6,8 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use latchbus_bus::{Credentials, Identity, Principal, Request, SignInRefused, Subscribe};
+use latchbus_bus::{
+    Credentials, Identity, Principal, Publish, PublishRequest, Request, SignInRefused, Subscribe,
+};
 use latchbus_core::hub::{Cursor, Start};
+use latchbus_core::topic::TopicFilter;
 use latchbus_core::wire::ErrorCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +18,7 @@ use tokio::time::{Duration, Instant};
 
 use super::incoming::{general_subscription, is_paced};
 use super::{Fault, General, Joined, Machine, Pending, SubscriptionKind, Taken};
-use crate::config::{Namespace, fnv1a};
+use crate::config::{Action, Namespace, fnv1a};
 use crate::offset::Offset;
 
 /// How long the subscriptions of a client that is away are remembered.
@@ -218,11 +221,16 @@ impl Machine {
             outputs: namespace.outputs.len(),
             offset: offset.map_or_else(|| begin.to_string(), ToString::to_string),
         });
+        // An output that the rules refuse brings nothing until they allow it, and keeps nobody out of the rest.
+        let waits = self.is_anything_allowed(namespace, principal);
         let mut subscriptions = Vec::new();
         for (place, output) in namespace.outputs.iter().enumerate() {
             let (key, name) = (self.id(), place as u64);
             let start = offset.map_or(Start::Snapshot, |offset| Start::Resume(offset.of(name)));
-            let subscribe = output.subscription(key, start);
+            let subscribe = Subscribe {
+                waits,
+                ..output.subscription(key, start)
+            };
             let kind = SubscriptionKind::Output(place);
             self.note(turn, key, (name, kind), &subscribe);
             subscriptions.push(subscribe);
@@ -237,6 +245,27 @@ impl Machine {
             true => Request::Ping { id },
             false => Request::Subscribe { id, subscriptions },
         }
+    }
+
+    /// Whether the rules let this principal do or get anything of what a namespace offers.
+    fn is_anything_allowed(&self, namespace: &Namespace, principal: &Principal) -> bool {
+        let rules = self.common.bus.authorizer();
+        let is_read = |filter| rules.authorize_subscribe(principal, filter).is_some();
+        let is_written = |topic, retain| {
+            let request = PublishRequest::new(topic, retain, Publish::STATE_QOS);
+            rules.authorize_publish(principal, &request)
+        };
+        let outputs = (namespace.outputs.iter()).any(|output| is_read(output.filter.borrowed()));
+        let inputs = namespace.inputs.iter().any(|input| match &input.action {
+            Action::Press { topic, .. } => is_written(topic.borrowed(), false),
+            Action::Publish { topic, retain } => is_written(topic.borrowed(), *retain),
+            Action::Echo(_) | Action::EchoAck => true,
+        });
+        let general = || {
+            let mut all = ["#", "$SYS/#"].into_iter().map(TopicFilter::parse);
+            rules.may_publish_anything(principal) || all.any(|all| all.is_ok_and(is_read))
+        };
+        outputs || inputs || namespace.general && general()
     }
 
     /// What a client can go on with, if it can without missing anything.
