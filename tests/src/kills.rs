@@ -5,6 +5,7 @@ use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::fs;
 
 use fastrand::Rng;
 use latchbus_core::clicks::Counter;
@@ -18,6 +19,9 @@ use crate::transport::{Connect, Incoming, Peer, Publish, Subscribe};
 use crate::transports::{Json, MqttPeer, WebSocketPeer};
 
 const VALUES: &str = "clicks/main/values";
+
+/// Bounds that nobody reaches, so that what each address holds is counted and stored.
+const LIMITS: &str = "[limits]\nuser_retained_topics = 1000000\nuser_retained_bytes = 1000000000\n";
 
 /// When the kill comes, after every connection is open.
 const KILLED_AFTER_MS: core::ops::Range<u64> = 50..800;
@@ -68,7 +72,17 @@ pub async fn run(
 ) -> Outcome {
     let mut random = Rng::with_seed(seed);
     let directory = tempfile::tempdir().unwrap();
-    let arguments = ["--data-dir", directory.path().to_str().unwrap()];
+    let (config, data) = (
+        directory.path().join("config.toml"),
+        directory.path().join("data"),
+    );
+    fs::write(&config, LIMITS).unwrap();
+    let arguments = [
+        "--config",
+        config.to_str().unwrap(),
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
     let mut server = Server::start(&arguments).await;
     let (http, mqtt) = (server.http, server.mqtt);
     let mut told = vec![Told::default(); usize::try_from(clients).unwrap()];

@@ -25,7 +25,7 @@ fn what_was_acknowledged_survives_every_power_cut() {
     eprintln!("{all}");
     // The cuts came where they are to come, and disks were full.
     assert!(
-        all.ahead > 0 && all.cuts_at_start > 0 && all.full > 0,
+        all.ahead > 0 && all.cuts_at_start > 0 && all.full > 0 && all.held > 0,
         "{all}"
     );
     assert!(all.acknowledged > 10 * all.cuts, "{all}");

@@ -19,11 +19,12 @@ pub use self::disk::{Disk, Image};
 use core::fmt;
 use core::ops::AddAssign;
 use core::time::Duration;
+use std::collections::HashMap;
 
 use fastrand::Rng;
 use futures_util::FutureExt;
 use latchbus_bus::simulation::{self, Commits};
-use latchbus_bus::{Bus, Client, Clock, HistoryRule, Options, Principal, Receipt};
+use latchbus_bus::{Bus, Client, Clock, HistoryRule, Holder, Options, Principal, Quotas, Receipt};
 use latchbus_core::topic::TopicFilter;
 use tokio::runtime::Builder;
 use tokio::task::coop::unconstrained;
@@ -37,6 +38,9 @@ pub(crate) const CHECKPOINT_BYTES: u64 = 8 << 10;
 
 /// Power cuts that one store lives through.
 const CUTS: u64 = 20;
+
+/// What is published by: the first so many are users, whose holdings are counted; the last is the process, which has none.
+const USERS: usize = 3;
 
 /// How a store is told to keep what it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub enum Violation {
     LostOrTorn(String),
     /// Somebody saw another thing than what is committed.
     Shown(String),
+    /// What a user holds is counted otherwise than what is there.
+    Held(String),
     /// A revision has stood for two things, or has gone back.
     Revision(String),
     /// Something was acknowledged before it was committed, or refused.
@@ -83,6 +89,8 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Commits that failed because the disk was full, or had a passing fault.
     pub full: u64,
+    /// Of the images, how often a user held something in one.
+    pub held: u64,
     /// Messages that a subscriber was shown.
     pub shown: u64,
 }
@@ -97,6 +105,7 @@ impl AddAssign for Outcome {
         self.resets += other.resets;
         self.acknowledged += other.acknowledged;
         self.full += other.full;
+        self.held += other.held;
         self.shown += other.shown;
     }
 }
@@ -107,7 +116,7 @@ impl fmt::Display for Outcome {
             f,
             "{} images of {} power cuts ({} while starting), {} messages acknowledged, {} shown, {} commits failed on a \
              full or faulty disk; {} images had the batch under way, whole, {} had lost QoS 0 state that was not yet \
-             synchronised; {} resets of a subscriber that came back; 0 others lost, 0 torn, 0 shown ahead, 0 revisions twice",
+             synchronised; {} resets of a subscriber that came back; 0 others lost, 0 torn, 0 shown ahead, 0 revisions twice; {} holdings of users counted as they are",
             self.images,
             self.cuts,
             self.cuts_at_start,
@@ -116,7 +125,8 @@ impl fmt::Display for Outcome {
             self.full,
             self.ahead,
             self.behind,
-            self.resets
+            self.resets,
+            self.held
         )
     }
 }
@@ -196,8 +206,10 @@ impl Run {
         };
         let resumes = self.outcome.cuts > 0 && self.random.bool();
         self.witness.begins(&bus, resumes);
-        let clients: Vec<_> = (0..3)
-            .map(|_| bus.client(Principal::process()).unwrap())
+        let users = (0..USERS).map(|n| Principal::user(user_name(n), "power"));
+        let clients: Vec<_> = users
+            .chain([Principal::process()])
+            .map(|principal| bus.client(principal).unwrap())
             .collect();
         let batches = self.random.usize(1..12);
         for batch in 0..batches {
@@ -227,9 +239,15 @@ impl Run {
         let mut next = self.model.clone();
         let mut receipts = Vec::new();
         for message in &messages {
-            let client = &clients[self.random.usize(..clients.len())];
-            receipts.push(client.enqueue(publish(message, self.now)).await);
-            next.take(message);
+            // What the hub derives of counts is nobody's; so are the counts, here.
+            let user = self.random.usize(..USERS);
+            let client = match message {
+                Message::State { .. } => user,
+                _ => USERS,
+            };
+            let publish = publish(message, self.now);
+            receipts.push(clients[client].enqueue(publish).await);
+            next.take(message, client);
         }
         self.next = Some(next);
         commits.begin();
@@ -323,6 +341,7 @@ impl Run {
             let disk = Disk::holding(image.clone());
             let (bus, _commits) = self.open(&disk)?;
             let found = self.find(&bus)?;
+            self.check_held(&bus, &found)?;
             self.outcome.images += 1;
             disk.cut();
             if form + 1 == forms {
@@ -367,6 +386,29 @@ impl Run {
         )))
     }
 
+    /// What each user holds is counted anew when a store is opened.
+    fn check_held(&mut self, bus: &Bus, model: &Model) -> Result<(), Violation> {
+        let held: HashMap<_, _> = simulation::holdings(bus)
+            .into_iter()
+            .map(|(holder, topics, bytes)| (holder, (topics, bytes)))
+            .collect();
+        for n in 0..USERS {
+            let user = Holder::User(user_name(n));
+            let (topics, bytes) = held.get(&user).copied().unwrap_or_default();
+            let (least, most) = model.held(n, self.now);
+            if !(least.0..=most.0).contains(&topics) || !(least.1..=most.1).contains(&bytes) {
+                let text =
+                    format!("{user:?}: {topics} topics, {bytes} bytes; {least:?} to {most:?}");
+                return Err(Violation::Held(text));
+            }
+            self.outcome.held += u64::from(topics > 0);
+        }
+        match held.len() > USERS {
+            true => Err(Violation::Held(format!("by others: {held:?}"))),
+            false => Ok(()),
+        }
+    }
+
     fn open(&self, disk: &Disk) -> Result<(Bus, Commits), Violation> {
         let history = HistoryRule {
             filter: TopicFilter::parse(format!("{}#", HISTORY.0)).unwrap(),
@@ -376,6 +418,12 @@ impl Run {
             clock: self.clock.clone(),
             seed: Some(self.random.clone().u64(..)),
             history: vec![history],
+            // Bounds that nobody reaches, so that what users hold is counted and stored.
+            quotas: Quotas {
+                user_retained_topics: Some(1 << 20),
+                user_retained_bytes: Some(1 << 30),
+                ..Quotas::default()
+            },
             ..Options::default()
         };
         let backend = disk.clone();
@@ -395,4 +443,8 @@ impl Run {
             Violation::Unreadable(text)
         })
     }
+}
+
+fn user_name(n: usize) -> String {
+    format!("user-{n}")
 }

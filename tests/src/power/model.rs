@@ -50,7 +50,11 @@ struct Device {
     ids: BTreeSet<String>,
 }
 
-type Value = (Vec<u8>, Option<u64>);
+/// The payload, when its time is over, and which client has published it.
+type Value = (Vec<u8>, Option<u64>, usize);
+
+/// Topics and bytes that a client holds.
+pub(super) type Held = (i64, i64);
 
 /// Everything that is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,8 +67,15 @@ pub(super) struct Model {
 /// matters, not how it is written; what the hub derives otherwise is left out.
 pub(super) type Shown = BTreeMap<String, Vec<Vec<u8>>>;
 
+const fn is_alive(expires_at: Option<u64>, now: u64) -> bool {
+    match expires_at {
+        Some(at) => at > now,
+        None => true,
+    }
+}
+
 impl Model {
-    pub(super) fn take(&mut self, message: &Message) {
+    pub(super) fn take(&mut self, message: &Message, client: usize) {
         match message {
             Message::State { topic, payload, .. } if payload.is_empty() => {
                 self.topics.remove(topic);
@@ -81,7 +92,7 @@ impl Model {
                     1
                 };
                 let values = self.topics.entry(topic.clone()).or_default();
-                values.push_back((payload.clone(), *expires_at));
+                values.push_back((payload.clone(), *expires_at, client));
                 if values.len() > most.into() {
                     values.pop_front();
                 }
@@ -111,11 +122,10 @@ impl Model {
     pub(super) fn shown(&self, now: u64) -> Shown {
         let mut shown = Shown::new();
         for (topic, values) in &self.topics {
-            let alive = |(_, expires_at): &&Value| expires_at.is_none_or(|at| at > now);
             let values: Vec<_> = values
                 .iter()
-                .filter(alive)
-                .map(|(payload, _)| payload.clone())
+                .filter(|(_, expires_at, _)| is_alive(*expires_at, now))
+                .map(|(payload, _, _)| payload.clone())
                 .collect();
             if !values.is_empty() {
                 shown.insert(topic.clone(), values);
@@ -145,6 +155,25 @@ impl Model {
         }
         shown.insert("clicks/main/values".into(), vec![total.to_string().into()]);
         shown
+    }
+
+    /// What a client holds, of the messages that it may hold at all: at least, without the values whose time is over, and at most.
+    pub(super) fn held(&self, client: usize, now: u64) -> (Held, Held) {
+        let sum = |counts: &dyn Fn(&Value) -> bool| {
+            let mut held = (0, 0);
+            for values in self.topics.values() {
+                let own = values
+                    .iter()
+                    .filter(|value| value.2 == client && counts(value));
+                held.1 += own.map(|value| value.0.len() as i64).sum::<i64>();
+                let newest = values
+                    .back()
+                    .filter(|value| value.2 == client && counts(value));
+                held.0 += i64::from(newest.is_some());
+            }
+            held
+        };
+        (sum(&|value| is_alive(value.1, now)), sum(&|_| true))
     }
 
     fn device(&mut self, name: &str) -> &mut Device {
