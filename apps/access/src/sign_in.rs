@@ -20,8 +20,8 @@ use crate::users::{Refused, Users};
 /// 3. A certificate that TLS has verified proves its common name, or else its first alternative name.
 /// 4. Who brings nothing is anonymous, where that is allowed.
 ///
-/// Credentials that prove nothing are refused, also where anonymous clients are let in. Where neither users nor tokens
-/// are set up, passwords and tokens do not count, and everybody without a certificate is anonymous.
+/// Credentials that prove nothing are refused, also where anonymous clients are let in and beside a certificate. Where neither users
+/// nor tokens are set up and everybody is let in, passwords and tokens do not count, but beside a certificate.
 #[derive(Debug, Clone, Default)]
 pub struct SignIns {
     users: Option<Users>,
@@ -158,8 +158,8 @@ impl Authenticator for SignIns {
                     return bearer(tokens, token);
                 }
             }
-            // What nobody can check does not count where everybody is let in.
-            let is_open = self.users.is_none() && self.tokens.is_none();
+            // What nobody can check does not count where everybody is let in, as who they are not.
+            let is_open = self.users.is_none() && self.tokens.is_none() && certificate.is_none();
             if token.is_some() && !is_open {
                 return Err(SignInRefused::BadCredentials);
             }
@@ -233,7 +233,10 @@ fn by_certificate(certificate: &Certificate) -> Result<SignedIn, SignInRefused> 
         .iter()
         .chain(&certificate.alternative_names);
     let mut names = names.filter(|name| !name.is_empty() && !name.contains(char::is_control));
-    let subject = names.next().ok_or(SignInRefused::BadCredentials)?.clone();
+    let subject = names
+        .next()
+        .ok_or(SignInRefused::NamelessCertificate)?
+        .clone();
     Ok(SignedIn::new(Identity::Certificate { subject }))
 }
 
@@ -403,6 +406,38 @@ mod tests {
                 .is_err()
         );
         assert!(ask(&certificates, certificate(Some("kiosk"))).await.is_ok());
+        // Beside a certificate they are wrong, since nothing makes them right.
+        for anonymous in [false, true] {
+            let certificates = SignIns::builder().anonymous(anonymous).build();
+            for wrong in [
+                Credentials::password("anna", "x"),
+                Credentials::token("x"),
+                only_name(),
+                nameless("x"),
+            ] {
+                let both = wrong.or(certificate(Some("kiosk")));
+                let answer = ask(&certificates, both).await;
+                assert_eq!(answer, Err(SignInRefused::BadCredentials));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_without_a_name_is_refused_in_its_own_words() {
+        let certificates = SignIns::builder().anonymous(true).build();
+        for (common_name, alternative_names) in [
+            (None, vec![]),
+            (Some(""), vec![""]),
+            (Some("a\nb"), vec!["\u{7}"]),
+        ] {
+            let nameless = Certificate {
+                common_name: common_name.map(str::to_owned),
+                alternative_names: alternative_names.into_iter().map(str::to_owned).collect(),
+            };
+            let brought = Credentials::default().with_certificate(Arc::new(nameless));
+            let answer = ask(&certificates, brought).await;
+            assert_eq!(answer, Err(SignInRefused::NamelessCertificate));
+        }
     }
 
     #[tokio::test]

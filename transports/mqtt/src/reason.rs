@@ -172,9 +172,10 @@ impl From<&PublishRefused> for Reason {
 impl From<&SignInRefused> for Reason {
     fn from(refused: &SignInRefused) -> Self {
         match refused {
-            SignInRefused::BadCredentials | SignInRefused::BadToken(_) | SignInRefused::Expired => {
-                Self::BAD_USER_NAME_OR_PASSWORD
-            }
+            SignInRefused::BadCredentials
+            | SignInRefused::BadToken(_)
+            | SignInRefused::NamelessCertificate
+            | SignInRefused::Expired => Self::BAD_USER_NAME_OR_PASSWORD,
             SignInRefused::TooManyAttempts { .. } | SignInRefused::TooManyConnections { .. } => {
                 Self::QUOTA_EXCEEDED
             }

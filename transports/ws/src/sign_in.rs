@@ -68,6 +68,7 @@ pub fn challenge(
         SignInRefused::CredentialsRequired
         | SignInRefused::BadCredentials
         | SignInRefused::BadToken(_)
+        | SignInRefused::NamelessCertificate
         | SignInRefused::Expired => {
             let bearer = match refused {
                 SignInRefused::Expired => BAD_BEARER,

@@ -362,6 +362,9 @@ impl Form {
                 format!("Too many attempts. Try again in {seconds} {unit}.")
             }
             SignInRefused::Expired => "The token has expired.".to_owned(),
+            SignInRefused::NamelessCertificate => {
+                "The certificate of this browser has no name that can be used.".to_owned()
+            }
             SignInRefused::NotAuthorized => "This user may not use this server.".to_owned(),
             SignInRefused::Unavailable => {
                 "Nobody can be signed in at this moment. Try again soon.".to_owned()

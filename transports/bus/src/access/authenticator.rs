@@ -377,6 +377,11 @@ pub enum SignInRefused {
     /// The same of a token, for this reason, which only the log says.
     #[error("bad user name, password or token")]
     BadToken(Arc<str>),
+    /// Its certificate was verified, and has no name that could be its own.
+    #[error(
+        "the client certificate has no usable name: neither a common name nor an alternative name"
+    )]
+    NamelessCertificate,
     /// They were right once.
     #[error("the token has expired")]
     Expired,
