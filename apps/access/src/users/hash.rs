@@ -165,9 +165,16 @@ impl PasswordHash {
             return false;
         }
         match &self.0 {
-            Kind::Argon2(phc) => Argon2::default()
-                .verify_password(password, phc.as_ref())
-                .is_ok(),
+            Kind::Argon2(phc) => {
+                // Without a version it is the one of before there were any (PHC string format, argon2), which the verifier would
+                // take for the one of today.
+                let version = phc.version.or(Some(Version::V0x10.into()));
+                let phc = Phc {
+                    version,
+                    ..Phc::clone(phc)
+                };
+                Argon2::default().verify_password(password, &phc).is_ok()
+            }
             // As in every bcrypt, bytes behind the 72nd do not count.
             Kind::Bcrypt(text) => bcrypt::verify(password, text).unwrap_or(false),
             Kind::Pbkdf2 {
@@ -199,6 +206,7 @@ impl PasswordHash {
         let current = Algorithm::Argon2id.ident();
         let cost = Params::try_from(phc.as_ref());
         phc.algorithm != current
+            || phc.version != Some(Version::V0x13.into())
             || !cost.is_ok_and(|cost| {
                 cost.m_cost() >= MEMORY_KIB && cost.t_cost() >= PASSES && cost.p_cost() >= LANES
             })
@@ -258,9 +266,14 @@ fn argon2(text: &str) -> Result<Kind, HashError> {
 
     let damaged = HashError::Damaged(SCHEME);
     let phc = Phc::new(text).map_err(|_| damaged)?;
-    // A hash without a version is one of 2015, which the verifier would take for one of today.
-    if phc.version.is_none() || phc.salt.is_none() || phc.hash.is_none() {
+    if phc.salt.is_none() || phc.hash.is_none() {
         return Err(damaged);
+    }
+    let known = [Version::V0x10, Version::V0x13].map(u32::from);
+    if phc.version.is_some_and(|version| !known.contains(&version)) {
+        return Err(HashError::Unsupported(
+            "argon2 of a version that is unknown (16 and 19 are known)",
+        ));
     }
     let cost = Params::try_from(&phc).map_err(|_| damaged)?;
     at_most(cost.m_cost(), MAX_MEMORY_KIB, SCHEME, "memory (m)")?;
@@ -321,12 +334,19 @@ mod tests {
     const PASSWORD: &[u8] = b"correct horse";
 
     /// What other programs have written for that password.
-    const FOREIGN: [&str; 8] = [
+    const FOREIGN: [&str; 14] = [
         // argon2-cffi 25.1 (Python)
         "$argon2id$v=19$m=64,t=1,p=1$Chldn6TCaDtnL3qcZYrycg$itPazZslkboJ+5zGgpXCxOmt2mRt3cWn/0QrOg7HLWE",
         "$argon2i$v=19$m=64,t=1,p=2$JMye5rftE+XvBZa8sIn7PA$AoMo9Uk64FTa266D62pADyV/GflKXJgp55ZMB9CS164",
         // argon2 0.45 (npm), which writes the parameters in another order
         "$argon2id$v=19$m=64,p=1,t=1$8bfNujS962uKomR17k2RXQ$4b2JgUBOltRcgRb2H0/mNJamqYQr1ZVVTDgN3W7JJVQ",
+        // Version 16, with and without saying so: of libraries from before argon2 1.3
+        "$argon2id$v=16$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$8qQEkLG14QwsOeP8vYfWOPvFwEgwFYUQZ8mRBY7QjtU",
+        "$argon2id$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$8qQEkLG14QwsOeP8vYfWOPvFwEgwFYUQZ8mRBY7QjtU",
+        "$argon2i$v=16$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$uTk+XTWXzjOAQ02rWGuR0cfRk0jA7AWFk5S3LCFO7hs",
+        "$argon2i$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$uTk+XTWXzjOAQ02rWGuR0cfRk0jA7AWFk5S3LCFO7hs",
+        "$argon2d$v=16$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$6/0y/hdxf8QVlB54t3bqVUY73eak6QSrjH+/Jl473ro",
+        "$argon2d$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$6/0y/hdxf8QVlB54t3bqVUY73eak6QSrjH+/Jl473ro",
         // bcrypt 5 (Python), and htpasswd -B of Apache 2.4, which names the same scheme otherwise
         "$2b$04$YgfboYzwoZyoGSEdKRGblO2OBDROKeU25n17cGOFSmNJuZkm2wS7K",
         "$2y$05$MFSMmI2PqSL9QjgAtX0dJ.ZlE7EIzily2QeWpbwG6P9LKZmHYwEDW",
@@ -392,8 +412,8 @@ mod tests {
                 Damaged("argon2"),
             ),
             (
-                "$argon2id$m=64,t=1,p=1$Chldn6TCaDtnL3qcZYrycg$itPazZslkboJ+5zGgpXCxOmt2mRt3cWn/0QrOg7HLWE",
-                Damaged("argon2"),
+                "$argon2id$v=20$m=64,t=1,p=1$Chldn6TCaDtnL3qcZYrycg$itPazZslkboJ+5zGgpXCxOmt2mRt3cWn/0QrOg7HLWE",
+                Unsupported("argon2 of a version that is unknown (16 and 19 are known)"),
             ),
             (
                 "$2b$04$YgfboYzwoZyoGSEdKRGblO2OBDROKeU25n17cGOFSmNJuZkm2wS7",
