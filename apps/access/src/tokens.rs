@@ -51,6 +51,24 @@ pub struct Config {
     pub leeway: Duration,
 }
 
+impl Config {
+    /// Whether its demands can be fulfilled. It reads nothing.
+    ///
+    /// # Errors
+    /// When a demand is an empty text, as where a variable was not set.
+    pub fn check(&self) -> Result<(), OpenError> {
+        if self.issuer.as_deref() == Some("") {
+            return Err(OpenError::Empty { setting: "issuer" });
+        }
+        if self.audience.iter().any(String::is_empty) {
+            return Err(OpenError::Empty {
+                setting: "audience",
+            });
+        }
+        Ok(())
+    }
+}
+
 /// A file of keys that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -71,6 +89,12 @@ pub enum OpenError {
         /// Why not.
         #[source]
         source: KeysError,
+    },
+    /// A demand that no token could fulfil, or that is none.
+    #[error("tokens.{setting} is empty; leave it out where none is demanded")]
+    Empty {
+        /// Which setting.
+        setting: &'static str,
     },
     /// It is larger than [`MAX_KEYS_BYTES`].
     #[error("{path}: larger than {MAX_KEYS_BYTES} bytes", path = path.display())]
@@ -101,8 +125,9 @@ impl Tokens {
     /// Reads the keys.
     ///
     /// # Errors
-    /// When they cannot be read, or there are none.
+    /// When they cannot be read, or there are none, or an issuer or an audience is an empty text.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        config.check()?;
         let read = Stamp::of(&config.keys).ok();
         let keys = read_keys(&config.keys)?;
         Ok(Self(Arc::new(Inner {

@@ -215,6 +215,25 @@ fn the_leeway_is_what_the_setting_says() {
     }
 }
 
+/// A variable that was not set must not become a demand that nothing fulfils, or that anything does.
+#[test]
+fn an_empty_issuer_or_audience_is_refused_at_the_start() {
+    for (issuer, audience, setting) in [
+        (Some(""), vec![], "issuer"),
+        (None, vec![""], "audience"),
+        (Some("https://id.example"), vec!["latchbus", ""], "audience"),
+    ] {
+        let config = Config {
+            keys: "nowhere".into(),
+            issuer: issuer.map(str::to_owned),
+            audience: audience.into_iter().map(str::to_owned).collect(),
+            leeway: DEFAULT_LEEWAY,
+        };
+        let refused = Tokens::open(config).unwrap_err();
+        assert!(matches!(refused, OpenError::Empty { setting: is } if is == setting));
+    }
+}
+
 #[test]
 fn issuer_and_audience_are_those_of_the_settings() {
     let open = Fixture::new(SECRET);
