@@ -372,10 +372,14 @@ fn who_is_not_let_in_is_told_nothing_about_who_is() {
 
 #[test]
 fn only_a_page_of_this_server_signs_in_and_out() {
-    let running = Running::start(&["--allow-origins", "https://friend.example"]);
+    let friends = "https://friend.example,http://127.0.0.1:*,null";
+    let running = Running::start(&["--allow-origins", friends]);
     let body = "user=anna&password=correct+horse";
+    // Over plain HTTP beyond loopback browsers send no `Sec-Fetch-Site`.
     for headers in [
         &[("Origin", "https://evil.example")][..],
+        &[("Origin", "https://friend.example")],
+        &[("Origin", "http://127.0.0.1:1")],
         &[("Origin", "null")],
         &[("Sec-Fetch-Site", "cross-site")],
         &[("Sec-Fetch-Site", "same-site")],
@@ -389,14 +393,16 @@ fn only_a_page_of_this_server_signs_in_and_out() {
         assert!(answer.header("set-cookie").is_none());
     }
     let cookie = running.sign_in("anna");
-    for headers in [
-        ("Origin", "https://evil.example"),
-        ("Sec-Fetch-Site", "same-site"),
+    for (headers, topics) in [
+        (("Origin", "https://evil.example"), 403),
+        (("Sec-Fetch-Site", "same-site"), 403),
+        (("Origin", "https://friend.example"), 200),
+        (("Origin", "null"), 200),
     ] {
         let out = running.ask("POST", "/sign-out", &[headers, ("Cookie", &cookie)], "");
         assert_eq!(out.status, 403);
-        let topics = running.get("/api/v1/topics", &[headers, ("Cookie", &cookie)]);
-        assert_eq!(topics.status, 403);
+        let answer = running.get("/api/v1/topics", &[headers, ("Cookie", &cookie)]);
+        assert_eq!(answer.status, topics, "{headers:?}");
     }
     assert_eq!(running.status(&cookie), 200);
     let own = format!("http://{}", running.server.http());
@@ -406,6 +412,18 @@ fn only_a_page_of_this_server_signs_in_and_out() {
             .status,
         303
     );
+    // Without TLS the cookie is not one of TLS, whatever the request says of itself.
+    let https = format!("https://{}", running.server.http());
+    for headers in [
+        &[("Origin", &*https)][..],
+        &[("X-Forwarded-Proto", "https")],
+        &[("Forwarded", "proto=https")],
+    ] {
+        let answer = running.form(body, headers);
+        let set = answer.header("set-cookie").unwrap();
+        assert!(set.starts_with("latchbus-session"), "{set}");
+        assert!(!set.contains("Secure"), "{set}");
+    }
     let json = [("Content-Type", "application/json")];
     assert_eq!(running.ask("POST", "/sign-in", &json, "{}").status, 415);
     assert_eq!(running.form(&"x".repeat(17 << 10), &[]).status, 413);

@@ -185,6 +185,8 @@ struct Asked<'r> {
     reads: bool,
     /// It has shown a ticket.
     ticket: bool,
+    /// What `allow_origins` lists does not count.
+    own_pages_only: bool,
     /// Of a trusted proxy; see [`Rules::is_proxied`].
     forwarded: Option<Forwarded>,
 }
@@ -200,6 +202,7 @@ impl Default for Asked<'_> {
             navigates: false,
             reads: false,
             ticket: false,
+            own_pages_only: false,
             forwarded: None,
         }
     }
@@ -325,6 +328,7 @@ impl Rules {
             None => None,
         };
         if let Some((_, origin)) = &origin
+            && !asked.own_pages_only
             && self.origins.iter().any(|allowed| allowed.matches(origin))
         {
             return Ok(());

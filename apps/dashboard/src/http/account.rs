@@ -174,9 +174,8 @@ impl Cookie {
 }
 
 /// A page of another origin may not sign anybody in or out, also one that may use the API.
-fn check_page(request: &Request) -> Result<(), ApiError> {
-    let site = request.headers().get(SITE);
-    match site.is_none_or(|site| site == "same-origin" || site == "none") {
+fn check_page(app: &App, request: &Request) -> Result<(), ApiError> {
+    match app.0.guard.is_own(request) {
         true => Ok(()),
         false => Err(ApiError::new(
             StatusCode::FORBIDDEN,
@@ -192,7 +191,7 @@ async fn sign_in(State(app): State<App>, request: Request) -> Response {
     };
     match *request.method() {
         Method::GET | Method::HEAD => form(&app, &sessions, request).await,
-        Method::POST => match check_page(&request) {
+        Method::POST => match check_page(&app, &request) {
             Ok(()) => signed_in(&app, &sessions, request).await,
             Err(error) => error.into_response(),
         },
@@ -268,7 +267,7 @@ async fn sign_out(State(app): State<App>, request: Request) -> Response {
     if *request.method() != Method::POST {
         return ApiError::method().into_response();
     }
-    if let Err(error) = check_page(&request) {
+    if let Err(error) = check_page(&app, &request) {
         return error.into_response();
     }
     let address = app.0.guard.client(&request);

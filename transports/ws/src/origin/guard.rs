@@ -74,6 +74,16 @@ impl Guard {
         self.verdict(request).is_ok()
     }
 
+    /// Whether [`check`](Self::check) would pass it if there were no `allow_origins`: it comes from a page of this server, or from
+    /// none. Logs nothing.
+    pub fn is_own<B>(&self, request: &Request<B>) -> bool {
+        let asked = Asked {
+            own_pages_only: true,
+            ..self.asked(request)
+        };
+        self.0.rules.judge(&asked).is_ok()
+    }
+
     /// What [`check`](Self::check) would say. Logs nothing.
     ///
     /// # Errors
@@ -109,14 +119,12 @@ impl Guard {
         self.forwarded(request)?.prefix
     }
 
-    /// Whether a browser that has sent this shows its page over TLS: the connection is TLS to here, a trusted proxy says so, or the
-    /// page says it itself by its origin.
+    /// Whether a browser that has sent this is known to show its page over TLS: the connection is TLS to here, or a trusted proxy says
+    /// so. What the request says of itself does not count.
     pub fn is_secure<B>(&self, request: &Request<B>) -> bool {
         let forwarded = self.forwarded(request);
-        let origin = only(request.headers(), &ORIGIN);
         request.extensions().get::<Secure>().is_some()
             || forwarded.and_then(|forwarded| forwarded.https) == Some(true)
-            || matches!(origin, Ok(Some(origin)) if origin.starts_with("https://"))
     }
 
     /// The host by which a request came, as far as it is known here.
@@ -158,6 +166,7 @@ impl Guard {
             reads: matches!(*request.method(), Method::GET | Method::HEAD) && !upgrades,
             ticket: ticket(request)
                 .is_some_and(|ticket| self.0.tickets.is_valid(ticket, Instant::now())),
+            own_pages_only: false,
             forwarded: self.forwarded(request),
         }
     }
