@@ -1,5 +1,10 @@
 """python-socketio over WebSocket, over polls, and with the upgrade, against latchbus."""
 
+import base64
+import os
+import subprocess
+import tempfile
+
 import socketio
 
 from server import DEADLINE, Checks, Server, same, until
@@ -8,11 +13,11 @@ from server import DEADLINE, Checks, Server, same, until
 class Client:
     """A client in a thread of its own, and what it has received."""
 
-    def __init__(self, server, transports):
+    def __init__(self, server, transports, **options):
         self.received = []
         self.socket = socketio.Client(reconnection=False)
         self.socket.on("*", lambda event, *arguments: self.received.append((event, arguments)))
-        self.socket.connect(f"http://127.0.0.1:{server.http}", transports=transports, wait_timeout=DEADLINE)
+        self.socket.connect(f"http://127.0.0.1:{server.http}", transports=transports, wait_timeout=DEADLINE, **options)
 
     def call(self, event, *arguments):
         return self.socket.call(event, arguments, timeout=DEADLINE)
@@ -87,8 +92,41 @@ def unknown_namespace(transports):
         client.disconnect()
 
 
+def signing_in(transports):
+    """By a header, which it sends with the handshake and leaves out of polls, and by CONNECT. Who is refused is told why."""
+    with tempfile.TemporaryDirectory() as directory:
+        users, settings = os.path.join(directory, "users"), os.path.join(directory, "latchbus.toml")
+        add = [os.environ["LATCHBUS"], "user", "add", "anna", "--file", users, "--password-stdin"]
+        subprocess.run(add, input="correct horse\n", text=True, check=True, stdout=subprocess.DEVNULL)
+        with open(settings, "w") as file:
+            file.write(f'users = "{users}"\n')
+        with Server(settings=settings) as server:
+            pair = base64.b64encode(b"anna:correct horse").decode()
+            by_header = {"headers": {"Authorization": f"Basic {pair}"}}
+            for way in (by_header, {"auth": {"user": "anna", "password": "correct horse"}}):
+                client = Client(server, transports, **way)
+                client.shows(0, 0)
+                for _ in range(3):
+                    assert isinstance(client.call("publish", "lab/x", 1)["rev"], int)
+                client.close()
+            for auth, message in (
+                (None, "credentials are required"),
+                ({"user": "anna", "password": "wrong"}, "bad user name, password or token"),
+            ):
+                refused, client = [], socketio.Client(reconnection=False)
+                client.on("connect_error", refused.append)
+                try:
+                    client.connect(f"http://127.0.0.1:{server.http}", transports=transports, auth=auth, wait_timeout=DEADLINE)
+                except socketio.exceptions.ConnectionError:
+                    pass
+                else:
+                    raise AssertionError(f"{auth} is let in")
+                same(refused, [{"message": message, "data": {"code": "unauthorized"}}])
+                client.disconnect()
+
+
 checks = Checks()
 for way in (["websocket"], ["polling"], ["polling", "websocket"]):
-    for check in (tutorial, general_events, large_snapshot, unknown_namespace):
+    for check in (tutorial, general_events, large_snapshot, unknown_namespace, signing_in):
         checks.run(f"{check.__name__}, {' then '.join(way)}", check, way)
 checks.finish()

@@ -216,6 +216,36 @@ const checks = {
     socket.close();
   },
 
+  async 'signing in'(_server, transports) {
+    const users = join(temporary(), 'users');
+    const added = spawnSync(process.env.LATCHBUS, ['user', 'add', 'anna', '--file', users, '--password-stdin'], { input: 'correct horse\n' });
+    same(added.status, 0, String(added.stderr));
+    const server = await Server.start({ more: ['--users', users] });
+    const pair = Buffer.from('anna:correct horse').toString('base64');
+    const byHeader = open(server.url, transports, { extraHeaders: { Authorization: `Basic ${pair}` } });
+    await shows(byHeader, { red: 0, blue: 0 });
+    await until(() => byHeader.io.engine.transport.name === transports.at(-1), transports.at(-1));
+    // Who is refused is told why, and tries again.
+    const socket = open(server.url, transports);
+    for (const [auth, message] of [
+      [{}, 'credentials are required'], [{ user: 'anna', password: 'wrong' }, 'bad user name, password or token'],
+    ]) {
+      socket.auth = auth;
+      const refused = once(socket, 'connect_error');
+      socket.connect();
+      const [error] = await refused;
+      same([error.message, error.data], [message, { code: 'unauthorized' }]);
+    }
+    socket.auth = { user: 'anna', password: 'correct horse' };
+    socket.connect();
+    await shows(socket, { red: 0, blue: 0 });
+    for (const it of [byHeader, socket]) {
+      ok(Number.isInteger((await it.emitWithAck('publish', 'lab/x', 1)).rev));
+      it.close();
+    }
+    await server.end();
+  },
+
   async 'going on after cuts'(server, transports) {
     const proxy = await Proxy.before(server.port);
     const [socket, other] = [open(proxy.url, transports), open(server.url, transports)];

@@ -118,7 +118,7 @@ impl Receiver {
                 Some(Taken::Request(request)) => return Ok(Some(request)),
                 Some(Taken::Join(join)) => {
                     // What it can go on with depends on who it is.
-                    let signed_in = self.client.sign_in_again(join.credentials()).await;
+                    let signed_in = self.client.try_sign_in(join.credentials()).await;
                     let principal = self.client.principal();
                     let request = self.shared.machine().join(join, signed_in, &principal);
                     return Ok(Some(request));

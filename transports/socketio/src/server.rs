@@ -1,6 +1,7 @@
 //! The server: answers the HTTP requests of a path and gives each session to a session of the bus.
 
 use core::future::{Future, pending};
+use core::net::SocketAddr;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -223,6 +224,10 @@ impl Server {
             Some(sid) => Some(self.session(sid).ok_or(Refused::Session)?),
             None => None,
         };
+        if let Some(session) = &session {
+            let sign_in = self.sign_in(&request);
+            check_bearer(session, sign_in).await?;
+        }
         match (websocket, session) {
             (true, session) => upgrade::upgrade(self, request, session).await,
             (false, Some(session)) => match *request.method() {
@@ -282,7 +287,8 @@ impl Server {
         let session = Session::new(client);
         let config = &common.config;
         let silent_at = Instant::now() + config.ping_interval + config.ping_timeout;
-        let shared = Shared::new(Arc::clone(common), carrier, session.wake(), silent_at);
+        let (client, wake) = (session.client().clone(), session.wake());
+        let shared = Shared::new(Arc::clone(common), carrier, client, wake, silent_at);
         let shared = Arc::new(shared);
         self.sessions()
             .insert(shared.sid.as_str().into(), Arc::clone(&shared));
@@ -350,6 +356,22 @@ impl Server {
         bus.metrics().connections.down();
         drop(permit);
     }
+}
+
+/// Whether a request may act for an open session. The session ID stands in URLs, and clients leave their header out of later requests:
+/// python-engineio out of polls, browsers out of the upgrade. So the ID alone is enough from the address where a request has signed
+/// in; from elsewhere it has to prove the same again. What a header `Authorization` says has to be right everywhere.
+async fn check_bearer(session: &Shared, sign_in: SignIn) -> Result<(), Refused> {
+    let brought = &sign_in.credentials;
+    let claims_something =
+        brought.user.is_some() || brought.password.is_some() || brought.token.is_some();
+    let host = |address: SocketAddr| address.ip().to_canonical();
+    let is_elsewhere = session.client.address().map(host) != sign_in.address.map(host);
+    if claims_something || session.is_proved && is_elsewhere {
+        let checked = session.client.check_again(sign_in).await;
+        return checked.map_err(Refused::SignIn);
+    }
+    Ok(())
 }
 
 /// A page of another origin asks whether it may send what it is about to (Fetch §4.8).

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::task::AtomicWaker;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use latchbus_bus::{Hold, Wake};
+use latchbus_bus::{Client, Hold, Identity, Wake};
 use latchbus_ws::flow::Probe;
 use latchbus_ws::frame::FrameReader;
 use tokio::io::{ReadHalf, WriteHalf};
@@ -46,6 +46,10 @@ pub(crate) enum Cause {
 pub(crate) struct Shared {
     pub(crate) sid: String,
     pub(crate) common: Arc<Common>,
+    /// Whose it is.
+    pub(crate) client: Client,
+    /// Whether the request that began it has proved whose it is. If not, whoever has its ID may act for it from anywhere.
+    pub(crate) is_proved: bool,
     /// Makes the writing look again.
     pub(crate) wake: Wake,
     reader: AtomicWaker,
@@ -101,9 +105,12 @@ impl Shared {
     pub(crate) fn new(
         common: Arc<Common>,
         carrier: Carrier,
+        client: Client,
         wake: Wake,
         silent_at: Instant,
     ) -> Self {
+        let identity = &client.principal().identity;
+        let is_proved = !matches!(identity, Identity::Guest | Identity::Anonymous);
         let id = common.ids.id();
         let node = &common.config.node;
         let sid = match node.as_str() {
@@ -114,6 +121,8 @@ impl Shared {
             sid,
             machine: Mutex::new(Machine::new(Arc::clone(&common))),
             common,
+            client,
+            is_proved,
             wake,
             reader: AtomicWaker::new(),
             state: Mutex::new(State {

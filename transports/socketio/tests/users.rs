@@ -215,3 +215,130 @@ async fn who_may_not_read_an_output_joins_for_the_rest() {
         "{text}"
     );
 }
+
+/// Between two polls nothing is lost: why a namespace was not joined comes with the next one, and there is time to sign in.
+#[tokio::test]
+async fn over_polling_who_is_refused_learns_why_and_may_try_again() {
+    let server = server(&Doorman::new()).await;
+    for waits in [false, true] {
+        let polling = server.open().await;
+        for (auth, message) in [
+            (json!({}), "credentials are required"),
+            (
+                json!({"user": "anna", "password": "wrong"}),
+                "bad user name, password or token",
+            ),
+            (json!({"token": "token-expired"}), "the token has expired"),
+            (
+                json!({"user": "often", "password": "right"}),
+                "too many attempts, try again in 9 s",
+            ),
+        ] {
+            let connect = format!("40{auth}");
+            let answer = match waits {
+                true => {
+                    let poll = polling.begin_poll().await;
+                    assert_eq!(polling.post(&connect).await.body, "ok");
+                    within(poll.answer()).await
+                }
+                false => {
+                    assert_eq!(polling.post(&connect).await.body, "ok");
+                    polling.poll().await
+                }
+            };
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let answer: Value = serde_json::from_str(&answer.body[2..]).unwrap();
+            assert_eq!(
+                answer,
+                json!({"message": message, "data": {"code": "unauthorized"}})
+            );
+        }
+        polling.post(&format!("40{}", user("anna"))).await;
+        assert!(polling.poll().await.body.starts_with("40{"));
+    }
+}
+
+fn basic(user: &str, password: &str) -> String {
+    use base64::Engine as _;
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    format!("Authorization: Basic {pair}\r\n")
+}
+
+/// The ID of a session stands in URLs: elsewhere it does not speak for who has proved by a header who they are, and nowhere for others.
+#[tokio::test]
+async fn a_session_that_a_header_has_begun_is_no_other_users() {
+    let server = server(&Doorman::new()).await;
+    let anna = basic("anna", "right");
+    let open = "EIO=4&transport=polling";
+    let answer = server.request_with("GET", open, &anna, "").await;
+    let opened: Value = serde_json::from_str(&answer.body[1..]).unwrap();
+    let query = format!("{open}&sid={}", opened["sid"].as_str().unwrap());
+    let ask = async |method: &str, headers: &str, body: &str| {
+        server.request_with(method, &query, headers, body).await
+    };
+    let upgrade = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let elsewhere = "X-Forwarded-For: 192.0.2.7\r\n";
+    for (headers, status) in [
+        (basic("anna", "wrong"), 401),
+        ("Authorization: Bearer nonsense\r\n".to_owned(), 401),
+        ("Authorization: nonsense\r\n".to_owned(), 401),
+        ("Authorization: Bearer token-anna\r\n".to_owned(), 403),
+        (basic("bea", "right"), 403),
+        (basic("often", "right"), 429),
+        (basic("broken", "right"), 503),
+        (elsewhere.to_owned(), 401),
+        (basic("bea", "right") + elsewhere, 403),
+    ] {
+        assert_eq!(ask("GET", &headers, "").await.status, status, "{headers}");
+        let posted = ask("POST", &headers, "41").await;
+        assert_eq!(posted.status, status, "{headers}");
+        let query = query.replace("polling", "websocket");
+        let headers = format!("{upgrade}{headers}");
+        let upgraded = server.request_with("GET", &query, &headers, "").await;
+        assert_eq!(upgraded.status, status, "{headers}");
+    }
+    // It was ended by none of them. Clients that leave the header out of later requests go on.
+    let moved = anna.clone() + elsewhere;
+    for (headers, body, answered) in [
+        ("", "40", "40{"),
+        (&anna, "421[\"publish\",\"a/2\",1]", "431["),
+        (&moved, "422[\"publish\",\"a/2\",2]", "432["),
+    ] {
+        assert_eq!(ask("POST", headers, body).await.body, "ok", "{headers}");
+        while !ask("GET", headers, "").await.body.contains(answered) {}
+    }
+    let sid = opened["sid"].as_str();
+    let mut socket = server.websocket(sid).await;
+    socket.send("2probe").await;
+    assert_eq!(socket.text().await, "3probe");
+}
+
+/// One that has signed in within its CONNECT is its bearer's, but wrong credentials beside it are refused as everywhere.
+#[tokio::test]
+async fn a_session_without_a_header_is_its_bearers() {
+    let server = server(&Doorman::new()).await;
+    let polling = server.open().await;
+    let ask = async |method: &str, headers: &str, body: &str| {
+        let query = polling.query();
+        server.request_with(method, &query, headers, body).await
+    };
+    let refused = async || {
+        for (headers, status) in [
+            (basic("anna", "wrong"), 401),
+            ("Authorization: Bearer nonsense\r\n".to_owned(), 401),
+            (basic("bea", "right"), 403),
+        ] {
+            let posted = ask("POST", &headers, "41").await;
+            assert_eq!(posted.status, status, "{headers}");
+            assert_eq!(ask("GET", &headers, "").await.status, status, "{headers}");
+        }
+    };
+    refused().await;
+    polling.post(&format!("40{}", user("anna"))).await;
+    assert!(polling.poll().await.body.starts_with("40{"));
+    refused().await;
+    let right = basic("anna", "right");
+    let published = ask("POST", &right, "421[\"publish\",\"a/2\",1]").await;
+    assert_eq!(published.body, "ok");
+    assert!(polling.poll().await.body.contains("431["));
+}

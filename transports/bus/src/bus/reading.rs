@@ -88,6 +88,24 @@ impl Client {
     /// # Errors
     /// When it is not who it says.
     pub async fn sign_in_again(&self, credentials: Credentials) -> Result<(), SignInRefused> {
+        let signed_in = self.try_sign_in(credentials).await;
+        if let Err(refused) = &signed_in
+            && self.is_guest()
+        {
+            // Whoever asks first: it is one connection's.
+            let _said = self.0.refused.set(refused.clone());
+            let mut gone = Principal::clone(&self.principal());
+            gone.expires_at = Some(SystemTime::UNIX_EPOCH);
+            self.renew(gone);
+        }
+        signed_in
+    }
+
+    /// The same, but a guest that is not let in may try again, as long as it may be here without having signed in.
+    ///
+    /// # Errors
+    /// When it is not who it says.
+    pub async fn try_sign_in(&self, credentials: Credentials) -> Result<(), SignInRefused> {
         let before = self.principal();
         if credentials.is_empty() && before.identity != Identity::Guest {
             return Ok(());
@@ -131,16 +149,27 @@ impl Client {
             }
             Err(refused) => {
                 audit::sign_in_refused(self.bus(), &asker, &refused);
-                if before.identity == Identity::Guest {
-                    // Whoever asks first: it is one connection's.
-                    let _said = self.0.refused.set(refused.clone());
-                    let mut gone = Principal::clone(&before);
-                    gone.expires_at = Some(SystemTime::UNIX_EPOCH);
-                    self.renew(gone);
-                }
                 Err(refused)
             }
         }
+    }
+
+    /// A later request of its connection brings this: whether it comes from the same. It changes nothing.
+    ///
+    /// # Errors
+    /// When the credentials prove nothing, or somebody else, or the same by another session or token.
+    pub async fn check_again(&self, sign_in: SignIn) -> Result<(), SignInRefused> {
+        let asker = Asker::from(&sign_in);
+        let again = self.bus().authenticate(sign_in).await;
+        let is_same = again.and_then(|again| {
+            let now = self.principal();
+            let is_same = (&again.identity, &again.claims, again.session)
+                == (&now.identity, &now.claims, now.session);
+            is_same.then_some(()).ok_or(SignInRefused::NotAuthorized)
+        });
+        is_same.inspect_err(|refused| {
+            audit::sign_in_refused(self.bus(), &asker, refused);
+        })
     }
 
     /// It has proved anew who it is: that holds from now on, for what is open too.

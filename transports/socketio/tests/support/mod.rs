@@ -74,12 +74,14 @@ impl TestServer {
     pub async fn on(bus: Bus, config: Config) -> Self {
         let guard = Guard::new(&OriginPolicy {
             allow_origins: vec!["https://page.example".to_owned()],
+            trusted_proxies: core::iter::once("127.0.0.1".parse().unwrap()).collect(),
             ..OriginPolicy::default()
         });
         let server = Server::new(bus.clone(), guard, config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = server.router("/socket.io/");
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self {
             bus,
