@@ -197,11 +197,18 @@ fn is_limited(principal: &Principal) -> bool {
     claims.is_some_and(|claims| claims.publish.is_some() || claims.subscribe.is_some())
 }
 
+/// Whether its transport is MQTT, over TCP or WebSocket.
+fn has_qos(principal: &Principal) -> bool {
+    principal.transport == "mqtt"
+}
+
 impl Authorizer for RulesAuthorizer {
     fn authorize_publish(&self, principal: &Principal, publish: &PublishRequest<'_>) -> bool {
         let PublishRequest {
             topic, qos, retain, ..
         } = *publish;
+        // `max_qos` bounds MQTT; other transports have no QoS that a client could lower.
+        let qos = if has_qos(principal) { qos } else { 0 };
         let allowed = self.known(principal, |known| {
             known.rights.may_publish(topic, qos, retain)
         });
@@ -270,6 +277,8 @@ impl ReadRules for RightsReader {
 
 #[cfg(test)]
 mod tests {
+    use latchbus_bus::Publish;
+
     use super::*;
 
     const TEXT: &str = r#"
@@ -297,6 +306,29 @@ mod tests {
 
     fn user(name: &str) -> Principal {
         Principal::user(name.to_owned(), "mqtt")
+    }
+
+    #[test]
+    fn a_greatest_qos_is_one_of_mqtt_alone() {
+        let rules = authorizer(
+            "everyone = [\"low\"]\n[roles.low]\npublish = [\"a\"]\nmax_qos = 0\n[roles.middle]\npublish = [\"b\"]\nmax_qos = 1\n[users]\nanna = [\"middle\"]",
+        );
+        let may = |transport: &'static str, name: &str, qos| {
+            let publish = PublishRequest::new(topic(name), true, qos);
+            rules.authorize_publish(&Principal::user("anna".to_owned(), transport), &publish)
+        };
+        for (name, greatest) in [("a", 0), ("b", 1)] {
+            for qos in 0..=2 {
+                assert_eq!(may("mqtt", name, qos), qos <= greatest, "{name} {qos}");
+            }
+            for transport in ["http", "ws", "socketio", "serial"] {
+                assert!(
+                    may(transport, name, Publish::STATE_QOS),
+                    "{transport} {name}"
+                );
+                assert!(!may(transport, "c", 0), "{transport}");
+            }
+        }
     }
 
     #[test]
