@@ -10,11 +10,13 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Server, latchbus, refused, run};
+use support::{Server, latchbus, refused, run, until};
 use tempfile::{TempDir, tempdir};
 
 /// A directory, in which programs run.
@@ -578,4 +580,78 @@ fn a_refused_publish_is_told_which_limit_of_a_role_it_was() {
     }
     let log = server.kill();
     assert!(log.contains("as state is not allowed"), "{log}");
+}
+
+#[test]
+fn each_import_is_one_line_for_auditors() {
+    let place = Place::new();
+    let source = Server::ephemeral();
+    for topic in ["a/1", "a/2", "b/1"] {
+        let answer = source.send("PUT", &format!("/api/v1/topics/{topic}"), "1");
+        assert_eq!(answer.status, 200, "{topic}");
+    }
+    let all = source.get("/api/v1/export").text().to_owned();
+    let rules = place.file(
+        "access.toml",
+        "everyone = [\"all\"]\n[roles.all]\npublish = [\"a/#\", \"clicks/#\"]\nsubscribe = [\"#\"]\n",
+    );
+    let server = Server::on_free_ports([
+        "--ephemeral",
+        "--access",
+        &rules,
+        "--log",
+        "audit=info",
+        "--log-format",
+        "json",
+    ]);
+    let import = |body: &str| server.send("POST", "/api/v1/import", body).status;
+    let lines: Vec<_> = all.lines().collect();
+    let mut allowed: Vec<_> = lines
+        .iter()
+        .filter(|line| !line.contains("\"b/1\""))
+        .copied()
+        .collect();
+    let end = allowed
+        .pop()
+        .unwrap()
+        .replace("\"values\":3", "\"values\":2");
+    assert_eq!(import(&format!("{}\n{end}\n", allowed.join("\n"))), 200);
+    assert_eq!(import(&all), 403);
+    assert_eq!(import(&format!("{}\nnonsense\n", allowed.join("\n"))), 400);
+    assert_eq!(import("nonsense"), 400);
+    // One whose client goes away in the middle.
+    let head = "POST /api/v1/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n";
+    let half = allowed.join("\n").replace("a/1", "a/9");
+    let mut cut = std::net::TcpStream::connect(server.http()).unwrap();
+    cut.write_all(format!("{head}{half}\n").as_bytes()).unwrap();
+    until("it has begun", || {
+        server.get("/api/v1/topics/a/9").status == 200
+    });
+    drop(cut);
+    server.signal(Signal::TERM);
+    let log = server.wait().2;
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let imports: Vec<_> = lines.filter(|line| line["action"] == "import").collect();
+    assert_eq!(imports.len(), 5, "{log}");
+    for (line, (values, result)) in imports.iter().zip([
+        (2, "done"),
+        (2, "publishing to `b/1` is not allowed"),
+        (2, ""),
+        (0, ""),
+        // The connection was cut, or the server has stopped before it saw that.
+        (2, ""),
+    ]) {
+        assert_eq!(line["values"], values, "{line}");
+        let is = line["result"].as_str().unwrap();
+        assert!(
+            is.contains(result) && (is == "done") == (result == "done"),
+            "{line}"
+        );
+        assert!(
+            line["address"].is_string() && line["by"] == "http",
+            "{line}"
+        );
+    }
 }

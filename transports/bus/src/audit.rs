@@ -1,5 +1,5 @@
-//! What the log keeps for auditors, under the target `audit`: one line for each sign-in, each refusal of one, and each thing that
-//! an administrator does.
+//! What the log keeps for auditors, under the target `audit`: one line for each sign-in, each refusal of one, each thing that
+//! an administrator does, and each import.
 
 use core::fmt::Display;
 
@@ -119,6 +119,25 @@ pub(crate) fn operation(
     } = done;
     let (from, to) = (field::display(from), field::display(to));
     info!(target: "audit", action = what, on, id, room, device, %from, %to, by, transport, client = name, address, result = "done", "administered");
+}
+
+/// What somebody has imported: how many values of topics, devices and rooms were merged, also where it was refused or cut off then.
+pub fn import<E: Display>(
+    client: &Client,
+    [values, devices, rooms]: [u64; 3],
+    result: Result<&(), &E>,
+) {
+    let principal = client.principal();
+    let (by, name) = (by(&principal), principal.shown_client_id());
+    let (address, transport) = (client.shown_address(), principal.transport);
+    match result {
+        Ok(()) => {
+            info!(target: "audit", action = "import", by, transport, client = name, address, values, devices, rooms, result = "done", "imported");
+        }
+        Err(error) => {
+            warn!(target: "audit", action = "import", by, transport, client = name, address, values, devices, rooms, result = %error, "import ended early");
+        }
+    }
 }
 
 /// The name of who asks; of who has none, the way that it came.

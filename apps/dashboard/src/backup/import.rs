@@ -5,6 +5,7 @@ use std::io::{Read as _, Seek as _};
 use std::path::Path;
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use latchbus_bus::backup::Record;
 use latchbus_bus::{Client, Principal, PublishRefused, Receipt};
 use tokio::runtime::Runtime;
@@ -81,7 +82,18 @@ async fn into_store(settings: &Settings, mut file: File) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Merge {
     client: Client,
-    pending: Vec<(u64, Receipt)>,
+    pending: Vec<Pending>,
+    /// What is on disk.
+    merged: Totals,
+}
+
+/// A record that was given to the bus.
+#[derive(Debug)]
+struct Pending {
+    line: u64,
+    /// 1 of its kind.
+    counts: Totals,
+    receipt: Receipt,
 }
 
 /// A record that the bus does not take.
@@ -100,25 +112,57 @@ impl Merge {
         Self {
             client,
             pending: Vec::new(),
+            merged: Totals {
+                values: 0,
+                devices: 0,
+                rooms: 0,
+            },
         }
+    }
+
+    /// On whose behalf.
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What of it is on disk, or on its way there.
+    pub(crate) fn merged(&mut self) -> Totals {
+        for pending in self.pending.drain(..) {
+            if !matches!(pending.receipt.now_or_never(), Some(Err(_))) {
+                self.merged.add_all(pending.counts);
+            }
+        }
+        self.merged
     }
 
     /// Gives a record to the bus. Waits now and then until those before it are on disk.
     pub(crate) async fn take(&mut self, line: u64, record: Record) -> Result<(), MergeError> {
+        let mut counts = Totals::default();
+        counts.add(&record);
         let receipt = self.client.import(record).await;
-        self.pending.push((line, receipt));
+        self.pending.push(Pending {
+            line,
+            counts,
+            receipt,
+        });
         match self.pending.len() >= PENDING {
             true => self.finish().await,
             false => Ok(()),
         }
     }
 
-    /// Waits until all are on disk.
+    /// Waits until all are on disk. The error is that of the first line that is refused; what came behind it may be merged, too.
     pub(crate) async fn finish(&mut self) -> Result<(), MergeError> {
-        for (line, receipt) in self.pending.drain(..) {
-            let accepted = receipt.await;
-            accepted.map_err(|refused| MergeError { line, refused })?;
+        let mut first = Ok(());
+        for pending in self.pending.drain(..) {
+            match pending.receipt.await {
+                Ok(_) => self.merged.add_all(pending.counts),
+                Err(refused) => {
+                    let line = pending.line;
+                    first = first.and(Err(MergeError { line, refused }));
+                }
+            }
         }
-        Ok(())
+        first
     }
 }

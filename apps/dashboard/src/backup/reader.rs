@@ -19,6 +19,24 @@ pub struct Totals {
     pub rooms: u64,
 }
 
+impl Totals {
+    /// One more record.
+    pub(crate) const fn add(&mut self, record: &Record) {
+        match record {
+            Record::Value(_) => self.values += 1,
+            Record::Device(_) => self.devices += 1,
+            Record::Room(_) => self.rooms += 1,
+        }
+    }
+
+    /// As many more.
+    pub(crate) const fn add_all(&mut self, more: Self) {
+        self.values += more.values;
+        self.devices += more.devices;
+        self.rooms += more.rooms;
+    }
+}
+
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

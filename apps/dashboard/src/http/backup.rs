@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use latchbus_bus::{Client, PublishRefused};
+use latchbus_bus::{Client, PublishRefused, audit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -76,20 +76,63 @@ async fn export(State(app): State<App>, request: Request) -> Result<Response, Ap
 async fn import(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let _place = place(&app.0.places.imports, "imports")?;
     let client = client(&app, &request).await?;
+    let mut import = Import::new(client);
     let merged = tokio::select! {
-        merged = merge(&app, client, request) => merged?,
-        () = app.0.closing.cancelled() => return Err(PublishRefused::Closed.into()),
+        merged = merge(&app, &mut import.merge, request) => merged,
+        () = app.0.closing.cancelled() => Err(PublishRefused::Closed.into()),
     };
+    let refused = |error: &ApiError| error.message().to_owned();
+    import.ended = Some(merged.as_ref().map(|_| ()).map_err(refused));
     let Totals {
         values, devices, ..
-    } = merged;
+    } = merged?;
     let json = HeaderValue::from_static("application/json");
     let body = format!("{{\"values\":{values},\"devices\":{devices}}}\n");
     Ok(([(CONTENT_TYPE, json)], body).into_response())
 }
 
-async fn merge(app: &App, client: Client, request: Request) -> Result<Totals, ApiError> {
-    let (mut merge, mut reader) = (Merge::new(client), Reader::default());
+/// An import, of which the log tells auditors once, whatever becomes of it.
+struct Import {
+    merge: Merge,
+    /// What has come of it. None: its client went away.
+    ended: Option<Result<(), String>>,
+}
+
+impl Import {
+    const fn new(client: Client) -> Self {
+        Self {
+            merge: Merge::new(client),
+            ended: None,
+        }
+    }
+}
+
+impl Drop for Import {
+    fn drop(&mut self) {
+        let totals = self.merge.merged();
+        let client = self.merge.client();
+        let cut = || Err("the connection was cut".to_owned());
+        let result = self.ended.take().unwrap_or_else(cut);
+        let Totals {
+            values,
+            devices,
+            rooms,
+        } = totals;
+        audit::import(client, [values, devices, rooms], result.as_ref());
+    }
+}
+
+async fn merge(app: &App, merge: &mut Merge, request: Request) -> Result<Totals, ApiError> {
+    let merged = read(app, merge, request).await;
+    if merged.is_err() {
+        // What was taken before is merged, and counted.
+        let _may_be_refused_too = timeout(app.0.config.publish_timeout, merge.finish()).await;
+    }
+    merged
+}
+
+async fn read(app: &App, merge: &mut Merge, request: Request) -> Result<Totals, ApiError> {
+    let mut reader = Reader::default();
     let mut pieces = request.into_body().into_data_stream();
     let config = &app.0.config;
     loop {

@@ -18,6 +18,11 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
+    /// What it says to people.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl ToString) -> Self {
         Self {
             status,

@@ -425,6 +425,7 @@ impl SignInRefused {
             Self::CredentialsRequired => "credentials_required",
             Self::BadCredentials => "bad_credentials",
             Self::BadToken(_) => "bad_token",
+            Self::NamelessCertificate => "nameless_certificate",
             Self::Expired => "expired",
             Self::OtherIdentity => "other_identity",
             Self::NotAuthorized => "not_authorized",
@@ -435,10 +436,11 @@ impl SignInRefused {
     }
 
     /// All that [`cause`](Self::cause) can say.
-    pub const CAUSES: [&'static str; 9] = [
+    pub const CAUSES: [&'static str; 10] = [
         "credentials_required",
         "bad_credentials",
         "bad_token",
+        "nameless_certificate",
         "expired",
         "other_identity",
         "not_authorized",

@@ -165,7 +165,7 @@ impl Client {
             let now = self.principal();
             let is_same = (&again.identity, &again.claims, again.session)
                 == (&now.identity, &now.claims, now.session);
-            is_same.then_some(()).ok_or(SignInRefused::NotAuthorized)
+            is_same.then_some(()).ok_or(SignInRefused::OtherIdentity)
         });
         is_same.inspect_err(|refused| {
             audit::sign_in_refused(self.bus(), &asker, refused);
