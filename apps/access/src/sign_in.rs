@@ -517,7 +517,7 @@ mod tests {
             assert_eq!(named(Some(unusable), &["b", "c"]).await, is("b"));
             assert_eq!(named(None, &[unusable, "c"]).await, is("c"));
             let none = named(Some(unusable), &[unusable]).await;
-            assert_eq!(none, Err(SignInRefused::BadCredentials));
+            assert_eq!(none, Err(SignInRefused::NamelessCertificate));
         }
         assert_eq!(named(Some("a"), &["b"]).await, is("a"));
     }

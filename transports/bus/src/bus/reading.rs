@@ -89,11 +89,7 @@ impl Client {
     /// When it is not who it says.
     pub async fn sign_in_again(&self, credentials: Credentials) -> Result<(), SignInRefused> {
         let signed_in = self.try_sign_in(credentials).await;
-        if let Err(refused) = &signed_in
-            && self.is_guest()
-        {
-            // Whoever asks first: it is one connection's.
-            let _said = self.0.refused.set(refused.clone());
+        if signed_in.is_err() && self.is_guest() {
             let mut gone = Principal::clone(&self.principal());
             gone.expires_at = Some(SystemTime::UNIX_EPOCH);
             self.renew(gone);
@@ -149,6 +145,10 @@ impl Client {
             }
             Err(refused) => {
                 audit::sign_in_refused(self.bus(), &asker, &refused);
+                if before.identity == Identity::Guest {
+                    // Whoever asks first: it is one connection's.
+                    let _said = self.0.refused.set(refused.clone());
+                }
                 Err(refused)
             }
         }
