@@ -56,7 +56,7 @@ enum Begin {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let mode = prop_oneof![Just(Mode::Latest), Just(Mode::Every)];
+    let mode = prop_oneof![Just(Mode::Latest), Just(Mode::Every), Just(Mode::State)];
     let retain = prop_oneof![
         2 => Just(Retain::No),
         4 => Just(Retain::LAST),

@@ -41,7 +41,7 @@ fn accepted(mut request: Request, value: Option<&Value>) {
             panic!("{subscriptions:?}");
         };
         let pace = subscription.pace.take();
-        assert!(pace.is_none() || subscription.mode == Mode::Latest);
+        assert!(pace.is_none() || subscription.mode != Mode::Every);
     }
     let meaning = format!("{request:?}");
     if let Request::History {
@@ -138,6 +138,7 @@ fn plainly(request: &Request) -> (String, ClientFrame<'_>) {
             let mode = match subscription.mode {
                 Mode::Latest => "latest",
                 Mode::Every => "every",
+                Mode::State => "state",
             };
             let mut plain = format!(
                 r#"{{"op":"subscribe","id":{id},"filter":{},"mode":"{mode}""#,

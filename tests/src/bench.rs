@@ -201,7 +201,7 @@ pub async fn wait(peer: &mut impl Peer, expected: Incoming) {
 /// Every mode that a transport can choose.
 pub fn modes<T: Transport>() -> &'static [Mode] {
     match T::WORDS.modes {
-        true => &[Mode::Latest, Mode::Every],
+        true => &[Mode::Latest, Mode::Every, Mode::State],
         false => &[Mode::Every],
     }
 }

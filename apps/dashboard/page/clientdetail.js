@@ -13,7 +13,7 @@ import { Rows } from './rows.js';
  * @property {number} id
  * @property {string} filter
  * @property {string} [group]
- * @property {'latest' | 'every'} mode
+ * @property {'latest' | 'every' | 'state'} mode
  * @property {boolean} stored
  * @property {number} pending
  * @property {number} lost

@@ -79,7 +79,8 @@ export class Room {
     this.#prefix = `clicks/${name}/`;
     this.#changed = changed;
     this.#bus = bus;
-    const messages = bus.topic(`${this.#prefix}#`, { maxRate: MAX_RATE });
+    // Each press is an event as well; nothing here is to wait behind thousands of them.
+    const messages = bus.topic(`${this.#prefix}#`, { mode: 'state', maxRate: MAX_RATE });
     this.#messages = messages;
     this.counter = new Counter(bus, name, messages, changed, environment);
     this.#stops = [

@@ -49,7 +49,7 @@
  * @property {number} [conflated] live: values that a newer one replaced before they came here
  * @property {number} [skipped] live: events that were gone before they came here
  */
-/** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
+/** @typedef {{ mode?: 'latest' | 'every' | 'state', maxRate?: number }} TopicOptions */
 /** @typedef {{ rev: number, epoch: string }} Ack */
 /** @typedef {{ WebSocket: typeof WebSocket, random: () => number }} Environment what `connect` uses, and how tests see through it */
 /**

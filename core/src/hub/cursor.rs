@@ -50,6 +50,8 @@ pub enum Mode {
     Latest,
     /// Each publish comes while it is in the recent ring; behind it, state is conflated.
     Every,
+    /// As `Latest`, without events: however many there are, values never wait behind them.
+    State,
 }
 
 /// Where a subscription begins.
@@ -369,6 +371,7 @@ impl Walk {
                 self.caught_up(source);
                 return Ok(None);
             }
+            Ahead::One(found) if self.mode == Mode::State && found.kind == Kind::Event => {}
             Ahead::One(found) if found.rev > to => return Err(found.rev),
             Ahead::One(found) => return Ok(Some(self.take(found))),
             Ahead::Unknown => {}
@@ -402,7 +405,7 @@ impl Walk {
         }
         loop {
             let next = match self.mode {
-                Mode::Latest => self.latest(source),
+                Mode::Latest | Mode::State => self.latest(source),
                 Mode::Every => self.every(source),
             };
             if self.synced || next.as_ref().is_some_and(|found| found.rev <= self.sync_to) {
@@ -522,7 +525,8 @@ impl Walk {
     /// Counts what left the ring before it was taken, and says how many events a subscriber is to
     /// be told of.
     fn skip_lost<S: Source>(&mut self, source: &S) -> Option<u64> {
-        if self.in_ring(source) {
+        // Who takes no events loses nothing with the ring.
+        if self.mode == Mode::State || self.in_ring(source) {
             return None;
         }
         let done = self.changes_done();
@@ -547,7 +551,10 @@ impl Walk {
     }
 
     fn latest<S: Source>(&self, source: &S) -> Option<Found<S::Item>> {
-        let event = source.recent_after(self.changes_done(), true);
+        let event = match self.mode {
+            Mode::State => None,
+            _ => source.recent_after(self.changes_done(), true),
+        };
         let next = older(self.logged(source), event);
         if self.synced || self.sync_to == self.began {
             return next;
@@ -582,7 +589,7 @@ impl Walk {
 
     fn caught_up<S: Source>(&mut self, source: &S) {
         self.taken = source.revision();
-        if self.mode == Mode::Latest {
+        if self.mode != Mode::Every {
             let seen = source.totals().state;
             self.counts.conflated += seen - self.accounted.state;
             self.accounted.state = seen;

@@ -20,7 +20,7 @@
 //!   that version or a newer one, or as cleared, however slowly the subscription is read. Everything after it is
 //!   newer than its cursor.
 //! - In mode [`Mode::Latest`] state comes from the log, so each topic's values are the newest it keeps; events
-//!   come from the ring.
+//!   come from the ring. Mode [`Mode::State`] is the same without the events, which are not counted either.
 //! - In mode [`Mode::Every`] each publish comes, as long as the cursor lies inside the ring. A cursor that has
 //!   fallen out gets a [`Step::Gap`], the state that changed (conflated), and goes on in the ring.
 //! - A cursor older than a tombstone that was forgotten gets [`Step::Reset`] and a full walk, so that a

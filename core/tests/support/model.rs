@@ -171,7 +171,7 @@ impl Model {
             return Some(Step::Reset);
         }
         sub.overtaken |= sub.taken < ring_end;
-        if !in_ring(sub) {
+        if !in_ring(sub) && sub.mode != Mode::State {
             let done = sub.taken.max(sub.given_up);
             let unknown_to = ring_end.min(sub.events_since);
             let published = self.history.iter().flatten();
@@ -228,8 +228,9 @@ impl Model {
                 .min()
         };
         let next = |sub: &mut Subscription| match sub.mode {
-            Mode::Latest => {
-                let event = ring(sub.taken.max(sub.given_up), true);
+            Mode::Latest | Mode::State => {
+                let takes_events = sub.mode == Mode::Latest;
+                let event = ring(sub.taken.max(sub.given_up), true).filter(|_| takes_events);
                 let syncs = !sub.synced && sub.sync_to > sub.began;
                 let standing = syncs.then(|| standing(sub.taken, sub.sync_to)).flatten();
                 logged.into_iter().chain(event).chain(standing).min()
@@ -272,7 +273,7 @@ impl Model {
         }
         let Some(rev) = found else {
             sub.taken = self.revision();
-            if sub.mode == Mode::Latest {
+            if sub.mode != Mode::Every {
                 let live = self.history.iter().flatten().filter(|e| e.rev > sub.began);
                 let live = live
                     .filter(|e| e.kind != Kind::Event && matches(&e.topic))

@@ -45,6 +45,7 @@ impl Form {
         let mode = match mode {
             Mode::Latest => "latest",
             Mode::Every => "every",
+            Mode::State => "state",
         };
         let mut options = json!({"id": id, "mode": mode});
         if let Some(since) = since {

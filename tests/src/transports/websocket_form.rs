@@ -51,8 +51,10 @@ impl Form for Json {
 
     fn subscribe(subscribe: Subscribe<'_>) -> Frame {
         let mut object = json!({"op": "subscribe", "id": subscribe.id, "filter": subscribe.filter});
-        if subscribe.mode == Mode::Every {
-            object["mode"] = "every".into();
+        match subscribe.mode {
+            Mode::Latest => {}
+            Mode::Every => object["mode"] = "every".into(),
+            Mode::State => object["mode"] = "state".into(),
         }
         if let Some(since) = subscribe.since {
             object["since"] = since.to_string().into();

@@ -85,7 +85,7 @@ pub struct Subscribe {
     pub start: Start,
     /// At least this much time between two batches, in each of which a topic comes once; none names that of
     /// the bus ([`SessionLimits::pace`](crate::SessionLimits::pace)), zero turns it off. What comes after a
-    /// quiet time goes at once. Only in mode [`Mode::Latest`].
+    /// quiet time goes at once. Not in mode [`Mode::Every`].
     pub pace: Option<Duration>,
     /// Takes turns with all other subscriptions to `filter` in the group of this name: each message goes
     /// to one of them, none of which gets a snapshot (MQTT 5 §4.8.2). What nobody takes waits for the

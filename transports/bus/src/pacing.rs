@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::shared::Batch;
 use crate::{Delivery, SessionLimits};
 
-/// In each batch of a subscription in mode `latest` a topic comes once, and from the beginning of one to that of the next
+/// In each batch of a subscription in mode `latest` or `state` a topic comes once, and from the beginning of one to that of the next
 /// its interval passes. What comes after a quiet time goes at once.
 #[derive(Debug, Default)]
 pub(crate) struct Pacing {
@@ -28,7 +28,9 @@ impl Pacing {
         limits: &SessionLimits,
     ) -> Option<Duration> {
         match mode {
-            Mode::Latest => Some(named.unwrap_or(limits.pace)).filter(|it| !it.is_zero()),
+            Mode::Latest | Mode::State => {
+                Some(named.unwrap_or(limits.pace)).filter(|it| !it.is_zero())
+            }
             Mode::Every => named,
         }
     }

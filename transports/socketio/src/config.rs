@@ -181,6 +181,7 @@ impl Namespace {
             let mode = match output.mode {
                 Mode::Latest => "l",
                 Mode::Every => "e",
+                Mode::State => "s",
             };
             [&output.event, output.filter.as_str(), mode]
         });

@@ -170,6 +170,7 @@ pub(crate) struct SubscribeOptions {
 enum SubscribeMode {
     Latest,
     Every,
+    State,
 }
 
 /// What the answer to a request is to become.

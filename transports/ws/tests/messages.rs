@@ -133,6 +133,35 @@ async fn the_snapshot_then_synced_then_live() {
     server.stop().await;
 }
 
+/// A reader that is slower than the events come would see an old value for as long as they do.
+#[tokio::test]
+async fn in_mode_state_no_value_waits_behind_events() {
+    const EVENTS: u64 = 100;
+    let server = TestServer::default().await;
+    for protocol in Protocol::ALL {
+        let (mut peer, _) = Peer::connect(&server, protocol).await;
+        publish(&server, "lab/a", "1", true).await;
+        publish(&server, "lab/event", "0", false).await;
+        let all = peer
+            .subscribe(json!({"op": "subscribe", "id": 9, "filter": "lab/+", "mode": "state"}))
+            .await;
+        assert_eq!(all.len(), 2, "{all:?}");
+        for _ in 0..EVENTS {
+            publish(&server, "lab/event", "1", false).await;
+        }
+        let rev = publish(&server, "lab/a", "2", true).await;
+        let live = peer.recv().await;
+        assert_eq!(
+            (&live["topic"], &live["rev"]),
+            (&json!("lab/a"), &json!(rev))
+        );
+        // They are nothing that it has lost, either.
+        let pong = peer.ask(json!({"op": "ping", "id": 10})).await;
+        assert_eq!(pong.get("skipped"), None, "{pong}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn publishes_are_acknowledged_with_their_revision() {
     let server = TestServer::default().await;

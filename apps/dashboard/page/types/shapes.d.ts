@@ -96,7 +96,7 @@ export type State = {
     skipped?: number;
 };
 export type TopicOptions = {
-    mode?: 'latest' | 'every';
+    mode?: 'latest' | 'every' | 'state';
     maxRate?: number;
 };
 export type Ack = {
@@ -161,7 +161,7 @@ export type Publish = {
  * @property {number} [conflated] live: values that a newer one replaced before they came here
  * @property {number} [skipped] live: events that were gone before they came here
  */
-/** @typedef {{ mode?: 'latest' | 'every', maxRate?: number }} TopicOptions */
+/** @typedef {{ mode?: 'latest' | 'every' | 'state', maxRate?: number }} TopicOptions */
 /** @typedef {{ rev: number, epoch: string }} Ack */
 /** @typedef {{ WebSocket: typeof WebSocket, random: () => number }} Environment what `connect` uses, and how tests see through it */
 /**

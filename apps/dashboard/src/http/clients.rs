@@ -244,6 +244,7 @@ fn subscribed(subscription: &Subscribed) -> Value {
         "mode": match subscription.mode {
             Mode::Latest => "latest",
             Mode::Every => "every",
+            Mode::State => "state",
         },
         "stored": subscription.is_durable,
         "pending": subscription.pending,

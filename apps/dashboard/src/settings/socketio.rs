@@ -170,6 +170,7 @@ impl<'de> Deserialize<'de> for OutLayer {
             #[default]
             Latest,
             Every,
+            State,
         }
 
         let (topic, mode) = match Form::deserialize(deserializer)? {
@@ -180,6 +181,7 @@ impl<'de> Deserialize<'de> for OutLayer {
         Ok(match mode {
             ModeName::Latest => Self(filter, Mode::Latest),
             ModeName::Every => Self(filter, Mode::Every),
+            ModeName::State => Self(filter, Mode::State),
         })
     }
 }

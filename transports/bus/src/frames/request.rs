@@ -85,7 +85,10 @@ pub fn subscribe(
     let pace = max_rate.map(pace).transpose();
     let pace = pace.map_err(|message| Bad::message(Some(id), message))?;
     if pace.is_some() && mode == Mode::Every {
-        return Err(Bad::message(Some(id), "max_rate needs mode latest"));
+        return Err(Bad::message(
+            Some(id),
+            "max_rate needs mode latest or state",
+        ));
     }
     Ok(Request::Subscribe {
         id,

@@ -281,7 +281,7 @@ impl Machine {
         let key = known.unwrap_or_else(|| self.id());
         let mut subscribe = general_subscription(key, &filter, &options)?;
         // Only so many may stand elsewhere than the others.
-        if subscribe.mode == Mode::Latest
+        if subscribe.mode != Mode::Every
             && self
                 .joined(turn)
                 .is_some_and(|joined| joined.elsewhere.len() >= MAX_NAMED)
@@ -455,6 +455,7 @@ pub(super) fn general_subscription(
     let mode = match options.mode {
         None | Some(SubscribeMode::Latest) => Mode::Latest,
         Some(SubscribeMode::Every) => Mode::Every,
+        Some(SubscribeMode::State) => Mode::State,
     };
     let since = options.since.as_deref().map(str::parse::<Offset>);
     let since = since.transpose().map_err(|error| bad(&error.to_string()))?;
@@ -472,7 +473,7 @@ pub(super) fn general_subscription(
 /// Whether its messages come later than those of others: then its place is named apart.
 pub(super) fn is_paced(subscribe: &Subscribe, common: &super::Common) -> bool {
     match subscribe.mode {
-        Mode::Latest => {
+        Mode::Latest | Mode::State => {
             let pace = subscribe.pace.unwrap_or(common.bus.session_limits().pace);
             !pace.is_zero()
         }

@@ -157,6 +157,7 @@ impl Outgoing {
                 let mode = match mode {
                     Mode::Latest => "latest",
                     Mode::Every => "every",
+                    Mode::State => "state",
                 };
                 let filter = json::quoted(filter.as_str());
                 let since = since.map(|since| format!(r#","since":"{since}""#));

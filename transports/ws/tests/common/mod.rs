@@ -234,6 +234,7 @@ fn to_postcard(value: &Value) -> Vec<u8> {
             filter: text("filter"),
             mode: match text("mode") {
                 "every" => Mode::Every,
+                "state" => Mode::State,
                 _ => Mode::Latest,
             },
             max_rate: value["max_rate"].as_f64().map(|rate| rate as f32),

@@ -147,7 +147,8 @@ impl Frame<'_> {
         let mode = match self.mode.as_deref() {
             None | Some("latest") => Mode::Latest,
             Some("every") => Mode::Every,
-            Some(_) => return Err(bad("mode is neither latest nor every")),
+            Some("state") => Mode::State,
+            Some(_) => return Err(bad("mode is none of latest, every and state")),
         };
         let since = self.since.map(|since| since.parse::<Cursor>());
         let since = since.transpose().map_err(bad)?;
