@@ -43,7 +43,7 @@ impl Table {
         for line in text.lines().take(MAX_LINES) {
             let (kind, rest) = line.split_at_checked(1)?;
             // It writes the text of a file by itself, in which these look otherwise.
-            if rest.contains(|c: char| c.is_control() || !c.is_ascii()) {
+            if rest.contains(|c: char| c.is_control() || !c.is_ascii()) || rest.contains("{{") {
                 return None;
             }
             let rest = rest.to_owned();
