@@ -63,7 +63,7 @@ export declare class Topic<V = any> extends Latch<Message<V>> {
         op: string;
         id: number;
         filter: string;
-        mode: "every" | "latest" | undefined;
+        mode: "every" | "latest" | "state" | undefined;
         max_rate: number | undefined;
         since: string | undefined;
     };
