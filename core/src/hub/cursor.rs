@@ -223,6 +223,9 @@ pub(super) struct Walk {
     /// before the subscription did), and what was then taken or counted as lost.
     accounted: Totals,
     counts: Counts,
+    /// While a step of a batch is looked for: where that ends.
+    #[cfg(feature = "alloc")]
+    batch_to: Option<u64>,
     /// Up to here state comes again from the log, but for what the scope of before had: that was taken.
     #[cfg(feature = "alloc")]
     had_to: u64,
@@ -258,6 +261,8 @@ impl Walk {
             events_since: began,
             accounted: source.totals(),
             counts: Counts::default(),
+            #[cfg(feature = "alloc")]
+            batch_to: None,
             #[cfg(feature = "alloc")]
             had_to: 0,
         }
@@ -377,6 +382,23 @@ impl Walk {
             Ahead::Unknown => {}
         }
         self.look_up(source, to)
+    }
+
+    /// The same in a batch that ends at `to`: of a topic that has changed since, the value comes that it had there, as long as
+    /// the ring has it. One that changes faster than its reader takes a batch would always come after the others, and so never.
+    ///
+    /// # Errors
+    /// As for [`Self::step_to`].
+    #[cfg(feature = "alloc")]
+    pub(super) fn step_in_batch<S: Source>(
+        &mut self,
+        source: &S,
+        to: u64,
+    ) -> Result<Option<Step<S::Item>>, u64> {
+        self.batch_to = Some(to);
+        let step = self.step_to(source, to);
+        self.batch_to = None;
+        step
     }
 
     /// Most steps are those of a subscription that keeps up: it is synced, has lost nothing, and reads no log.
@@ -556,13 +578,31 @@ impl Walk {
             _ => source.recent_after(self.changes_done(), true),
         };
         let next = older(self.logged(source), event);
-        if self.synced || self.sync_to == self.began {
+        let Some(at) = self.stands_at() else {
             return next;
-        }
+        };
         // What is older than that is not looked for twice.
         let to = next.as_ref().map_or(u64::MAX, |found| found.rev - 1);
-        let standing = source.standing(self.taken, to.min(self.sync_to), self.sync_to);
+        let standing = source.standing(self.taken, to.min(at), at);
         standing.or(next)
+    }
+
+    /// The revision whose values are to come, also where newer ones have replaced them.
+    fn stands_at(&self) -> Option<u64> {
+        if !self.synced {
+            return Some(self.sync_to).filter(|to| *to != self.began);
+        }
+        self.batch_end()
+    }
+
+    #[cfg(feature = "alloc")]
+    fn batch_end(&self) -> Option<u64> {
+        self.batch_to.filter(|_| self.taken >= self.had_to)
+    }
+
+    #[cfg(not(feature = "alloc"))]
+    const fn batch_end(&self) -> Option<u64> {
+        None
     }
 
     fn every<S: Source>(&mut self, source: &S) -> Option<Found<S::Item>> {

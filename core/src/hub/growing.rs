@@ -58,6 +58,16 @@ pub enum Upcoming<E> {
     Nothing,
 }
 
+impl<E> From<Result<Option<Step<E>>, u64>> for Upcoming<E> {
+    fn from(next: Result<Option<Step<E>>, u64>) -> Self {
+        match next {
+            Ok(Some(step)) => Self::Step(step),
+            Ok(None) => Self::Nothing,
+            Err(rev) => Self::Later(rev),
+        }
+    }
+}
+
 /// What a hub that was restored knows of its earlier life, besides what was put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EarlierLife {
@@ -592,10 +602,23 @@ impl<P: AsRef<[u8]> + Default> Hub<P> {
         id: SubscriptionId,
         to: u64,
     ) -> Result<Upcoming<SharedEntry<P>>, UnknownSubscription> {
-        self.walk(id, |walk, source| match walk.step_to(source, to) {
-            Ok(Some(step)) => Upcoming::Step(step),
-            Ok(None) => Upcoming::Nothing,
-            Err(rev) => Upcoming::Later(rev),
+        self.walk(id, |walk, source| Upcoming::from(walk.step_to(source, to)))
+    }
+
+    /// The same in a batch, which brings what has changed up to `to` and each topic once. It is for a reader that takes a batch
+    /// in several turns in mode [`Mode::Latest`] or [`Mode::State`]: a topic that has changed again meanwhile comes with the
+    /// value that it had at `to`, as long as the recent ring has that, and with the newest one in the next batch. In the
+    /// hub's order alone a topic that changes all the time would come after all others, and a slow reader would never get there.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn next_in_batch(
+        &mut self,
+        id: SubscriptionId,
+        to: u64,
+    ) -> Result<Upcoming<SharedEntry<P>>, UnknownSubscription> {
+        self.walk(id, |walk, source| {
+            Upcoming::from(walk.step_in_batch(source, to))
         })
     }
 

@@ -21,6 +21,8 @@
 //!   newer than its cursor.
 //! - In mode [`Mode::Latest`] state comes from the log, so each topic's values are the newest it keeps; events
 //!   come from the ring. Mode [`Mode::State`] is the same without the events, which are not counted either.
+//!   A reader that takes batches in several turns asks for [`Hub::next_in_batch`], so that no topic is left out however
+//!   often it changes.
 //! - In mode [`Mode::Every`] each publish comes, as long as the cursor lies inside the ring. A cursor that has
 //!   fallen out gets a [`Step::Gap`], the state that changed (conflated), and goes on in the ring.
 //! - A cursor older than a tombstone that was forgotten gets [`Step::Reset`] and a full walk, so that a

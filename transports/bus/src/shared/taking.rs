@@ -37,7 +37,11 @@ impl Shared {
         let revision = state.hub.revision();
         let mut bytes = 0;
         for _ in 0..most {
-            match state.hub.next_up_to(id, until.unwrap_or(u64::MAX)) {
+            let next = match until {
+                Some(until) => state.hub.next_in_batch(id, until),
+                None => state.hub.next_up_to(id, u64::MAX),
+            };
+            match next {
                 Ok(Upcoming::Step(step)) => {
                     if let Some(step) = state.unexpired(step, &self.clock) {
                         bytes += payload_bytes(&step);
