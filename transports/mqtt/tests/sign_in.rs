@@ -159,6 +159,45 @@ async fn a_will_is_read_by_rule() {
     running.stop().await;
 }
 
+/// That its device is gone is true, and nobody else would say it.
+#[tokio::test]
+async fn the_will_of_a_removed_user_is_published() {
+    let doorman = Doorman::new();
+    let running = Running::with(doorman.options(), Config::default()).await;
+    let (mut bea, _) = Raw::connect(running.address, three("b", "bea", "right")).await;
+    bea.subscribe("#", QoS::AtMostOnce).await;
+    let mut old = three("c", "carl", "right");
+    old.last_will = Some(rmqtt_codec::v3::LastWill {
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: "b/3".into(),
+        message: "x".into(),
+    });
+    let new = v5::Connect {
+        last_will: Some(v5::LastWill {
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: "b/5".into(),
+            message: "x".into(),
+            will_delay_interval_sec: None,
+            correlation_data: None,
+            message_expiry_interval: None,
+            content_type: None,
+            user_properties: Vec::new(),
+            is_utf8_payload: None,
+            response_topic: None,
+        }),
+        ..four("d", "dora", "right")
+    };
+    let _carl = Raw::connect(running.address, old).await;
+    let _dora = V5::connect(running.address, new).await;
+    for (user, topic) in [("carl", "b/3"), ("dora", "b/5")] {
+        doorman.remove(user);
+        assert_eq!(&*bea.message().await.topic, topic);
+    }
+    running.stop().await;
+}
+
 /// Reads up to this topic; whatever comes is of those with the same first letter.
 async fn brings(raw: &mut Raw, topic: &str) {
     loop {
