@@ -134,7 +134,11 @@ impl App {
                     progress.ends_by = Some(Instant::now() + self.timeout);
                 }
                 () = at(progress.told_by) => {
-                    tracing::warn!(target: "device", "the server does not tell what it knows of this device");
+                    tracing::warn!(
+                        target: "device",
+                        "the server does not tell what it knows of this device: it does where its rules let the \
+                         device publish and read its topics"
+                    );
                     progress.told_by = None;
                     self.device.ready(nonce);
                 }

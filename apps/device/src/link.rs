@@ -6,6 +6,7 @@ mod ws;
 use bytes::Bytes;
 use latchbus_core::clicks::{ClickTopic, Counter, FloorRecord};
 use latchbus_core::topic::{TopicError, TopicFilter, TopicName};
+use latchbus_ws::client::SubscriptionError;
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -55,8 +56,10 @@ pub(crate) enum LinkError {
     Topic(#[from] TopicError),
     #[error("cannot connect")]
     Connect(#[from] latchbus_ws::client::ConnectError),
-    #[error("the server refused a subscription")]
-    Subscription,
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
+    #[error("the client has ended a subscription")]
+    Ended,
     #[error("the client cannot send this")]
     Send(#[source] Box<dyn core::error::Error + Send + Sync>),
     #[error("the client has closed the connection")]

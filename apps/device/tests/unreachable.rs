@@ -8,8 +8,11 @@
     reason = "in a test, a panic is the report"
 )]
 
+#[path = "../../../tests/doorman.rs"]
+mod doorman;
 mod support;
 
+use doorman::Doorman;
 use futures_util::future::join_all;
 use support::{Kiosk, NOWHERE, Server, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -145,4 +148,24 @@ async fn the_reason_is_said_once_on_the_way_and_at_the_end() {
         let (_, last) = says(&url).await;
         assert!(last.contains("no answer so far"), "{url}: {last}");
     }
+}
+
+/// A server lets a WebSocket in that has still to sign in, and refuses all that it asks for.
+#[tokio::test]
+async fn who_has_to_sign_in_is_told_so_and_tries_on() {
+    let server = Server::start_of(Doorman::new().options()).await;
+    let (lines, last) = says(&server.ws_url()).await;
+    let reason = "the server says: not authorized: signing in is required";
+    let [line] = &*lines else {
+        panic!("{lines:#?}")
+    };
+    assert!(
+        line.contains("cannot connect, trying on") && line.contains(reason),
+        "{line}"
+    );
+    assert!(
+        last.contains("no connection") && last.contains(reason),
+        "{last}"
+    );
+    server.stop().await;
 }

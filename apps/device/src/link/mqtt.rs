@@ -78,7 +78,7 @@ impl Mqtt {
                     };
                 }
                 message = self.own.next() => {
-                    let message = message.ok_or(LinkError::Subscription)?;
+                    let message = message.ok_or(LinkError::Ended)?;
                     // Of one subscription the retained messages come first. The device has said that it is
                     // online behind the subscription: when that comes back, they have all come.
                     let own_words = !message.retained
@@ -92,7 +92,7 @@ impl Mqtt {
                     }
                 }
                 message = next_of(&mut self.score) => {
-                    let message = message.ok_or(LinkError::Subscription)?;
+                    let message = message.ok_or(LinkError::Ended)?;
                     if let Some(score) = score(&message.payload) {
                         return Ok(score);
                     }

@@ -21,6 +21,10 @@ pub(crate) struct Ws {
     topics: Topics,
     own: Subscription,
     score: Option<Subscription>,
+    /// Whether the server has answered on this connection: before, it may still want a sign-in.
+    answered: bool,
+    /// What the first answer told.
+    told: Option<Change>,
     /// The topic of the report that was set last, and what the server has said to it.
     reported: Option<(TopicName<String>, watch::Receiver<Confirmed>)>,
 }
@@ -51,39 +55,41 @@ impl Ws {
             topics,
             own,
             score,
+            answered: false,
+            told: None,
             reported: None,
         })
     }
 
     pub(super) async fn next(&mut self) -> Result<Change, LinkError> {
+        if let Some(told) = self.told.take() {
+            return Ok(told);
+        }
         loop {
             select! {
                 changed = self.state.changed() => {
                     changed.map_err(|_| LinkError::Closed)?;
                     match &*self.state.borrow_and_update() {
-                        State::Connecting => {}
-                        State::Live => return Ok(Change::Online),
+                        State::Connecting | State::Live => {}
                         State::Offline { reason, .. } => {
+                            self.answered = false;
                             return Ok(Change::Offline(Some(reason.clone())));
                         }
                         State::Closed => return Err(LinkError::Closed),
                     }
                 }
-                update = self.own.next() => match update {
-                    Some(Ok(Update::Message(message))) => {
-                        if let Some(heard) = self.topics.heard(&message.topic, &message.payload) {
-                            return Ok(heard);
-                        }
+                update = self.own.next() => {
+                    let update = update.ok_or(LinkError::Closed)?;
+                    let change = self.heard(update?);
+                    let is_live = *self.state.borrow() == State::Live;
+                    if is_live && !self.answered {
+                        (self.answered, self.told) = (true, change);
+                        return Ok(Change::Online);
                     }
-                    Some(Ok(Update::Synced { .. })) => {
-                        if *self.state.borrow() == State::Live {
-                            return Ok(Change::Told);
-                        }
+                    if let Some(change) = change {
+                        return Ok(change);
                     }
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(refused(&error)),
-                    None => return Err(LinkError::Closed),
-                },
+                }
                 update = next_of(&mut self.score) => match update {
                     Some(Ok(Update::Message(message))) => {
                         if let Some(score) = score(&message.payload) {
@@ -91,7 +97,7 @@ impl Ws {
                         }
                     }
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(refused(&error)),
+                    Some(Err(error)) => return Err(error.into()),
                     None => return Err(LinkError::Closed),
                 },
                 confirmed = answer(&mut self.reported) => {
@@ -103,6 +109,15 @@ impl Ws {
                     }
                 }
             }
+        }
+    }
+
+    /// What an update of the device's own subscription tells.
+    fn heard(&self, update: Update) -> Option<Change> {
+        match update {
+            Update::Message(message) => self.topics.heard(&message.topic, &message.payload),
+            Update::Synced { .. } if *self.state.borrow() == State::Live => Some(Change::Told),
+            _ => None,
         }
     }
 
@@ -158,11 +173,6 @@ async fn answer(
         return confirmed.borrow_and_update().clone();
     }
     core::future::pending().await
-}
-
-fn refused(error: &latchbus_ws::client::SubscriptionError) -> LinkError {
-    tracing::debug!(target: "device", %error, "subscription refused");
-    LinkError::Subscription
 }
 
 fn not_published(error: PublishError) -> LinkError {

@@ -232,8 +232,6 @@ impl Server {
 
     /// One that takes so many devices in a room.
     pub async fn start_for(devices: usize) -> Self {
-        let [mqtt, ws] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0"));
-        let (mqtt, ws) = (mqtt.await.unwrap(), ws.await.unwrap());
         let clicks = ClickLimits {
             devices,
             ..ClickLimits::default()
@@ -242,7 +240,12 @@ impl Server {
             clicks,
             ..Options::default()
         };
-        Self::serve(options, mqtt, ws)
+        Self::start_of(options).await
+    }
+
+    pub async fn start_of(options: Options) -> Self {
+        let [mqtt, ws] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0"));
+        Self::serve(options, mqtt.await.unwrap(), ws.await.unwrap())
     }
 
     /// One that keeps its state in a directory.

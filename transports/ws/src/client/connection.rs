@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use latchbus_bus::Backoff;
+use latchbus_core::wire::ErrorCode;
 use latchbus_tls::server::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -168,6 +169,12 @@ impl Connection {
     async fn read(&self, stream: &mut SplitStream<Socket>) -> Result<Infallible, Lost> {
         loop {
             let incoming = self.receive(stream).await?;
+            // The client signs in with the handshake: until the next one nothing that it asks for is answered otherwise.
+            if let Incoming::Error { refused, .. } = &incoming
+                && refused.code == ErrorCode::Unauthorized
+            {
+                return Err(Lost::unauthorized(&refused.message));
+            }
             let mut machine = self.shared.machine();
             machine.handle(incoming, Instant::now());
             if machine.has_work() {

@@ -42,6 +42,8 @@ pub(super) enum Lost {
     Answered(Answer),
     #[error("what answers there speaks WebSocket, but it is no Latchbus server")]
     NotLatchbus,
+    #[error("the server says: not authorized{}", Reason(.0))]
+    Unauthorized(String),
     #[error("the server was silent for {0:?}")]
     Silent(Duration),
     #[error("the server stops")]
@@ -153,6 +155,10 @@ impl Lost {
                 reason: printable(reason),
             },
         }
+    }
+
+    pub(super) fn unauthorized(words: &str) -> Self {
+        Self::Unauthorized(printable(words))
     }
 
     /// The same in words for the user; `was_live` if it ended a connection. Of an unclear answer the server at `url` is
