@@ -486,6 +486,28 @@ async fn connections_are_opened_by_the_cookie_and_end_with_the_session() {
     );
 }
 
+/// By whatever they prove that it is theirs.
+#[test]
+fn a_polling_session_takes_any_proof_of_its_user() {
+    let running = Running::start(&[]);
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let opened = running.ask("GET", path, &[("Cookie", &running.sign_in("anna"))], "");
+    let text = opened.text();
+    let open: Value = serde_json::from_str(&text[1..]).unwrap();
+    let path = format!("{path}&sid={}", open["sid"].as_str().unwrap());
+    let of_another_browser = running.sign_in("anna");
+    let password = "Basic YW5uYTpjb3JyZWN0IGhvcnNl";
+    for (header, value, body, status) in [
+        ("Cookie", &*of_another_browser, "40", 200),
+        ("Authorization", password, "421[\"publish\",\"x/1\",1]", 200),
+        ("Authorization", "Basic YmVydDpjb3JyZWN0IGhvcnNl", "41", 403),
+        ("Authorization", "Basic YW5uYTp3cm9uZw==", "41", 401),
+    ] {
+        let answer = running.ask("POST", &path, &[(header, value)], body);
+        assert_eq!(answer.status, status, "{body}");
+    }
+}
+
 #[test]
 fn a_page_learns_what_its_user_may_do() {
     let running = Running::with_rules(&["--anonymous"]);

@@ -8,7 +8,7 @@ use tracing::{debug, field, info, warn};
 use crate::access::{Identity, Principal, SignIn, SignInRefused};
 use crate::bus::{Bus, Client};
 use crate::log::{place, shown};
-use crate::{Operate, Operated, OperationError};
+use crate::{AdminError, Operate, Operated, OperationError};
 
 /// How the keys of refused sign-ins begin: [`LogLimit`](crate::LogLimit).
 const SIGN_IN: &str = "sign-in refused ";
@@ -40,7 +40,8 @@ pub(crate) fn sign_in_refused(bus: &Bus, who: &Asker, refused: &SignInRefused) {
     };
     let key = format!("{SIGN_IN}{} {from} {}", who.transport, refused.cause());
     if let Some(left_out) = bus.log_limit().allow(&key) {
-        let (by, name) = (who.user.as_deref().map(shown), shown(&who.client_id));
+        let by = who.user.as_deref().map(shown).filter(|by| !by.is_empty());
+        let name = shown(&who.client_id);
         let client = (!name.is_empty()).then_some(name);
         let transport = who.transport;
         let (address, detail) = (place(transport, who.address), refused.detail());
@@ -76,6 +77,16 @@ impl From<&SignIn> for Asker {
             address: sign_in.address,
             user: sign_in.credentials.user.clone(),
         }
+    }
+}
+
+/// Somebody was not let look at what only administrators see. Of a flood from one address, few lines and how many were left out.
+pub(crate) fn list_refused(client: &Client, what: &str, error: &AdminError) {
+    let principal = client.principal();
+    if let Some(left_out) = (client.bus().log_limit()).allow(&principal.log_key(what)) {
+        let (by, name) = (by(&principal), principal.shown_client_id());
+        let (address, transport) = (client.shown_address(), principal.transport);
+        info!(target: "audit", action = what, by, transport, client = name, address, result = %error, left_out, "refused to administer");
     }
 }
 

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use latchbus_bus::{
     AdminError, CLIENTS_PAGE, Client, Connected, Identity, MAX_CLIENTS_PAGE, Mode, Principal,
-    Subscribed,
+    Subscribed, audit,
 };
 use latchbus_mqtt::server::SessionAway;
 use serde_json::{Value, json};
@@ -140,7 +140,7 @@ async fn subscriptions(
     }
     let admin = client(&app, &request).await?;
     let from = page.after.map_or(0, |after| after.saturating_add(1));
-    let id = number(&id)?;
+    let id = number(&admin, "list-subscriptions", &id)?;
     let subscriptions = admin.subscriptions_of(id, from, page.limit)?;
     let listed = (&*subscriptions, None);
     Ok(page.answer("subscriptions", listed, subscribed, |last| last.id.into()))
@@ -164,7 +164,7 @@ async fn disconnect(
     request: Request,
 ) -> Result<Response, ApiError> {
     let admin = client(&app, &request).await?;
-    let id = number(&id)?;
+    let id = number(&admin, "disconnect", &id)?;
     admin.disconnect(id)?;
     Ok(json(&json!({"id": id, "disconnected": true})))
 }
@@ -195,9 +195,14 @@ async fn end(app: &App, admin: &Client, client_id: &str) -> Result<Response, Api
     Ok(json(&json!({"client_id": client_id, "ended": true})))
 }
 
-/// What is no number is no client's.
-fn number(id: &str) -> Result<u64, ApiError> {
-    id.parse().map_err(|_| AdminError::UnknownClient.into())
+/// What is no number is no client's. It was asked for all the same, by who may ask or may not.
+fn number(admin: &Client, action: &str, id: &str) -> Result<u64, ApiError> {
+    id.parse().map_err(|_| {
+        let not_allowed = admin.check_administer().err();
+        let error = not_allowed.unwrap_or(AdminError::UnknownClient);
+        audit::action(admin, action, id, Err(&error));
+        error.into()
+    })
 }
 
 fn connected(client: &Connected) -> Value {

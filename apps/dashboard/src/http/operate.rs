@@ -6,7 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
-use latchbus_bus::{Client, Operate, Operated, OperationError};
+use latchbus_bus::{Client, Operate, Operated, OperationError, audit};
 use latchbus_core::clicks::Counter;
 use tokio::time::timeout;
 
@@ -53,9 +53,15 @@ async fn undo(
     request: Request,
 ) -> Result<Response, ApiError> {
     let client = client(&app, &request).await?;
-    let id = id
-        .parse()
-        .map_err(|_| ApiError::from(OperationError::UnknownOperation))?;
+    let Ok(id) = id.parse() else {
+        // It stands for no operation, whoever asks.
+        let error = match client.may_administer() {
+            true => OperationError::UnknownOperation,
+            false => OperationError::NotAllowed,
+        };
+        audit::action(&client, Operate::Undo { id: 0 }.kind(), &id, Err(&error));
+        return Err(error.into());
+    };
     operate(&app, &client, Operate::Undo { id }).await
 }
 

@@ -105,7 +105,7 @@ impl Client {
         most: usize,
         is_wanted: impl Fn(&Principal, Option<SocketAddr>) -> bool,
     ) -> Result<(Vec<Connected>, usize), AdminError> {
-        self.check_administer()?;
+        self.check_lists("list-clients")?;
         let mut sessions = self.bus().live_sessions();
         sessions.retain(|session| {
             let client = session.client();
@@ -130,7 +130,7 @@ impl Client {
         from: u64,
         most: usize,
     ) -> Result<Vec<Subscribed>, AdminError> {
-        self.check_administer()?;
+        self.check_lists("list-subscriptions")?;
         let session = self.bus().session_of(id);
         let session = session.ok_or(AdminError::UnknownClient)?;
         Ok(session.subscribed(from, most.min(MAX_CLIENTS_PAGE)))
@@ -164,6 +164,15 @@ impl Client {
             .filter(|session| session.is_named(transport, client_id) && session.dismiss())
             .count();
         Ok(dismissed > 0)
+    }
+
+    /// Fails for who is no administrator, and says in the log which list it was: an action of the target `audit`.
+    ///
+    /// # Errors
+    /// [`AdminError::NotAllowed`].
+    pub fn check_lists(&self, what: &str) -> Result<(), AdminError> {
+        let checked = self.check_administer();
+        checked.inspect_err(|error| audit::list_refused(self, what, error))
     }
 
     /// Fails for who is no administrator.

@@ -157,14 +157,13 @@ impl Client {
     /// A later request of its connection brings this: whether it comes from the same. It changes nothing.
     ///
     /// # Errors
-    /// When the credentials prove nothing, or somebody else, or the same by another session or token.
+    /// When the credentials prove nothing, or somebody else, or other rights than its own.
     pub async fn check_again(&self, sign_in: SignIn) -> Result<(), SignInRefused> {
         let asker = Asker::from(&sign_in);
         let again = self.bus().authenticate(sign_in).await;
         let is_same = again.and_then(|again| {
             let now = self.principal();
-            let is_same = (&again.identity, &again.claims, again.session)
-                == (&now.identity, &now.claims, now.session);
+            let is_same = (&again.identity, &again.claims) == (&now.identity, &now.claims);
             is_same.then_some(()).ok_or(SignInRefused::OtherIdentity)
         });
         is_same.inspect_err(|refused| {

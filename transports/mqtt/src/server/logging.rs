@@ -199,7 +199,7 @@ pub(super) fn refused(
         // Of a version that there is not, the answer alone has the form of 3.1.1.
         let known = reason != Reason::UNSUPPORTED_VERSION;
         let protocol = known.then(|| name(version));
-        let code = format!("{:#04x}", reason.0);
+        let code = format!("{:#04x}", reason.in_connack(version));
         let user = user.map(shown);
         warn!(target: "mqtt", client, user, address, protocol, code, left_out, "CONNECT refused: {cause}");
     }

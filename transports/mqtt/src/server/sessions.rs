@@ -63,7 +63,7 @@ impl Server {
         most: usize,
         is_wanted: impl Fn(&Principal) -> bool,
     ) -> Result<(Vec<SessionAway>, usize), AdminError> {
-        admin.check_administer()?;
+        admin.check_lists("list-sessions")?;
         let now = Instant::now();
         let most = most.min(MAX_CLIENTS_PAGE);
         let is_listed = |away: &Away| {
