@@ -135,11 +135,7 @@ fn plainly(request: &Request) -> (String, ClientFrame<'_>) {
             let subscription = &subscriptions[0];
             assert_eq!(subscription.id, *id);
             let filter = subscription.filter.as_str();
-            let mode = match subscription.mode {
-                Mode::Latest => "latest",
-                Mode::Every => "every",
-                Mode::State => "state",
-            };
+            let mode = subscription.mode.name();
             let mut plain = format!(
                 r#"{{"op":"subscribe","id":{id},"filter":{},"mode":"{mode}""#,
                 quoted(filter)

@@ -44,6 +44,7 @@ impl FromStr for Cursor {
 
 /// How a subscription that falls behind catches up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// State is conflated: of a topic that changed several times, the newest kept values come.
     #[default]
@@ -52,6 +53,25 @@ pub enum Mode {
     Every,
     /// As `Latest`, without events: however many there are, values never wait behind them.
     State,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Latest, Self::Every, Self::State];
+
+    /// As a subscription in JSON names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::Every => "every",
+            Self::State => "state",
+        }
+    }
+
+    /// The mode of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
 }
 
 /// Where a subscription begins.
@@ -223,9 +243,6 @@ pub(super) struct Walk {
     /// before the subscription did), and what was then taken or counted as lost.
     accounted: Totals,
     counts: Counts,
-    /// While a step of a batch is looked for: where that ends.
-    #[cfg(feature = "alloc")]
-    batch_to: Option<u64>,
     /// Up to here state comes again from the log, but for what the scope of before had: that was taken.
     #[cfg(feature = "alloc")]
     had_to: u64,
@@ -261,8 +278,6 @@ impl Walk {
             events_since: began,
             accounted: source.totals(),
             counts: Counts::default(),
-            #[cfg(feature = "alloc")]
-            batch_to: None,
             #[cfg(feature = "alloc")]
             had_to: 0,
         }
@@ -369,6 +384,17 @@ impl Walk {
         source: &S,
         to: u64,
     ) -> Result<Option<Step<S::Item>>, u64> {
+        self.advance(source, to, None)
+    }
+
+    /// Of what has changed since, `standing` wants the value that stood at this revision.
+    #[inline(always)]
+    fn advance<S: Source>(
+        &mut self,
+        source: &S,
+        to: u64,
+        standing: Option<u64>,
+    ) -> Result<Option<Step<S::Item>>, u64> {
         // A microcontroller has few messages to look up, and no flash to spare.
         #[cfg(feature = "alloc")]
         match self.ahead(source) {
@@ -381,7 +407,7 @@ impl Walk {
             Ahead::One(found) => return Ok(Some(self.take(found))),
             Ahead::Unknown => {}
         }
-        self.look_up(source, to)
+        self.look_up(source, to, standing)
     }
 
     /// The same in a batch that ends at `to`: of a topic that has changed since, the value comes that it had there, as long as
@@ -395,10 +421,8 @@ impl Walk {
         source: &S,
         to: u64,
     ) -> Result<Option<Step<S::Item>>, u64> {
-        self.batch_to = Some(to);
-        let step = self.step_to(source, to);
-        self.batch_to = None;
-        step
+        let standing = Some(to).filter(|_| self.taken >= self.had_to);
+        self.advance(source, to, standing)
     }
 
     /// Most steps are those of a subscription that keeps up: it is synced, has lost nothing, and reads no log.
@@ -416,7 +440,12 @@ impl Walk {
     }
 
     #[inline(always)]
-    fn look_up<S: Source>(&mut self, source: &S, to: u64) -> Result<Option<Step<S::Item>>, u64> {
+    fn look_up<S: Source>(
+        &mut self,
+        source: &S,
+        to: u64,
+        standing: Option<u64>,
+    ) -> Result<Option<Step<S::Item>>, u64> {
         if self.reset || self.has_lost_a_clear(source) {
             self.restart(source);
             return Ok(Some(Step::Reset));
@@ -427,7 +456,7 @@ impl Walk {
         }
         loop {
             let next = match self.mode {
-                Mode::Latest | Mode::State => self.latest(source),
+                Mode::Latest | Mode::State => self.latest(source, standing),
                 Mode::Every => self.every(source),
             };
             if self.synced || next.as_ref().is_some_and(|found| found.rev <= self.sync_to) {
@@ -572,37 +601,24 @@ impl Walk {
         (lost_events + lost_state > 0 || unknown_to > done).then_some(lost_events + unknown)
     }
 
-    fn latest<S: Source>(&self, source: &S) -> Option<Found<S::Item>> {
+    fn latest<S: Source>(&self, source: &S, standing: Option<u64>) -> Option<Found<S::Item>> {
         let event = match self.mode {
             Mode::State => None,
             _ => source.recent_after(self.changes_done(), true),
         };
         let next = older(self.logged(source), event);
-        let Some(at) = self.stands_at() else {
+        // Before `synced`, that of the beginning.
+        let at = match self.synced {
+            true => standing,
+            false => Some(self.sync_to).filter(|to| *to != self.began),
+        };
+        let Some(at) = at else {
             return next;
         };
         // What is older than that is not looked for twice.
         let to = next.as_ref().map_or(u64::MAX, |found| found.rev - 1);
         let standing = source.standing(self.taken, to.min(at), at);
         standing.or(next)
-    }
-
-    /// The revision whose values are to come, also where newer ones have replaced them.
-    fn stands_at(&self) -> Option<u64> {
-        if !self.synced {
-            return Some(self.sync_to).filter(|to| *to != self.began);
-        }
-        self.batch_end()
-    }
-
-    #[cfg(feature = "alloc")]
-    fn batch_end(&self) -> Option<u64> {
-        self.batch_to.filter(|_| self.taken >= self.had_to)
-    }
-
-    #[cfg(not(feature = "alloc"))]
-    const fn batch_end(&self) -> Option<u64> {
-        None
     }
 
     fn every<S: Source>(&mut self, source: &S) -> Option<Found<S::Item>> {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use latchbus_core::hub::Mode;
 use latchbus_core::wire::ErrorCode;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -42,12 +41,7 @@ impl Form {
         } = subscribe;
         self.ids.insert(filter.to_owned(), id);
         self.filters.insert(id, filter.to_owned());
-        let mode = match mode {
-            Mode::Latest => "latest",
-            Mode::Every => "every",
-            Mode::State => "state",
-        };
-        let mut options = json!({"id": id, "mode": mode});
+        let mut options = json!({"id": id, "mode": mode.name()});
         if let Some(since) = since {
             options["since"] = since.to_string().into();
         }

@@ -51,10 +51,8 @@ impl Form for Json {
 
     fn subscribe(subscribe: Subscribe<'_>) -> Frame {
         let mut object = json!({"op": "subscribe", "id": subscribe.id, "filter": subscribe.filter});
-        match subscribe.mode {
-            Mode::Latest => {}
-            Mode::Every => object["mode"] = "every".into(),
-            Mode::State => object["mode"] = "state".into(),
+        if subscribe.mode != Mode::Latest {
+            object["mode"] = subscribe.mode.name().into();
         }
         if let Some(since) = subscribe.since {
             object["since"] = since.to_string().into();

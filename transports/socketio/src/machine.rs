@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use latchbus_bus::{Bus, Request, VecMap};
+use latchbus_core::hub::Mode;
 use latchbus_core::wire::ErrorCode;
 use serde_json::value::RawValue;
 
@@ -157,20 +158,12 @@ pub(crate) struct General {
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(default)]
 pub(crate) struct SubscribeOptions {
-    mode: Option<SubscribeMode>,
+    mode: Option<Mode>,
     max_rate: Option<f64>,
     #[serde(skip_serializing)]
     since: Option<String>,
     /// Comes back with each message, as `id`.
     id: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-enum SubscribeMode {
-    Latest,
-    Every,
-    State,
 }
 
 /// What the answer to a request is to become.

@@ -10,14 +10,14 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use latchbus_bus::{
-    AdminError, CLIENTS_PAGE, Client, Connected, Identity, MAX_CLIENTS_PAGE, Mode, Principal,
-    Subscribed, audit,
+    AdminError, CLIENTS_PAGE, Client, Connected, Identity, MAX_CLIENTS_PAGE, Principal, Subscribed,
 };
 use latchbus_mqtt::server::SessionAway;
 use serde_json::{Value, json};
 
 use super::App;
 use super::error::ApiError;
+use super::operate;
 use super::sign_in::client;
 use super::topics::decoded;
 
@@ -195,14 +195,10 @@ async fn end(app: &App, admin: &Client, client_id: &str) -> Result<Response, Api
     Ok(json(&json!({"client_id": client_id, "ended": true})))
 }
 
-/// What is no number is no client's. It was asked for all the same, by who may ask or may not.
+/// The number of a client.
 fn number(admin: &Client, action: &str, id: &str) -> Result<u64, ApiError> {
-    id.parse().map_err(|_| {
-        let not_allowed = admin.check_administer().err();
-        let error = not_allowed.unwrap_or(AdminError::UnknownClient);
-        audit::action(admin, action, id, Err(&error));
-        error.into()
-    })
+    let errors = (AdminError::UnknownClient, AdminError::NotAllowed);
+    operate::number(admin, action, id, errors)
 }
 
 fn connected(client: &Connected) -> Value {
@@ -246,11 +242,7 @@ fn subscribed(subscription: &Subscribed) -> Value {
     let mut entry = json!({
         "id": subscription.id,
         "filter": subscription.filter,
-        "mode": match subscription.mode {
-            Mode::Latest => "latest",
-            Mode::Every => "every",
-            Mode::State => "state",
-        },
+        "mode": subscription.mode.name(),
         "stored": subscription.is_durable,
         "pending": subscription.pending,
         "lost": subscription.conflated + subscription.skipped,

@@ -1,5 +1,7 @@
 //! The API: what an administrator does with rooms and devices.
 
+use core::fmt::Display;
+
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -53,16 +55,27 @@ async fn undo(
     request: Request,
 ) -> Result<Response, ApiError> {
     let client = client(&app, &request).await?;
-    let Ok(id) = id.parse() else {
-        // It stands for no operation, whoever asks.
-        let error = match client.may_administer() {
-            true => OperationError::UnknownOperation,
-            false => OperationError::NotAllowed,
-        };
-        audit::action(&client, Operate::Undo { id: 0 }.kind(), &id, Err(&error));
-        return Err(error.into());
-    };
+    let kind = Operate::Undo { id: 0 }.kind();
+    let unknown = OperationError::UnknownOperation;
+    let id = number(&client, kind, &id, (unknown, OperationError::NotAllowed))?;
     operate(&app, &client, Operate::Undo { id }).await
+}
+
+/// The number that names what an action is about. What is none is `unknown`, and was asked for all the same, by who may ask or may not.
+pub(super) fn number<E: Display + Into<ApiError>>(
+    client: &Client,
+    action: &str,
+    id: &str,
+    (unknown, not_allowed): (E, E),
+) -> Result<u64, ApiError> {
+    id.parse().map_err(|_| {
+        let error = match client.may_administer() {
+            true => unknown,
+            false => not_allowed,
+        };
+        audit::action(client, action, id, Err(&error));
+        error.into()
+    })
 }
 
 /// Answers when the operation is on disk, if anything is.

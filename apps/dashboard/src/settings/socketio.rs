@@ -160,29 +160,16 @@ impl<'de> Deserialize<'de> for OutLayer {
             Table {
                 topic: String,
                 #[serde(default)]
-                mode: ModeName,
+                mode: Mode,
             },
         }
 
-        #[derive(Default, Deserialize)]
-        #[serde(rename_all = "lowercase")]
-        enum ModeName {
-            #[default]
-            Latest,
-            Every,
-            State,
-        }
-
         let (topic, mode) = match Form::deserialize(deserializer)? {
-            Form::Topic(topic) => (topic, ModeName::Latest),
+            Form::Topic(topic) => (topic, Mode::Latest),
             Form::Table { topic, mode } => (topic, mode),
         };
         let filter = TopicFilter::parse(topic).map_err(D::Error::custom)?;
-        Ok(match mode {
-            ModeName::Latest => Self(filter, Mode::Latest),
-            ModeName::Every => Self(filter, Mode::Every),
-            ModeName::State => Self(filter, Mode::State),
-        })
+        Ok(Self(filter, mode))
     }
 }
 

@@ -11,8 +11,8 @@ use latchbus_core::wire::ErrorCode;
 use serde_json::value::RawValue;
 
 use super::{
-    Fault, General, Joined, Machine, Message, Partial, PartialEvent, Pending, SubscribeMode,
-    SubscribeOptions, Subscription, SubscriptionKind, Taken, argument, bytes, quoted, text,
+    Fault, General, Joined, Machine, Message, Partial, PartialEvent, Pending, SubscribeOptions,
+    Subscription, SubscriptionKind, Taken, argument, bytes, quoted, text,
 };
 use crate::config::Action;
 use crate::offset::{MAX_NAMED, Offset};
@@ -452,11 +452,7 @@ pub(super) fn general_subscription(
     filter: &str,
     options: &SubscribeOptions,
 ) -> Result<Subscribe, (ErrorCode, String)> {
-    let mode = match options.mode {
-        None | Some(SubscribeMode::Latest) => Mode::Latest,
-        Some(SubscribeMode::Every) => Mode::Every,
-        Some(SubscribeMode::State) => Mode::State,
-    };
+    let mode = options.mode.unwrap_or_default();
     let since = options.since.as_deref().map(str::parse::<Offset>);
     let since = since.transpose().map_err(|error| bad(&error.to_string()))?;
     let since = since.map(|offset| offset.oldest());

@@ -154,11 +154,7 @@ impl Outgoing {
                 mode,
                 since,
             } => {
-                let mode = match mode {
-                    Mode::Latest => "latest",
-                    Mode::Every => "every",
-                    Mode::State => "state",
-                };
+                let mode = mode.name();
                 let filter = json::quoted(filter.as_str());
                 let since = since.map(|since| format!(r#","since":"{since}""#));
                 let since = since.unwrap_or_default();

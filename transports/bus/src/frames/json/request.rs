@@ -144,12 +144,8 @@ impl Frame<'_> {
 
     fn subscribe(self, id: u64) -> Result<Request, Bad> {
         let filter = self.filter.ok_or_else(|| bad("missing filter"))?;
-        let mode = match self.mode.as_deref() {
-            None | Some("latest") => Mode::Latest,
-            Some("every") => Mode::Every,
-            Some("state") => Mode::State,
-            Some(_) => return Err(bad("mode is none of latest, every and state")),
-        };
+        let mode = self.mode.as_deref().map_or(Some(Mode::Latest), Mode::named);
+        let mode = mode.ok_or_else(|| bad("mode is none of latest, every and state"))?;
         let since = self.since.map(|since| since.parse::<Cursor>());
         let since = since.transpose().map_err(bad)?;
         frames::subscribe(id, &filter, mode, self.max_rate, since)
