@@ -7,7 +7,7 @@ use tracing::{debug, field, info, warn};
 
 use crate::access::{Identity, Principal, SignIn, SignInRefused};
 use crate::bus::{Bus, Client};
-use crate::log::{place, shown};
+use crate::log::{Place, place, shown};
 use crate::{AdminError, Operate, Operated, OperationError};
 
 /// How the keys of refused sign-ins begin: [`LogLimit`](crate::LogLimit).
@@ -84,8 +84,7 @@ impl From<&SignIn> for Asker {
 pub(crate) fn list_refused(client: &Client, what: &str, error: &AdminError) {
     let principal = client.principal();
     if let Some(left_out) = (client.bus().log_limit()).allow(&principal.log_key(what)) {
-        let (by, name) = (by(&principal), principal.shown_client_id());
-        let (address, transport) = (client.shown_address(), principal.transport);
+        let (by, name, address, transport) = who(client, &principal);
         info!(target: "audit", action = what, by, transport, client = name, address, result = %error, left_out, "refused to administer");
     }
 }
@@ -93,9 +92,8 @@ pub(crate) fn list_refused(client: &Client, what: &str, error: &AdminError) {
 /// What an administrator has done, or was not let do: `what` with `target`.
 pub fn action<E: Display>(client: &Client, what: &str, target: &str, result: Result<&(), &E>) {
     let principal = client.principal();
-    let (by, name) = (by(&principal), principal.shown_client_id());
-    let address = client.shown_address();
-    let (on, transport) = (shown(target), principal.transport);
+    let (by, name, address, transport) = who(client, &principal);
+    let on = shown(target);
     match result {
         Ok(()) => {
             info!(target: "audit", action = what, on, by, transport, client = name, address, result = "done", "administered");
@@ -118,8 +116,8 @@ pub(crate) fn operation(
         Err(error) => return action(client, what, &on, Err(error)),
     };
     let principal = client.principal();
-    let (by, name) = (by(&principal), principal.shown_client_id());
-    let (address, transport, on) = (client.shown_address(), principal.transport, shown(&on));
+    let (by, name, address, transport) = who(client, &principal);
+    let on = shown(&on);
     let Operated {
         id,
         room,
@@ -139,8 +137,7 @@ pub fn import<E: Display>(
     result: Result<&(), &E>,
 ) {
     let principal = client.principal();
-    let (by, name) = (by(&principal), principal.shown_client_id());
-    let (address, transport) = (client.shown_address(), principal.transport);
+    let (by, name, address, transport) = who(client, &principal);
     match result {
         Ok(()) => {
             info!(target: "audit", action = "import", by, transport, client = name, address, values, devices, rooms, result = "done", "imported");
@@ -151,7 +148,16 @@ pub fn import<E: Display>(
     }
 }
 
+/// Who does something: by name, what the client calls itself, where from, and how.
+fn who<'a>(
+    client: &Client,
+    principal: &'a Principal,
+) -> (&'a str, Option<&'a str>, Option<Place>, &'static str) {
+    let (by, name) = (by(principal), principal.shown_client_id());
+    (by, name, client.shown_address(), principal.transport)
+}
+
 /// The name of who asks; of who has none, the way that it came.
-fn by(principal: &Principal) -> &str {
+pub(crate) fn by(principal: &Principal) -> &str {
     principal.identity.name().unwrap_or(principal.transport)
 }

@@ -545,7 +545,7 @@ impl Client {
         let bus = &self.0.bus.0;
         let principal = self.principal();
         // Of who has no name others are told nothing but the way that they came.
-        let by = principal.identity.name().unwrap_or(principal.transport);
+        let by = audit::by(&principal);
         let operated = match &bus.writer {
             _ if !self.may_administer() => Err(OperationError::NotAllowed),
             None => lock(&bus.pipeline).accept_operation(&operate, by),

@@ -3,7 +3,7 @@
 use core::num::NonZeroU16;
 use std::collections::VecDeque;
 
-use latchbus_bus::{Request, Subscribe, SubscribeRefused};
+use latchbus_bus::{Client, Request, Subscribe, SubscribeRefused};
 use latchbus_core::hub::{Mode, Start};
 use latchbus_core::topic::{TopicFilter, TopicName};
 
@@ -103,14 +103,13 @@ impl Connection {
             self.refused_filter = Some(plain.into());
             return Asked::Refused(Reason::UNSPECIFIED);
         }
-        let mut is_allowed = true;
         if let Some(client) = &self.client {
             options.qos = options.qos.min(client.max_qos(parsed.borrowed()));
-            is_allowed = client.may_subscribe(parsed.borrowed());
         }
         let (number, exists) = self.session.reserve(&filter);
         // One that exists and that the rules refuse now: the bus says so.
-        let exists = exists && is_allowed;
+        let is_allowed = |client: &Client| client.may_subscribe(parsed.borrowed());
+        let exists = exists && self.client.as_ref().is_none_or(is_allowed);
         let start = match (options.retained, exists) {
             // MQTT 5 §4.8.2: no retained messages to the group.
             _ if group.is_some() && !exists => Start::Live,

@@ -35,8 +35,7 @@ impl From<&Connect> for Arrived {
 impl Arrived {
     pub(super) fn log(self, client: &Client, session_present: bool) {
         let principal = client.principal();
-        let (name, user) = (shown(&principal.client_id), principal.shown_user());
-        let address = client.shown_address();
+        let (name, user, address) = who(client, &principal);
         let Self {
             protocol,
             keep_alive,
@@ -79,7 +78,7 @@ fn from(address: Option<SocketAddr>) -> Option<Place> {
 /// Says that a session has ended because its client stayed away, or that it had by the end of a restart.
 pub(super) fn expired(client: &Client) {
     let principal = client.principal();
-    let (name, user) = (shown(&principal.client_id), principal.shown_user());
+    let (name, user, _) = who(client, &principal);
     info!(target: "mqtt", client = name, user, "session expired");
 }
 
@@ -169,11 +168,12 @@ pub(super) fn too_large(client: &Client, messages: u64) {
             .log_limit()
             .allow(&principal.log_key("too large for"))
     {
+        let (name, user, address) = who(client, &principal);
         warn!(
             target: "mqtt",
-            client = shown(&principal.client_id),
-            user = principal.shown_user(),
-            address = client.shown_address(),
+            client = name,
+            user,
+            address,
             messages,
             left_out,
             "messages not sent: larger than the Maximum Packet Size of the client"
@@ -267,11 +267,12 @@ pub(super) fn dropped(client: &Client, most: usize, setting: &str) {
     let principal = client.principal();
     let key = principal.log_key("session dropped");
     if let Some(left_out) = client.bus().log_limit().allow(&key) {
+        let (name, user, address) = who(client, &principal);
         warn!(
             target: "mqtt",
-            client = shown(&principal.client_id),
-            user = principal.shown_user(),
-            address = client.shown_address(),
+            client = name,
+            user,
+            address,
             limit = most,
             setting,
             left_out,
