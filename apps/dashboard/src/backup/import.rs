@@ -108,15 +108,11 @@ pub(crate) struct MergeError {
 }
 
 impl Merge {
-    pub(crate) const fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
             pending: Vec::new(),
-            merged: Totals {
-                values: 0,
-                devices: 0,
-                rooms: 0,
-            },
+            merged: Totals::default(),
         }
     }
 

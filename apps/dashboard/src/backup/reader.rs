@@ -145,11 +145,7 @@ impl Reader {
             _ if is_first => Err(Problem::NoExport),
             Ok(Line::Head) => Err(Problem::Malformed("a second head".to_owned())),
             Ok(Line::Record(record)) => {
-                match *record {
-                    Record::Value(_) => self.read.values += 1,
-                    Record::Device(_) => self.read.devices += 1,
-                    Record::Room(_) => self.read.rooms += 1,
-                }
+                self.read.add(&record);
                 Ok(Some(*record))
             }
             Ok(Line::End(said)) if said == self.read => {

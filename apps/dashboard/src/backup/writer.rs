@@ -2,7 +2,7 @@
 
 use core::mem;
 
-use latchbus_bus::backup::{Export, Record};
+use latchbus_bus::backup::Export;
 
 use super::Totals;
 use super::line::{self, End, Head, VERSION};
@@ -83,11 +83,7 @@ impl Writer {
                 piece.push(b'\n');
                 break;
             };
-            match record {
-                Record::Value(_) => self.written.values += 1,
-                Record::Device(_) => self.written.devices += 1,
-                Record::Room(_) => self.written.rooms += 1,
-            }
+            self.written.add(&record);
             line::write(&mut piece, &record)?;
         }
         Ok(Some(piece))

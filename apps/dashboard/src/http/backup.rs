@@ -99,7 +99,7 @@ struct Import {
 }
 
 impl Import {
-    const fn new(client: Client) -> Self {
+    fn new(client: Client) -> Self {
         Self {
             merge: Merge::new(client),
             ended: None,

@@ -194,12 +194,12 @@ impl Connections {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
-                    if moved.begins_with_header() {
+                    if moved.begins_with(Moved::HEADER) {
                         self.header_of_a_stranger(address);
                     } else if let Err(error) = ended {
-                        if moved.begins_with_tls() {
+                        if moved.begins_with(Moved::TLS) {
                             self.not_begun(address, &io::Error::other("TLS on the plain HTTP listener"));
-                        } else if moved.begins_with_mqtt() {
+                        } else if moved.begins_with(Moved::MQTT) {
                             self.not_begun(address, &io::Error::other("MQTT on an HTTP listener"));
                         }
                         tracing::debug!(target: "http", ?address, %error, "HTTP connection ended");
@@ -302,16 +302,8 @@ impl Moved {
         self.first.store(first, Ordering::Relaxed);
     }
 
-    fn begins_with_tls(&self) -> bool {
-        self.first.load(Ordering::Relaxed) == Self::TLS
-    }
-
-    fn begins_with_mqtt(&self) -> bool {
-        self.first.load(Ordering::Relaxed) == Self::MQTT
-    }
-
-    fn begins_with_header(&self) -> bool {
-        self.first.load(Ordering::Relaxed) == Self::HEADER
+    fn begins_with(&self, kind: u8) -> bool {
+        self.first.load(Ordering::Relaxed) == kind
     }
 }
 
