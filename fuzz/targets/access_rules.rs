@@ -6,13 +6,17 @@
 #![no_main]
 
 use latchbus_access::explain::Question;
-use latchbus_access::rules::{RuleFilter, Rules, Subject, Who};
+use latchbus_access::rules::{RuleFilter, Rules};
 use latchbus_core::topic::{TopicFilter, TopicName};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/roles.rs"]
 mod roles;
 
+#[path = "../../tests/role_table.rs"]
+mod role_table;
+
+use role_table::Table;
 use roles::Role;
 
 const MAX_LINES: usize = 24;
@@ -27,19 +31,20 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
+/// Roles, and topics about which they are asked.
 #[derive(Default)]
-struct Table {
-    roles: Vec<Role>,
-    user: Option<String>,
-    client: Option<String>,
-    rooms: Vec<String>,
+struct Input {
+    table: Table,
     topics: Vec<String>,
 }
 
-impl Table {
+impl Input {
     /// None where the reference, which is for filters that are some, has no word for it.
     fn read(text: &str) -> Option<Self> {
-        let mut table = Self::default();
+        let Self {
+            mut table,
+            mut topics,
+        } = Self::default();
         for line in text.lines().take(MAX_LINES) {
             let (kind, rest) = line.split_at_checked(1)?;
             // It writes the text of a file by itself, in which these look otherwise.
@@ -81,41 +86,16 @@ impl Table {
                 }
                 "c" => table.client = Some(rest).filter(|name| !name.contains('{')),
                 "m" if !table.rooms.contains(&rest) => table.rooms.push(rest),
-                "?" => table.topics.push(rest),
+                "?" => topics.push(rest),
                 _ => return None,
             }
         }
-        Some(table)
-    }
-
-    fn toml(&self) -> String {
-        let names: Vec<_> = (0..self.roles.len()).map(|n| format!("r{n}")).collect();
-        let mut text = format!(
-            "everyone = {{ roles = {names:?}, rooms = {:?} }}\n",
-            self.rooms
-        );
-        for (name, role) in names.iter().zip(&self.roles) {
-            role.write(name, &mut text);
-        }
-        text
-    }
-
-    fn covers(&self, filter: &str, topic: &str, deny: bool) -> bool {
-        if filter.contains("{room}") && !self.rooms.is_empty() {
-            let mut rooms = self.rooms.iter().map(|room| filter.replace("{room}", room));
-            return rooms.any(|filter| self.covers(&filter, topic, deny));
-        }
-        let names = [
-            ("{user}", self.user.as_deref().unwrap_or_default()),
-            ("{client}", self.client.as_deref().unwrap_or_default()),
-            ("{room}", ""),
-        ];
-        roles::covers(filter, &names, topic, deny)
+        Some(Self { table, topics })
     }
 }
 
 fn compare(text: &str) {
-    let Some(table) = Table::read(text) else {
+    let Some(Input { table, topics }) = Input::read(text) else {
         return;
     };
     // Rooms have names of their own form.
@@ -123,19 +103,13 @@ fn compare(text: &str) {
         assert!(!table.rooms.is_empty(), "{}", table.toml());
         return;
     };
-    let who = table.user.as_deref().map_or(Who::Anonymous, Who::User);
-    let subject = Subject::new(who);
-    let subject = match &table.client {
-        Some(client) => subject.with_client_id(client),
-        None => subject,
-    };
+    let subject = table.subject();
     let rights = rules.rights(&subject);
-    for topic in &table.topics {
+    for topic in &topics {
         let Ok(name) = TopicName::parse(topic.as_str()) else {
             continue;
         };
-        let covers = |filter: &str, deny| table.covers(filter, topic, deny);
-        let may_read = roles::may_read(table.roles.iter(), 0, covers);
+        let may_read = table.may_read(topic, 0);
         assert_eq!(rights.may_read(name), may_read, "read {topic}");
         let explained = rules.explain(&subject, Question::Read(name));
         assert_eq!(explained.is_allowed, may_read, "{explained}");
@@ -143,9 +117,7 @@ fn compare(text: &str) {
             && !topic.starts_with("$share/")
         {
             // A topic is a filter that matches itself alone.
-            let best = (0..3)
-                .rev()
-                .find(|qos| roles::may_read(table.roles.iter(), *qos, covers));
+            let best = (0..3).rev().find(|qos| table.may_read(topic, *qos));
             assert_eq!(rights.subscribe(filter), best, "subscribe {topic}");
             assert_eq!(rights.may_read_all(filter), may_read, "all of {topic}");
         }
@@ -157,7 +129,7 @@ fn compare(text: &str) {
             (1, true),
             (2, true),
         ] {
-            let may_publish = roles::may_publish(table.roles.iter(), qos, retain, covers);
+            let may_publish = table.may_publish(topic, qos, retain);
             assert_eq!(
                 rights.may_publish(name, qos, retain),
                 may_publish,

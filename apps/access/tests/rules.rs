@@ -6,7 +6,6 @@
     reason = "a test may panic"
 )]
 
-use core::fmt::Write as _;
 use std::sync::Arc;
 
 use latchbus_access::RulesAuthorizer;
@@ -19,66 +18,13 @@ use proptest::prelude::*;
 #[path = "../../../tests/roles.rs"]
 mod roles;
 
+#[path = "../../../tests/role_table.rs"]
+mod role_table;
+
+use role_table::Table;
 use roles::Role;
 
-#[derive(Debug, Clone)]
-struct Table {
-    roles: Vec<Role>,
-    user: Option<String>,
-    client: Option<String>,
-    rooms: Vec<String>,
-}
-
 const ROOMS: [&str; 2] = ["a", "b"];
-
-impl Table {
-    fn toml(&self) -> String {
-        let mut text = String::new();
-        let names: Vec<_> = (0..self.roles.len()).map(|i| format!("r{i}")).collect();
-        let rooms = &self.rooms;
-        writeln!(
-            text,
-            "everyone = {{ roles = {names:?}, rooms = {rooms:?} }}"
-        )
-        .unwrap();
-        for (name, role) in names.iter().zip(&self.roles) {
-            role.write(name, &mut text);
-        }
-        text
-    }
-
-    fn subject(&self) -> Subject<'_> {
-        let who = self.user.as_deref().map_or(Who::Anonymous, Who::User);
-        let subject = Subject::new(who);
-        match &self.client {
-            Some(client) => subject.with_client_id(client),
-            None => subject,
-        }
-    }
-
-    fn covers(&self, filter: &str, topic: &str, deny: bool) -> bool {
-        if filter.contains("{room}") && !self.rooms.is_empty() {
-            let mut rooms = self.rooms.iter().map(|room| filter.replace("{room}", room));
-            return rooms.any(|filter| self.covers(&filter, topic, deny));
-        }
-        let names = [
-            ("{user}", self.user.as_deref().unwrap_or_default()),
-            ("{client}", self.client.as_deref().unwrap_or_default()),
-            ("{room}", ""),
-        ];
-        roles::covers(filter, &names, topic, deny)
-    }
-
-    fn may_read(&self, topic: &str, qos: u8) -> bool {
-        let covers = |filter: &str, deny| self.covers(filter, topic, deny);
-        roles::may_read(self.roles.iter(), qos, covers)
-    }
-
-    fn may_publish(&self, topic: &str, qos: u8, retain: bool) -> bool {
-        let covers = |filter: &str, deny| self.covers(filter, topic, deny);
-        roles::may_publish(self.roles.iter(), qos, retain, covers)
-    }
-}
 
 fn filter() -> impl Strategy<Value = String> {
     let level = prop::sample::select(vec![

@@ -15,21 +15,15 @@ use std::process::Command;
 use futures_util::SinkExt as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::web_socket::{next, next_json};
+use support::users::{self, HASH, OTHER_HASH};
+use support::web_socket::{next, next_json, open};
 use support::{Answer, Request, Server, run, until};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-
-/// `correct horse`. A hash of another kind would be replaced when its user signs in.
-const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$u/2Rkm8/G+qdpomxx7kwZg$pDeGL2Fh8TgXKJSurWpPrlBseNhau+DIcvhmg1c8nng";
-
-/// Another password.
-const OTHER_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$Kf6gCC1zOzT42FRzgv2Vig$T7OssjdFBmDqUM8RL0p9C2eP1wc7usmL8lZIdlwUC4Y";
 
 const RULES: &str = r#"
 everyone = ["watcher"]
@@ -53,7 +47,7 @@ impl Running {
     fn start(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let users = folder.path().join("users");
-        fs::write(&users, format!("anna:{HASH}\nbert:{HASH}\n")).unwrap();
+        fs::write(&users, users::lines(&["anna", "bert"])).unwrap();
         let users = users.to_str().unwrap();
         let flags = [&["--ephemeral", "--users", users], flags].concat();
         let server = Server::on_free_ports(flags);
@@ -112,15 +106,8 @@ impl Running {
         protocol: &str,
         cookie: &str,
     ) -> Result<WebSocketStream<TcpStream>, tungstenite::Error> {
-        let url = format!("ws://{}{path}", self.server.http());
-        let mut request = url.into_client_request().unwrap();
-        let headers = request.headers_mut();
-        if !protocol.is_empty() {
-            headers.insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
-        }
-        headers.insert("Cookie", cookie.parse().unwrap());
-        let stream = TcpStream::connect(self.server.http()).await.unwrap();
-        Ok(client_async(request, stream).await?.0)
+        let headers = [("Sec-WebSocket-Protocol", protocol), ("Cookie", cookie)];
+        open(&self.server, path, &headers).await
     }
 }
 
@@ -496,10 +483,14 @@ fn a_polling_session_takes_any_proof_of_its_user() {
     let open: Value = serde_json::from_str(&text[1..]).unwrap();
     let path = format!("{path}&sid={}", open["sid"].as_str().unwrap());
     let of_another_browser = running.sign_in("anna");
-    let password = "Basic YW5uYTpjb3JyZWN0IGhvcnNl";
     for (header, value, body, status) in [
         ("Cookie", &*of_another_browser, "40", 200),
-        ("Authorization", password, "421[\"publish\",\"x/1\",1]", 200),
+        (
+            "Authorization",
+            users::ANNA,
+            "421[\"publish\",\"x/1\",1]",
+            200,
+        ),
         ("Authorization", "Basic YmVydDpjb3JyZWN0IGhvcnNl", "41", 403),
         ("Authorization", "Basic YW5uYTp3cm9uZw==", "41", 401),
     ] {

@@ -18,21 +18,12 @@ use std::path::PathBuf;
 use futures_util::SinkExt as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::web_socket::{next, next_json};
+use support::users::{self, ANNA, HASH, OTHER_HASH};
+use support::web_socket::{next, next_json, open};
 use support::{DEADLINE, Request, Server, until};
 use tempfile::TempDir;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::{WebSocketStream, client_async};
-
-/// `correct horse`.
-const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$u/2Rkm8/G+qdpomxx7kwZg$pDeGL2Fh8TgXKJSurWpPrlBseNhau+DIcvhmg1c8nng";
-
-/// Another password.
-const OTHER_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$Kf6gCC1zOzT42FRzgv2Vig$T7OssjdFBmDqUM8RL0p9C2eP1wc7usmL8lZIdlwUC4Y";
-
-/// `anna:correct horse`.
-const ANNA: &str = "Basic YW5uYTpjb3JyZWN0IGhvcnNl";
 
 /// `root:correct horse`.
 const ROOT: &str = "Basic cm9vdDpjb3JyZWN0IGhvcnNl";
@@ -57,8 +48,8 @@ impl Running {
     fn start(more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        let users = ["anna", "bert", "carl", "root"].map(|name| format!("{name}:{HASH}\n"));
-        fs::write(at("users"), users.concat()).unwrap();
+        let everyone = users::lines(&["anna", "bert", "carl", "root"]);
+        fs::write(at("users"), everyone).unwrap();
         fs::write(at("rules.toml"), RULES).unwrap();
         let (users, rules) = (at("users"), at("rules.toml"));
         let flags = ["--ephemeral", "--log-format", "json", "--users", &users];
@@ -86,16 +77,8 @@ impl Running {
         path: &str,
         authorization: &str,
     ) -> WebSocketStream<tokio::net::TcpStream> {
-        let address = self.server.http();
-        let mut request = format!("ws://{address}{path}")
-            .into_client_request()
-            .unwrap();
-        if !authorization.is_empty() {
-            let value = authorization.parse().unwrap();
-            request.headers_mut().insert("authorization", value);
-        }
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        client_async(request, stream).await.unwrap().0
+        let headers = [("Authorization", authorization)];
+        open(&self.server, path, &headers).await.unwrap()
     }
 }
 

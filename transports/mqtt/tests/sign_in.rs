@@ -136,6 +136,19 @@ async fn what_is_granted_and_what_is_read() {
     running.stop().await;
 }
 
+/// The same client with an event at QoS 0 as its will.
+fn with_will(connect: Connect, topic: &'static str) -> Connect {
+    Connect {
+        last_will: Some(rmqtt_codec::v3::LastWill {
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: topic.into(),
+            message: "x".into(),
+        }),
+        ..connect
+    }
+}
+
 /// The will of somebody goes to those who may read it.
 #[tokio::test]
 async fn a_will_is_read_by_rule() {
@@ -145,13 +158,7 @@ async fn a_will_is_read_by_rule() {
     for raw in [&mut anna, &mut bea] {
         raw.subscribe("#", QoS::AtMostOnce).await;
     }
-    let mut connect = three("c", "carl", "right");
-    connect.last_will = Some(rmqtt_codec::v3::LastWill {
-        qos: QoS::AtMostOnce,
-        retain: false,
-        topic: "b/will".into(),
-        message: "x".into(),
-    });
+    let connect = with_will(three("c", "carl", "right"), "b/will");
     let (carl, _) = Raw::connect(running.address, connect).await;
     drop(carl);
     assert_eq!(&*bea.message().await.topic, "b/will");
@@ -166,27 +173,9 @@ async fn the_will_of_a_removed_user_is_published() {
     let running = Running::with(doorman.options(), Config::default()).await;
     let (mut bea, _) = Raw::connect(running.address, three("b", "bea", "right")).await;
     bea.subscribe("#", QoS::AtMostOnce).await;
-    let mut old = three("c", "carl", "right");
-    old.last_will = Some(rmqtt_codec::v3::LastWill {
-        qos: QoS::AtMostOnce,
-        retain: false,
-        topic: "b/3".into(),
-        message: "x".into(),
-    });
+    let old = with_will(three("c", "carl", "right"), "b/3");
     let new = v5::Connect {
-        last_will: Some(v5::LastWill {
-            qos: QoS::AtMostOnce,
-            retain: false,
-            topic: "b/5".into(),
-            message: "x".into(),
-            will_delay_interval_sec: None,
-            correlation_data: None,
-            message_expiry_interval: None,
-            content_type: None,
-            user_properties: Vec::new(),
-            is_utf8_payload: None,
-            response_topic: None,
-        }),
+        last_will: Some(five::will("b/5", "x")),
         ..four("d", "dora", "right")
     };
     let _carl = Raw::connect(running.address, old).await;

@@ -8,6 +8,7 @@
     reason = "the lints spare tests, and this is a part of them"
 )]
 
+pub(crate) mod users;
 pub(crate) mod web_socket;
 
 use core::net::SocketAddr;

@@ -5,9 +5,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::{DEADLINE, Server};
@@ -17,16 +17,26 @@ pub(crate) async fn web_socket(
     path: &str,
     protocol: &str,
 ) -> WebSocketStream<TcpStream> {
+    let headers = [("Sec-WebSocket-Protocol", protocol)];
+    open(server, path, &headers).await.unwrap()
+}
+
+/// Opens one with these headers, of which those that are empty are left out.
+pub(crate) async fn open(
+    server: &Server,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<WebSocketStream<TcpStream>, tungstenite::Error> {
     let address = server.http();
     let mut request = format!("ws://{address}{path}")
         .into_client_request()
         .unwrap();
-    let protocol = HeaderValue::from_str(protocol).unwrap();
-    request
-        .headers_mut()
-        .insert("Sec-WebSocket-Protocol", protocol);
+    for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
+        let value = HeaderValue::from_str(value).unwrap();
+        request.headers_mut().insert(*name, value);
+    }
     let stream = TcpStream::connect(address).await.unwrap();
-    client_async(request, stream).await.unwrap().0
+    Ok(client_async(request, stream).await?.0)
 }
 
 pub(crate) async fn next(socket: &mut WebSocketStream<TcpStream>) -> Option<Message> {

@@ -128,9 +128,19 @@ pub(crate) fn offline(id: &str, delay: Option<u32>) -> LastWill {
     LastWill {
         qos: QoS::AtLeastOnce,
         retain: true,
-        topic: format!("status/{id}").into(),
-        message: "offline".into(),
         will_delay_interval_sec: delay,
+        ..will(&format!("status/{id}"), "offline")
+    }
+}
+
+/// An event at QoS 0.
+pub(crate) fn will(topic: &str, message: &'static str) -> LastWill {
+    LastWill {
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: topic.to_owned().into(),
+        message: message.into(),
+        will_delay_interval_sec: None,
         correlation_data: None,
         message_expiry_interval: None,
         content_type: None,
